@@ -1,0 +1,126 @@
+"""Everything that is checked or shown about seqrl, one session each: `nox -l` lists them, CI runs nothing else."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import nox
+from nox.command import CommandFailed
+
+nox.needs_version = ">=2025.5"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+CONSTRAINTS = ROOT / "constraints.txt"
+TORCH = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# Two OpenMP threads next to any other busy process are far slower than one.
+TEST_ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    install_groups(session, "lint")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types of the package."""
+    install(session, "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite without its slow part."""
+    install(session, "tests")
+    session.run("pytest", *session.posargs, env=TEST_ENV)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that train, simulate or build for a while."""
+    install(session, "tests")
+    session.run("pytest", "-m", "slow", *session.posargs, env=TEST_ENV)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Links and code blocks of the documentation."""
+    if not (ROOT / "tests" / "docs").is_dir():
+        session.skip("there is no tests/docs yet")
+    install(session, "tests")
+    session.run("pytest", "tests/docs", *session.posargs, env=TEST_ENV)
+
+
+@nox.session(reuse_venv=False)
+def wheel(session: nox.Session) -> None:
+    """The built wheel, in an environment of its own and away from the checkout."""
+    folder = Path(session.create_tmp()).resolve()
+    for old in folder.glob("*.whl"):
+        old.unlink()
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT))
+    (built,) = folder.glob("*.whl")
+    install(session, package=str(built))
+    with session.chdir(folder):
+        session.run("seqrl", "train", "--cfg", "job", silent=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed of training and planning on this machine."""
+    install(session)
+    session.run("seqrl", "bench", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Train on a small maze, plan in it and write a video: `nox -s demo -- key=value` changes settings."""
+    install(session)
+    session.run("seqrl", "train", "experiment=maze2d_umaze", *session.posargs)
+
+
+def install(session: nox.Session, *groups: str, package: str = ".") -> None:
+    """Install torch, then seqrl as a user gets it (not editable) and dependency groups, at the pinned versions."""
+    install_torch(session)
+    install_groups(session, *groups, package=package)
+
+
+def install_groups(session: nox.Session, *groups: str, package: str | None = None) -> None:
+    wanted = nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
+    session.install("-c", str(CONSTRAINTS), *([package] if package else []), *wanted)
+
+
+def install_torch(session: nox.Session) -> None:
+    """Install torch from PyTorch's CPU index where a CUDA build would be gigabytes for nothing.
+
+    `SEQRL_TORCH_INDEX` names another index. Without it, pip decides for itself on machines with an NVIDIA driver, on
+    other systems than Linux (their default wheels are small), and where it already sees a build with a local version
+    such as `2.13.0+cpu`; also where the CPU index cannot be reached.
+    """
+    index = os.environ.get("SEQRL_TORCH_INDEX")
+    if index:
+        session.install("-q", "--no-deps", "--index-url", index, TORCH)
+    elif platform.system() == "Linux" and not has_nvidia_driver() and not sees_local_build(session):
+        try:  # --no-deps: what torch needs comes with the next install, from the usual index
+            session.install("-q", "--no-deps", "--retries", "1", "--index-url", CPU_INDEX, TORCH)
+        except CommandFailed:
+            session.warn(f"{CPU_INDEX} does not answer: installing the default build of torch, CUDA included")
+
+
+def has_nvidia_driver() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def sees_local_build(session: nox.Session) -> bool:
+    """Whether pip's own sources offer `2.13.0+something`, which pip prefers to `2.13.0`. Lists names, loads nothing."""
+    versions = session.run("python", "-m", "pip", "index", "versions", "torch", silent=True, success_codes=[0, 1])
+    return f"{TORCH.removeprefix('torch==')}+" in str(versions)

@@ -1,0 +1,84 @@
+"""Pictures of driven and imagined paths in a maze."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrl.data.maze import CELL_OFFSET, Maze
+
+
+@dataclass(frozen=True)
+class PathPanel:
+    """One row of the picture: a strategy, drawn once for each goal.
+
+    Attributes:
+        label: of the strategy.
+        paths: (n, runs, T + 1, 2) driven positions; with one run, the same paths are drawn for every goal.
+        success: (n, m) bool.
+        counted: (n, m) bool; starts too near a goal are left out.
+        plans: (b, H, 2) imagined positions, and (b,) the flat number `start * runs + run` of their episodes.
+    """
+
+    label: str
+    paths: np.ndarray
+    success: np.ndarray
+    counted: np.ndarray
+    plans: Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathPanel]) -> Path:
+    """Draw strategies as rows and goals as columns.
+
+    Paths that reached the goal are blue, the others orange; imagined paths lie over them in black. Observation x runs
+    downwards, as the rows of the maze do.
+
+    Args:
+        goals: (m, 2).
+
+    Returns:
+        The file that was written.
+    """
+    from matplotlib.figure import Figure
+
+    height, width = len(maze.rows), len(maze.rows[0])
+    size = 3.2
+    figure = Figure(figsize=(size * len(goals), (size * height / width + 0.35) * len(panels)), layout="constrained")
+    grid = figure.subplots(len(panels), len(goals), squeeze=False)
+    for panel, row in zip(panels, grid, strict=True):
+        for column, (axes, goal) in enumerate(zip(row, goals, strict=True)):
+            _walls(axes, maze)
+            _panel(axes, panel, column)
+            axes.plot(goal[1], goal[0], "*", color="tab:red", markersize=14, markeredgecolor="white", zorder=5)
+            counted = panel.counted[:, column]
+            share = 100 * panel.success[counted, column].mean() if counted.any() else float("nan")
+            axes.set_title(f"{panel.label}, goal ({goal[0]:g}, {goal[1]:g}): {share:.0f} %", fontsize=9)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _walls(axes: Any, maze: Maze) -> None:
+    solid = np.array([[character == "#" for character in row] for row in maze.rows], float)
+    low, bottom, right = -0.5 - CELL_OFFSET, len(maze.rows) - 0.5 - CELL_OFFSET, len(maze.rows[0]) - 0.5 - CELL_OFFSET
+    axes.imshow(solid, cmap="Greys", vmin=0, vmax=1.6, extent=(low, right, bottom, low), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _panel(axes: Any, panel: PathPanel, column: int) -> None:
+    runs = panel.paths.shape[1]
+    run = column if runs > 1 else 0
+    for start in np.flatnonzero(panel.counted[:, column]):
+        driven = panel.paths[start, run]
+        color = "tab:blue" if panel.success[start, column] else "tab:orange"
+        axes.plot(driven[:, 1], driven[:, 0], color=color, linewidth=0.7, alpha=0.6)
+        axes.plot(driven[0, 1], driven[0, 0], "o", color="black", markersize=2)
+    shown = {int(start) * runs + run for start in np.flatnonzero(panel.counted[:, column])[::4]}
+    for positions, episodes in panel.plans:
+        for imagined, episode in zip(positions, episodes, strict=True):
+            if int(episode) in shown:
+                axes.plot(imagined[:, 1], imagined[:, 0], color="black", linewidth=1.2, zorder=4)

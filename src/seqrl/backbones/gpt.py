@@ -1,0 +1,97 @@
+"""The decoder of GPT-2 size and shape that the Trajectory Transformer uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqrl.backbones import Backbone, KeyValueCache
+from seqrl.errors import ConfigError
+from seqrl.registry import register_backbone
+
+
+class _Block(nn.Module):
+    """Pre-norm self-attention and a feed-forward layer of four times the width."""
+
+    def __init__(self, dim: int, num_heads: int, residual_dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+        self.attention_norm = nn.LayerNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.attention_out = nn.Linear(dim, dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.dropout = nn.Dropout(residual_dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
+        x = x + self.dropout(self._attend(self.attention_norm(x), mask, cache, layer))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def _attend(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
+        rows, length, dim = x.shape
+        qkv = self.query_key_value(x).view(rows, length, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (R, heads, n, head_dim)
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+        dropout = self.attention_dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
+        )
+        return self.attention_out(out.transpose(1, 2).reshape(rows, length, dim))
+
+
+@register_backbone("gpt")
+class GptBackbone(Backbone):
+    """Learned absolute positions, pre-norm blocks, GELU, a final norm.
+
+    Args:
+        max_length: positions that can be told apart (known from the layout and the window).
+        num_layers, num_heads: 4 and 4 in the published system.
+        dim: D, 128 in the published system; a multiple of `num_heads`.
+        embedding_dropout, residual_dropout, attention_dropout: probabilities, 0.1 in the published system.
+
+    Raises:
+        ConfigError: `dim` cannot be split into the heads.
+
+    Reference: Radford et al. 2019 (GPT-2); Janner et al. 2021, appendix A.
+    """
+
+    def __init__(
+        self,
+        max_length: int,
+        *,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        dim: int = 128,
+        embedding_dropout: float = 0.1,
+        residual_dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ConfigError(f"backbone.dim={dim} is no multiple of backbone.num_heads={num_heads}")
+        self.dim = dim
+        self.positions = nn.Embedding(max_length, dim)
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.blocks = nn.ModuleList(
+            _Block(dim, num_heads, residual_dropout, attention_dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        nn.init.zeros_(self.positions.weight)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        x = self.embedding_dropout(x + self.positions(positions))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask, cache, layer)
+        if cache is not None:
+            cache.advance(positions.shape[-1])
+        normed: Tensor = self.norm(x)
+        return normed

@@ -1,0 +1,84 @@
+"""Checkpoints: a plain config and weights, loaded without running anything that the file could name."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqrl.errors import CheckpointError, ConfigError
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+
+FORMAT = 1
+_PREFIX = "model."
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: in eval mode, on the CPU.
+        config: the resolved config of its run.
+        versions: packages it was trained with.
+        step: optimiser steps it has seen.
+    """
+
+    model: SequenceModel
+    config: dict[str, Any]
+    versions: dict[str, str]
+    step: int
+
+
+def load(path: str | Path) -> Loaded:
+    """Load a checkpoint that `seqrl train` (or a `SequenceModule` in a trainer of yours) wrote.
+
+    Only tensors and plain values are unpickled (`weights_only=True`), and components are looked up by name in the
+    registries, so that a file can build what is registered and nothing else.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, from another program, or from a newer seqrl.
+    """
+    path = Path(path)
+    content = _read(path)
+    note = content.get("seqrl")
+    config = content.get("hyper_parameters", {}).get("config")
+    if not isinstance(note, Mapping) or not isinstance(config, Mapping):
+        raise CheckpointError(f"{str(path)!r} was not written by seqrl; give the last.ckpt of a run's model folder")
+    if note.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{str(path)!r} has checkpoint format {note.get('format')!r}; this seqrl reads format {FORMAT}"
+        )
+    try:
+        layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
+        model = SequenceModel(layout, config["tokenizer"], config["backbone"], context=config["window"]["length"])
+    except ConfigError as error:
+        needed = f" (trained with plugins={note['plugins']}; give the same)" if note.get("plugins") else ""
+        raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{needed}") from error
+    weights = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{str(path)!r} holds weights that do not fit its own config: {error}") from error
+    return Loaded(model.eval(), dict(config), dict(note.get("versions", {})), int(content.get("global_step", 0)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {str(path)!r}; give the path of a .ckpt file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{str(path)!r} holds more than tensors and plain values, or is no checkpoint, and was not loaded"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{str(path)!r} is damaged or no checkpoint ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a checkpoint")
+    return content

@@ -1,0 +1,199 @@
+"""D4RL's HDF5 layout: one flat array per key, one row per transition, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import ConfigError, DataError, did_you_mean
+
+REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
+EPISODE_RULES = ("timeouts", "time_limit")
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The arrays of one file, N rows each.
+
+    Attributes:
+        path: where they were read.
+        observations, actions, rewards: (N, O), (N, A), (N,) numbers, not yet checked.
+        terminals, timeouts: (N,) bool; timeouts are all False where the file has none.
+        goals: (N, G) goal of the moment of whoever acted (`infos/goal`), or None.
+        attributes: the file's own attributes, as plain Python values.
+    """
+
+    path: Path
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminals: np.ndarray
+    timeouts: np.ndarray
+    goals: np.ndarray | None
+    attributes: Mapping[str, Any]
+
+
+def check_episode_rule(episodes: str, time_limit: int) -> None:
+    """Refuse an unknown rule or a time limit under two steps, before any file is touched.
+
+    Raises:
+        ConfigError: naming the rules there are.
+    """
+    if episodes not in EPISODE_RULES:
+        raise ConfigError(
+            f"data.episodes={episodes!r} is unknown.{did_you_mean(episodes, EPISODE_RULES)} "
+            f"Rules: {', '.join(EPISODE_RULES)}"
+        )
+    if time_limit < 2:
+        raise ConfigError(f"data.time_limit={time_limit} is too short; give 2 steps or more")
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a file in D4RL's layout.
+
+    Raises:
+        DataError: the file is missing, no HDF5, cut short, or lacks a required key.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise DataError(f"there is no file {str(path)!r}; give data.path the path of a D4RL HDF5 file")
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [key for key in REQUIRED_KEYS if not isinstance(file.get(key), h5py.Dataset)]
+            if missing:
+                found = ", ".join(sorted(file)) or "no keys"
+                raise DataError(
+                    f"{path.name} lacks {', '.join(missing)}; it has {found}, and D4RL's layout needs "
+                    f"{', '.join(REQUIRED_KEYS)}"
+                )
+            arrays = {key: np.asarray(file[key][()]) for key in REQUIRED_KEYS}
+            timeouts = file["timeouts"][()] if "timeouts" in file else np.zeros(arrays["terminals"].shape, bool)
+            goals = np.asarray(file["infos/goal"][()]) if "infos/goal" in file else None
+            attributes = {key: _plain(value) for key, value in file.attrs.items()}
+    except OSError as error:
+        raise DataError(_unreadable(path, error)) from error
+    flags = {"terminals": np.asarray(arrays["terminals"]), "timeouts": np.asarray(timeouts)}
+    _check_rows(path, len(arrays["observations"]) if arrays["observations"].ndim else 0, flags, goals)
+    return Recording(
+        path,
+        arrays["observations"],
+        arrays["actions"],
+        arrays["rewards"].reshape(-1) if arrays["rewards"].shape[1:] == (1,) else arrays["rewards"],
+        flags["terminals"].reshape(-1).astype(bool),
+        flags["timeouts"].reshape(-1).astype(bool),
+        goals,
+        attributes,
+    )
+
+
+def episodes_of(
+    recording: Recording,
+    *,
+    episodes: str,
+    time_limit: int,
+    max_transitions: int | None,
+    attributes: Mapping[str, Any],
+) -> EpisodeStore:
+    """Cut a recording into episodes and behaviour segments.
+
+    Args:
+        episodes: `timeouts` ends an episode at every terminal and timeout. `time_limit` is for one stream without
+            resets (maze2d), where a timeout only means that the next goal began: episodes are consecutive pieces of
+            `time_limit` steps, the last one cut where it is shorter; terminals end them too.
+        max_transitions: keep whole episodes from the start, up to this many rows.
+
+    Raises:
+        DataError: what `EpisodeStore.from_arrays` refuses, or no episode with two steps.
+    """
+    goal_ends = _goal_ends(recording)
+    ends = recording.terminals | recording.timeouts
+    if episodes == "time_limit":
+        ends = recording.terminals | _time_limits(recording.terminals, time_limit)
+    segment_ends = recording.terminals | recording.timeouts | goal_ends
+    keep = _rows_to_keep(ends, max_transitions, recording.path.name)
+    store = EpisodeStore.from_arrays(
+        recording.observations[:keep],
+        recording.actions[:keep],
+        recording.rewards[:keep],
+        ends[:keep],
+        recording.terminals[:keep],
+        segment_ends=segment_ends[:keep],
+        attributes=attributes,
+        origin=recording.path.name,
+    )
+    if store.lengths.max() < 2:
+        raise DataError(
+            f"{recording.path.name} holds only episodes of one step, where no training window can start; check its "
+            "terminals and timeouts"
+        )
+    return store
+
+
+def _goal_ends(recording: Recording) -> np.ndarray:
+    """(N,) bool, rows after which the goal of the behaviour changes."""
+    ends = np.zeros(len(recording.terminals), bool)
+    if recording.goals is not None:
+        goals = recording.goals.reshape(len(ends), -1)
+        ends[:-1] = (goals[1:] != goals[:-1]).any(axis=1)
+    return ends
+
+
+def _time_limits(terminals: np.ndarray, time_limit: int) -> np.ndarray:
+    """(N,) bool, every `time_limit`-th row, counted from the start and anew after each terminal."""
+    rows = np.arange(len(terminals))
+    starts = np.maximum.accumulate(np.where(np.concatenate([[True], terminals[:-1]]), rows, 0)) if len(rows) else rows
+    limits: np.ndarray = (rows - starts) % time_limit == time_limit - 1
+    return limits
+
+
+def _rows_to_keep(ends: np.ndarray, max_transitions: int | None, name: str) -> int:
+    if max_transitions is None or max_transitions >= len(ends):
+        return len(ends)
+    stops = np.flatnonzero(ends) + 1
+    fitting = stops[stops <= max_transitions]
+    if len(fitting) == 0:
+        first = int(stops[0]) if len(stops) else len(ends)
+        raise DataError(
+            f"data.max_transitions={max_transitions} keeps no whole episode of {name}, whose first has {first} steps; "
+            "give at least that many"
+        )
+    return int(fitting[-1])
+
+
+def _check_rows(path: Path, count: int, flags: Mapping[str, np.ndarray], goals: np.ndarray | None) -> None:
+    named = {**flags, **({} if goals is None else {"infos/goal": goals})}
+    for key, array in named.items():
+        if array.ndim == 0 or len(array) != count:
+            raise DataError(
+                f"{path.name}: {key} has shape {array.shape} and observations has {count} rows; one row per transition"
+            )
+        if key in flags and (array.size != count or array.dtype.kind not in "fiub"):
+            raise DataError(f"{path.name}: {key} has shape {array.shape} and type {array.dtype}; ({count},) is needed")
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    """One sentence that tells a wrong file from a damaged and a forbidden one."""
+    if isinstance(error, PermissionError):
+        return f"{str(path)!r} may not be read; check its permissions"
+    with path.open("rb") as file:
+        start = file.read(len(SIGNATURE))
+    if not start:
+        return f"{path.name} is an empty file; fetch or make it again"
+    if start != SIGNATURE:
+        return f"{path.name} is not an HDF5 file; give data.path a file in D4RL's HDF5 layout"
+    if "truncated" in str(error) or "read failed" in str(error).lower():
+        return f"{path.name} is a truncated HDF5 file of {path.stat().st_size} bytes; fetch or make it again"
+    return f"{path.name} is a damaged HDF5 file ({error}); fetch or make it again"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

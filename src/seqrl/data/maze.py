@@ -1,0 +1,149 @@
+"""D4RL's three mazes as grids: maps, free cells, shortest paths. Pure numpy: no simulator, no environment.
+
+Positions are the point mass's joint coordinates, D4RL's observation frame. The walls are drawn at `(row + 1, column +
+1)` and the ball's body at `(1.2, 1.2)`, so that a cell's centre lies at `(row - 0.2, column - 0.2)` and the position
+`(row, column)` inside the cell, 0.2 off its centre (Fu et al. 2020, `d4rl/pointmaze/maze_model.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqrl.errors import ConfigError, did_you_mean
+
+Cell = tuple[int, int]
+
+CELL_OFFSET = 0.2
+"""What a position lacks to the coordinates in which cell (row, column) is centred at (row, column)."""
+
+
+@dataclass(frozen=True)
+class Maze:
+    """A grid of square cells with side 1.
+
+    Attributes:
+        name: `umaze`, `medium` or `large`.
+        rows: the map, `#` a wall, `O` free, `G` the free cell with the evaluation target.
+        max_episode_steps: D4RL's time limit of an episode, and of one goal of its controller.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    max_episode_steps: int
+
+    @property
+    def target(self) -> np.ndarray:
+        """(2,) float64 position of the fixed evaluation target."""
+        return np.array(next(cell for cell in _cells(self.rows) if self.rows[cell[0]][cell[1]] == "G"), np.float64)
+
+    def is_free(self, cell: Cell) -> bool:
+        row, column = cell
+        return 0 <= row < len(self.rows) and 0 <= column < len(self.rows[0]) and self.rows[row][column] != "#"
+
+    def free_cells(self) -> list[Cell]:
+        """Every cell that is no wall, by row, then column."""
+        return [cell for cell in _cells(self.rows) if self.is_free(cell)]
+
+    def walls(self) -> list[Cell]:
+        """Every wall cell, by row, then column."""
+        return [cell for cell in _cells(self.rows) if not self.is_free(cell)]
+
+    def cell_of(self, position: np.ndarray) -> Cell:
+        """The cell in which a position (2,) lies."""
+        row, column = np.rint(np.asarray(position, np.float64)[:2] + CELL_OFFSET).astype(int)
+        return int(row), int(column)
+
+    def next_cells(self, goal: Cell) -> dict[Cell, Cell]:
+        """The shortest-path policy toward `goal`: from every cell, the neighbour to go to (the goal stays).
+
+        Ties go to the first of up, down, left, right, so that the policy is a function of the maze alone.
+
+        Raises:
+            ConfigError: `goal` is a wall or lies outside.
+        """
+        distances = self.distances(goal)
+        policy: dict[Cell, Cell] = {}
+        for cell in distances:
+            reachable = [n for n in _neighbours(cell) if n in distances]
+            policy[cell] = cell if cell == goal else min(reachable, key=distances.__getitem__)
+        return policy
+
+    def distances(self, goal: Cell) -> dict[Cell, int]:
+        """Steps from every cell to `goal` through free cells, by breadth-first search.
+
+        Raises:
+            ConfigError: `goal` is a wall or lies outside.
+        """
+        if not self.is_free(goal):
+            raise ConfigError(f"cell {goal} of maze {self.name!r} is a wall; free cells are {self.free_cells()}")
+        distances, queue = {goal: 0}, deque([goal])
+        while queue:
+            cell = queue.popleft()
+            for neighbour in _neighbours(cell):
+                if self.is_free(neighbour) and neighbour not in distances:
+                    distances[neighbour] = distances[cell] + 1
+                    queue.append(neighbour)
+        return distances
+
+    def path_cells(self, start: Cell, goal: Cell) -> list[Cell]:
+        """A shortest path, both ends included.
+
+        Raises:
+            ConfigError: an end is a wall or lies outside.
+        """
+        policy = self.next_cells(goal)
+        if start not in policy:
+            raise ConfigError(f"cell {start} of maze {self.name!r} is a wall; free cells are {self.free_cells()}")
+        path = [start]
+        while path[-1] != goal:
+            path.append(policy[path[-1]])
+        return path
+
+
+def _cells(rows: tuple[str, ...]) -> list[Cell]:
+    return [(row, column) for row in range(len(rows)) for column in range(len(rows[0]))]
+
+
+def _neighbours(cell: Cell) -> list[Cell]:
+    row, column = cell
+    return [(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)]
+
+
+MAZES: Mapping[str, Maze] = {
+    "umaze": Maze("umaze", ("#####", "#GOO#", "###O#", "#OOO#", "#####"), 300),
+    "medium": Maze(
+        "medium",
+        ("########", "#OO##OO#", "#OO#OOO#", "##OOO###", "#OO#OOO#", "#O#OO#O#", "#OOO#OG#", "########"),
+        600,
+    ),
+    "large": Maze(
+        "large",
+        (
+            "############",
+            "#OOOO#OOOOO#",
+            "#O##O#O#O#O#",
+            "#OOOOOO#OOO#",
+            "#O####O###O#",
+            "#OO#O#OOOOO#",
+            "##O#O#O#O###",
+            "#OO#OOO#OGO#",
+            "############",
+        ),
+        800,
+    ),
+}
+
+
+def find_maze(name: str) -> Maze:
+    """The maze of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in MAZES:
+        raise ConfigError(f"there is no maze {name!r}.{did_you_mean(name, MAZES)} Mazes: {', '.join(MAZES)}")
+    return MAZES[name]

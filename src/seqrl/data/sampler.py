@@ -1,0 +1,52 @@
+"""Which windows a training step sees: a pure function of seed and step, so that nothing needs to be remembered."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class StepOrder:
+    """Cuts seeded permutations of the windows into batches, one permutation per epoch.
+
+    The order depends on neither the number of ranks nor on where a run was resumed.
+
+    Args:
+        num_windows: how many windows there are.
+        batch_size: windows per step over all ranks. With fewer windows than that, a batch repeats windows.
+        seed: of permutations and goal draws.
+    """
+
+    def __init__(self, num_windows: int, batch_size: int, seed: int) -> None:
+        self.num_windows = num_windows
+        self.batch_size = batch_size
+        self.seed = seed
+        self._epoch = -1
+        self._order = np.zeros(0, np.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches per epoch, at least 1; the remainder is left out."""
+        return max(1, self.num_windows // self.batch_size)
+
+    def batch(self, step: int) -> np.ndarray:
+        """(batch_size,) window indices of a global step, 0 being the first."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_windows)
+            self._order = np.resize(order, max(self.num_windows, self.batch_size))
+            self._epoch = epoch
+        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def generator(self, step: int) -> np.random.Generator:
+        """For the random draws inside the batch of a global step."""
+        return np.random.default_rng([self.seed, 1, step])
+
+
+def split_episodes(num_episodes: int, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(train, validation) episode numbers, sorted; validation gets at least one, unless the fraction is 0 or there is
+    only one episode."""
+    if validation_fraction == 0 or num_episodes < 2:
+        return np.arange(num_episodes), np.zeros(0, np.int64)
+    count = min(max(1, round(num_episodes * validation_fraction)), num_episodes - 1)
+    order = np.random.default_rng([seed, 2]).permutation(num_episodes)
+    return np.sort(order[count:]), np.sort(order[:count])

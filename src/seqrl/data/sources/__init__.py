@@ -1,0 +1,19 @@
+"""Where episodes come from (slot `data`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from seqrl.data.episodes import EpisodeStore
+
+
+class DataSource(ABC):
+    """A place that episodes can be read from; constructor arguments are the options of `data=...`."""
+
+    @abstractmethod
+    def load(self) -> EpisodeStore:
+        """Read (or make) the episodes.
+
+        Raises:
+            seqrl.errors.DataError: they are missing or damaged, in one sentence that says what to do.
+        """

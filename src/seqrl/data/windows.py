@@ -1,0 +1,119 @@
+"""Training windows: T consecutive transitions, padded past the end, with a goal from what comes after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import DataError
+from seqrl.layout import Goal, Layout
+from seqrl.types import Batch
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """How windows are cut.
+
+    Attributes:
+        length: T, transitions, 2 or more.
+        terminate_truncated: past the end of an episode, termination tokens are learnt even where the end was a time
+            limit or a cut, as the published system does; False learns them at true ends only, and nothing elsewhere.
+    """
+
+    length: int
+    terminate_truncated: bool = True
+
+
+class Windows:
+    """All windows of some episodes, gathered a batch at a time.
+
+    A window starts at every step of an episode but its last. Past the end stand termination tokens; positions past
+    the length of the longest episode of the store carry no loss. With a goal in the layout a window also stops
+    carrying loss where its behaviour segment ends, because from there on the data pursue another goal.
+
+    Args:
+        store: the episodes.
+        tokens: (N, K) integers, the store's transitions, tokenized.
+        layout: says whether there is a goal, and how it is drawn.
+        settings: how windows are cut.
+        termination_token: V; also the null goal.
+        episodes: (E',) which episodes to use; all by default.
+
+    Raises:
+        DataError: no episode has two steps.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        tokens: np.ndarray,
+        layout: Layout,
+        settings: WindowSettings,
+        *,
+        termination_token: int,
+        episodes: np.ndarray | None = None,
+    ) -> None:
+        self._tokens = tokens
+        self.goal = layout.goal
+        self.discount = layout.discount
+        self.length = settings.length
+        self.termination_token = termination_token
+        chosen = np.arange(store.num_episodes) if episodes is None else np.asarray(episodes)
+        spans = [np.arange(store.offsets[e], store.offsets[e + 1] - 1) for e in chosen]
+        self.starts = np.concatenate(spans) if spans else np.zeros(0, np.int64)
+        if len(self.starts) == 0:
+            raise DataError("no window fits: every episode has a single step; record episodes of two steps or more")
+        episode_stops = store.ends_of(store.offsets)[self.starts]
+        self.stops = store.ends_of(store.segments)[self.starts] if self.goal else episode_stops
+        # How many transitions of a window carry loss: up to the stop, or on into the termination tokens.
+        lengths = store.lengths
+        first_rows = np.repeat(store.offsets[:-1], lengths)[self.starts]
+        to_longest = first_rows + int(lengths.max()) - self.starts
+        learn_ends = store.terminated | settings.terminate_truncated
+        ends_learnt = np.repeat(learn_ends, lengths)[self.starts] & (self.stops == episode_stops)
+        self.learnt = np.where(ends_learnt, to_longest, self.stops - self.starts)
+        # The last state that a goal may be drawn from: the one reached by the segment's last action, if recorded.
+        self.last_goals = np.where(self.stops < episode_stops, self.stops, self.stops - 1)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> Batch:
+        """Gather windows.
+
+        Args:
+            indices: (B,) into the windows.
+            generator: draws goals and their dropout; two uniform numbers per window, whatever the layout does.
+        """
+        starts, stops = self.starts[indices], self.stops[indices]
+        rows = starts[:, None] + np.arange(self.length)
+        real = rows < stops[:, None]
+        tokens = self._tokens[np.where(real, rows, starts[:, None])].astype(np.int64)
+        tokens[~real] = self.termination_token
+        learnt = np.arange(self.length) < self.learnt[indices][:, None]
+        mask = np.broadcast_to(learnt[..., None], tokens.shape)
+        prefix = None if self.goal is None else self._goals(self.goal, indices, generator)
+        return Batch(
+            torch.from_numpy(tokens),
+            torch.from_numpy(np.ascontiguousarray(mask)),
+            None if prefix is None else torch.from_numpy(prefix),
+        )
+
+    def _goals(self, goal: Goal, indices: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """(B, P) goal tokens: a state at or after the end of the window's real part, inside its segment."""
+        draws = generator.random((len(indices), 2))
+        last = self.last_goals[indices]
+        first = np.minimum(np.minimum(self.starts[indices] + self.length, self.stops[indices]), last)
+        if goal.draw == "uniform":
+            rows = first + np.floor(draws[:, 0] * (last - first + 1)).astype(np.int64)
+        elif goal.draw == "geometric":
+            steps = np.floor(np.log1p(-draws[:, 0]) / np.log(max(self.discount, 1e-6))) if self.discount < 1 else 0
+            rows = np.minimum(first + np.asarray(steps, np.int64), last)
+        else:
+            rows = last
+        tokens = self._tokens[rows][:, list(goal.dims)].astype(np.int64)
+        tokens[draws[:, 1] < goal.dropout] = self.termination_token
+        return tokens

@@ -1,0 +1,9 @@
+"""Environments to act in: made by Gymnasium id, stepped together, scored against references.
+
+Importing this package imports no simulator; `make_environments` does.
+"""
+
+from seqrl.envs.vector import Environments, check_spaces, register_environments
+from seqrl.envs.vector import make as make_environments
+
+__all__ = ["Environments", "check_spaces", "make_environments", "register_environments"]

@@ -1,0 +1,202 @@
+"""Several copies of one environment, stepped together until each has ended once.
+
+Gymnasium's own `SyncVectorEnv` does not fit an evaluation: its resets shift episodes by a step or hide their last
+observation, with `AutoresetMode.DISABLED` it refuses to step while any copy has ended, and its `reset` takes one
+options dictionary for all copies, so that paired starts cannot be set.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqrl.data.maze import MAZES
+from seqrl.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+class Environments:
+    """B environments with continuous observations and actions, one episode each between two resets.
+
+    Nothing resets by itself. An environment whose episode ended is no longer stepped: it keeps its last observation,
+    earns 0 and flags its end only in the step in which it came.
+
+    Attributes:
+        env_id: Gymnasium id.
+        envs: the B environments.
+        active: (B,) bool, whose episode still runs; all False before the first reset.
+        observation_size, action_size: O and A.
+        max_episode_steps: the time limit, or None where there is none.
+    """
+
+    def __init__(self, env_id: str, envs: Sequence[gymnasium.Env[Any, Any]]) -> None:
+        self.env_id = env_id
+        self.envs = list(envs)
+        observation_space, action_space = _box(envs[0], "observation"), _box(envs[0], "action")
+        self.observation_size = int(np.prod(observation_space.shape))
+        self.action_size = int(np.prod(action_space.shape))
+        self.action_low, self.action_high = action_space.low, action_space.high
+        spec = envs[0].spec
+        self.max_episode_steps = spec.max_episode_steps if spec is not None else None
+        self.active = np.zeros(len(envs), bool)
+        self._observations = np.zeros((len(envs), self.observation_size), np.float32)
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.envs)
+
+    def reset(
+        self,
+        seeds: Sequence[int] | None = None,
+        *,
+        options: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Start an episode in every environment.
+
+        Args:
+            seeds: one per environment; the same seeds give the same starts.
+            options: one dictionary per environment, handed to its `reset` (maze2d: `state`, `target`).
+
+        Returns:
+            (B, O) float32 observations, and what each environment told beside.
+
+        Raises:
+            ConfigError: another number of seeds or options than environments.
+        """
+        for name, values in (("seeds", seeds), ("options", options)):
+            if values is not None and len(values) != len(self):
+                raise ConfigError(f"{len(values)} {name} were given for {len(self)} environments; give one for each")
+        infos = []
+        for index, env in enumerate(self.envs):
+            given = options[index] if options is not None else None
+            observation, info = env.reset(
+                seed=None if seeds is None else int(seeds[index]), options=None if given is None else dict(given)
+            )
+            self._observations[index] = np.asarray(observation).reshape(-1)
+            infos.append(info)
+        self.active = np.ones(len(self), bool)
+        return self._observations.copy(), infos
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Act once in every environment whose episode still runs.
+
+        Args:
+            actions: (B, A); clipped to the action space here. Rows of ended environments are ignored.
+
+        Returns:
+            (B, O) float32 observations, (B,) float64 rewards, (B,) bool terminated, (B,) bool truncated, infos.
+
+        Raises:
+            ConfigError: actions of another shape, or NaN in the row of a running environment.
+        """
+        actions = np.asarray(actions, np.float64)
+        if actions.shape != (len(self), self.action_size):
+            raise ConfigError(f"actions have shape {actions.shape}; {(len(self), self.action_size)} is needed")
+        if np.isnan(actions[self.active]).any():
+            raise ConfigError(f"a policy gave NaN as an action for {self.env_id}; check the checkpoint it comes from")
+        rewards = np.zeros(len(self))
+        terminated, truncated = np.zeros(len(self), bool), np.zeros(len(self), bool)
+        infos: list[dict[str, Any]] = [{} for _ in self.envs]
+        for index in np.flatnonzero(self.active):
+            action = actions[index].reshape(self.action_low.shape)
+            action = np.clip(action, self.action_low, self.action_high).astype(self.action_low.dtype)
+            observation, reward, ended, cut, infos[index] = self.envs[index].step(action)
+            self._observations[index] = np.asarray(observation).reshape(-1)
+            rewards[index], terminated[index], truncated[index] = float(reward), ended, cut
+        self.active = self.active & ~terminated & ~truncated
+        return self._observations.copy(), rewards, terminated, truncated, infos
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+
+def register_environments() -> None:
+    """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1` known to Gymnasium; calling it again changes nothing."""
+    import gymnasium
+
+    for name, maze in MAZES.items():
+        env_id = f"seqrl/Maze2d-{name.capitalize()}-v1"
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                env_id,
+                "seqrl.envs.maze2d:Maze2d",
+                max_episode_steps=maze.max_episode_steps,
+                kwargs={"maze": name},
+            )
+
+
+def make(env_id: str, num: int, *, render: bool = False) -> Environments:
+    """Make `num` copies of a Gymnasium environment.
+
+    Args:
+        render: make them with `render_mode="rgb_array"`.
+
+    Raises:
+        ConfigError: no such environment, a package of it that is missing, or spaces that are no boxes.
+    """
+    import gymnasium
+
+    register_environments()
+    if num < 1:
+        raise ConfigError(f"{num} environments were asked for; ask for at least 1")
+    if env_id not in gymnasium.registry:
+        _register_robotics()
+    if env_id not in gymnasium.registry:
+        raise ConfigError(
+            f"Gymnasium knows no environment {env_id!r}.{did_you_mean(env_id, gymnasium.registry)} "
+            "Give env_id a registered id, or load the plugin that registers it"
+        )
+    mode = "rgb_array" if render else None
+    try:
+        with warnings.catch_warnings():  # v4 is out of date on purpose: it is the version that D4RL's data fit
+            warnings.filterwarnings("ignore", message=".*out of date.*")
+            envs = [gymnasium.make(env_id, render_mode=mode, disable_env_checker=True) for _ in range(num)]
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ConfigError(f"the environment {env_id!r} cannot be made: {error}") from error
+    return Environments(env_id, envs)
+
+
+def check_spaces(envs: Environments, observation_size: int, action_size: int) -> None:
+    """Refuse an environment that does not fit what a model was trained on.
+
+    Raises:
+        ConfigError: naming both sides.
+    """
+    for name, wanted, found in (
+        ("observation", observation_size, envs.observation_size),
+        ("action", action_size, envs.action_size),
+    ):
+        if wanted != found:
+            raise ConfigError(
+                f"the data has {wanted} {name} dimensions and {envs.env_id} has {found}; set env_id to the "
+                "environment that the data was recorded in"
+            )
+
+
+def _box(env: gymnasium.Env[Any, Any], name: str) -> gymnasium.spaces.Box:
+    import gymnasium
+
+    space = getattr(env, f"{name}_space")
+    if not isinstance(space, gymnasium.spaces.Box):
+        identity = env.spec.id if env.spec is not None else type(env).__name__
+        raise ConfigError(
+            f"{identity} has a {type(space).__name__} {name} space; seqrl acts in environments whose spaces are boxes"
+        )
+    return space
+
+
+def _register_robotics() -> None:
+    """Adroit, kitchen and the like, where `gymnasium-robotics` is installed."""
+    import gymnasium
+
+    try:
+        import gymnasium_robotics
+    except ImportError:
+        return
+    gymnasium.register_envs(gymnasium_robotics)

@@ -1,0 +1,47 @@
+"""What can go wrong, as seen by a user.
+
+SeqrlError
+├── ConfigError               a setting that is unknown, missing or contradictory
+│   └── UnknownComponentError a name that no registry holds
+├── PluginError               a plugin that cannot be imported or that takes a name already in use
+├── DataError                 episodes that cannot be read or used
+└── CheckpointError           a checkpoint that cannot be loaded or does not fit
+
+Every message says in one sentence what was given, what is allowed and what to do. The command line prints the
+message alone and exits with status 2; a traceback means a fault of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SeqrlError(Exception):
+    """Root of all errors that a user can cause and mend."""
+
+
+class ConfigError(SeqrlError):
+    """A setting is unknown, missing or contradictory."""
+
+
+class UnknownComponentError(ConfigError):
+    """A slot was filled with a name that nothing registered."""
+
+
+class PluginError(SeqrlError):
+    """A plugin cannot be imported, or claims a name that is taken."""
+
+
+class DataError(SeqrlError):
+    """Episodes cannot be read, or their content cannot be used."""
+
+
+class CheckpointError(SeqrlError):
+    """A checkpoint cannot be loaded, or does not fit what it is used for."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'uniform'?"` (leading space) where a known name is close to `given`, else an empty string."""
+    matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

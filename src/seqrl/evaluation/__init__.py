@@ -1,0 +1,1 @@
+"""Episodes in environments, their statistics, and the tables made of them."""

@@ -1,0 +1,229 @@
+"""Evaluations of a checkpoint: a results row each, and the table of all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqrl import checkpoint as checkpoints
+from seqrl.checkpoint import Loaded
+from seqrl.envs.reference import reference
+from seqrl.errors import CheckpointError, ConfigError
+from seqrl.evaluation.protocol import Outcome, run_episodes
+from seqrl.evaluation.report import print_table, write_tables
+from seqrl.evaluation.rollout import ImaginedPath
+from seqrl.evaluation.statistics import bootstrap, paired_difference
+from seqrl.evaluation.video import write_rollout_video
+from seqrl.policy import Policy
+from seqrl.runs import write_atomically
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One finished evaluation.
+
+    Attributes:
+        row: what stands in the table and in results.json.
+        results: per-episode results, see `seqrl.evaluation.protocol.Outcome`.
+        plans: imagined paths (maze environments), for the pictures.
+        folder: where the files are.
+    """
+
+    row: dict[str, Any]
+    results: dict[str, np.ndarray]
+    plans: list[ImaginedPath]
+    folder: Path
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The checkpoint that a user means: a file, a run folder, or a run's `model` folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for candidate in (path, path / "model" / "last.ckpt", path / "last.ckpt"):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"no checkpoint at {str(path)!r}; give a .ckpt file or the folder of a run")
+
+
+def evaluate_all(
+    configs: Sequence[Mapping[str, Any]], checkpoint: Path, folder: Path, *, baseline: str | None = None
+) -> list[Evaluation]:
+    """Run evaluations of one checkpoint, write their files, print their table.
+
+    Args:
+        configs: resolved `conf/evaluate.yaml` each, with a `label`.
+        folder: of the run; results go to `folder/evaluations`, the table of several rows to `folder`.
+        baseline: label of the row that the others are compared with, start by start.
+
+    Raises:
+        seqrl.errors.SeqrlError: a checkpoint, environment or strategy that does not fit.
+    """
+    if not configs:
+        return []
+    loaded = checkpoints.load(checkpoint)
+    done = [evaluate(config, loaded, _folder(config, loaded, folder)) for config in configs]
+    rows = [e.row for e in done]
+    comparisons = compare(done, baseline)
+    print_table(rows, comparisons, loaded.config["dataset"])
+    if len(done) > 1:
+        for path in write_tables(folder, rows, comparisons, loaded.config["dataset"]):
+            print(f"written: {path}", flush=True)
+    for evaluation in done:
+        print(f"written: {evaluation.folder}", flush=True)
+    return done
+
+
+def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluation:
+    """Run one evaluation, or read it back if the same one was finished before."""
+    if (folder / "results.json").exists():
+        return _read(folder)
+    dataset = loaded.config["dataset"]
+    env_id = config["env_id"] or dataset["env_id"]
+    if env_id is None:
+        raise ConfigError(f"the data {dataset['name']!r} names no environment; set env_id=... to a Gymnasium id")
+    policy = Policy(
+        loaded.model.to(_device(config["device"])),
+        planner=config["planner"],
+        condition=config["condition"],
+        score=config["score"],
+        seed=config["seed"],
+        plan_every=config["plan_every"],
+    )
+    outcome = run_episodes(config, policy, env_id)
+    evaluation = Evaluation(
+        _row(config, loaded, env_id, outcome), outcome.results, outcome.episodes.plans, folder
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    if config["video"] and outcome.episodes.qpos is not None:
+        print(f"video: {write_rollout_video(folder / 'rollout.mp4', env_id, outcome.episodes.qpos)}", flush=True)
+    _write(evaluation)
+    return evaluation
+
+
+def compare(evaluations: Sequence[Evaluation], baseline: str | None) -> list[dict[str, Any]]:
+    """Differences `baseline - other` over the same starts: of success where there are goals, else of the return."""
+    ours = next((e for e in evaluations if e.row["strategy"] == baseline), None)
+    if ours is None:
+        return []
+    rows = []
+    for other in evaluations:
+        if other is ours:
+            continue
+        quantity = "success" if "success" in ours.results and "success" in other.results else "returns"
+        left, right = ours.results[quantity], other.results[quantity]
+        if quantity == "returns":
+            left, right = left.mean(1), right.mean(1)
+        if left.shape != right.shape:
+            continue  # other starts: nothing is paired
+        difference = paired_difference(left, right, ours.results.get("counted") if quantity == "success" else None)
+        rows.append(
+            {"baseline": baseline, "other": other.row["strategy"], "of": quantity, "difference": difference.as_list()}
+        )
+    return rows
+
+
+def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Outcome) -> dict[str, Any]:
+    """A results row; rates and scores are in percent, times in environment steps or milliseconds."""
+    dataset, results = loaded.config["dataset"], outcome.results
+    returns = results["returns"]
+    known = reference(env_id)
+    row = {
+        "strategy": config["label"] or config["strategy_name"],
+        "dataset": dataset["name"],
+        "env_id": env_id,
+        "planner": dict(config["planner"]),
+        "condition": config["condition"]["name"],
+        "score_name": config["score"]["name"],
+        "cache": config["planner"].get("cache"),
+        "plan_every": config["plan_every"],
+        "num_episodes": int(returns.size),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_ci95": bootstrap(returns).as_list()[1:],
+        "length_mean": float(results["lengths"].mean()),
+        "score_mean": None if known is None else known.score(float(returns.mean())),
+        "score_ci95": None if known is None else [known.score(r) for r in bootstrap(returns).as_list()[1:]],
+        "score_note": None if known is None else known.note,
+        "ms_per_action": outcome.episodes.ms_per_action,
+        "environments_per_batch": int(returns.size),
+        "device": str(_device(config["device"])),
+        "behaviour_return_mean": dataset["behaviour_return_mean"],
+        "behaviour_score": dataset["behaviour_score"],
+        "seed": config["seed"],
+        "training_seed": loaded.config["seed"],
+        "training_steps": loaded.step,
+        "versions": {"seqrl": version("seqrl"), **{p: version(p) for p in ("torch", "gymnasium", "mujoco")}},
+    }
+    if "success" in results:
+        counted = results["counted"]
+        success = bootstrap(results["success"] * 100.0, counted)
+        reached = counted & results["success"]
+        row |= {
+            "success_rate": success.mean,
+            "success_ci95": success.as_list()[1:],
+            "success_by_goal": [
+                {
+                    "goal": goal.tolist(),
+                    "starts": int(counted[:, j].sum()),
+                    "success_rate": bootstrap(results["success"][:, [j]] * 100.0, counted[:, [j]], samples=1).mean,
+                }
+                for j, goal in enumerate(results["goals"])
+            ],
+            "counted_episodes": int(counted.sum()),
+            "steps_to_goal_median": float(np.median(results["steps"][reached])) if reached.any() else None,
+            "time_at_goal": float(results["time_at_goal"][reached].mean()) if reached.any() else None,
+        }
+    return row
+
+
+def _folder(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Path:
+    """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of how far the model was trained."""
+    if config["output"]:
+        return Path(config["output"])
+    label = config["label"] or config["strategy_name"]
+    kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar", "plugins")}
+    digest = hashlib.sha256(json.dumps([kept, loaded.step], sort_keys=True).encode()).hexdigest()
+    return folder / "evaluations" / f"{label.replace(' ', '_').replace('=', '')}-{digest[:8]}"
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name!r} is unknown; give auto, cpu or cuda") from error
+
+
+def _write(evaluation: Evaluation) -> None:
+    """results.json comes last: where it is, the rest is complete."""
+    arrays = dict(evaluation.results)
+    for number, plan in enumerate(evaluation.plans):
+        arrays[f"plan_{number}_time"] = np.array(plan.time)
+        arrays[f"plan_{number}_environments"] = plan.environments
+        arrays[f"plan_{number}_observations"] = plan.observations.astype(np.float32)
+    with (evaluation.folder / "episodes.npz").open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    write_atomically(evaluation.folder / "results.json", json.dumps([evaluation.row], indent=2) + "\n")
+
+
+def _read(folder: Path) -> Evaluation:
+    row = json.loads((folder / "results.json").read_text())[0]
+    with np.load(folder / "episodes.npz", allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    results = {name: array for name, array in arrays.items() if not name.startswith("plan_")}
+    plans = [
+        ImaginedPath(int(arrays[f"plan_{n}_time"]), arrays[f"plan_{n}_environments"], arrays[f"plan_{n}_observations"])
+        for n in range(sum(name.endswith("_time") and name.startswith("plan_") for name in arrays))
+    ]
+    return Evaluation(row, results, plans, folder)

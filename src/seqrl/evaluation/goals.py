@@ -1,0 +1,95 @@
+"""Did an episode get where it was sent?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqrl.data.maze import Maze, find_maze
+from seqrl.errors import ConfigError
+
+SUCCESS_RADIUS = 0.5  # D4RL's maze2d: closer than this to the target earns the reward
+
+
+@dataclass(frozen=True)
+class GoalOutcome:
+    """Every start against every goal.
+
+    Attributes:
+        success: (n, m) bool, whether the episode from start i came within `SUCCESS_RADIUS` of goal j.
+        steps: (n, m) float, first step at the goal; NaN without success.
+        time_at_goal: (n, m) share of the steps from the first arrival on that were spent there; NaN without success.
+        counted: (n, m) bool, whether the start is far enough from the goal to count.
+    """
+
+    success: np.ndarray
+    steps: np.ndarray
+    time_at_goal: np.ndarray
+    counted: np.ndarray
+
+
+def judge(paths: np.ndarray, goals: np.ndarray, counted: np.ndarray) -> GoalOutcome:
+    """Judge driven paths.
+
+    Args:
+        paths: (n, m, T + 1, 2) positions of the episode from start i toward goal j.
+        goals: (m, 2).
+        counted: (n, m) bool.
+    """
+    near = np.linalg.norm(paths - goals[None, :, None], axis=-1) <= SUCCESS_RADIUS  # (n, m, T + 1)
+    success = near.any(-1)
+    first = np.where(success, near.argmax(-1).astype(float), np.nan)
+    after = near.shape[-1] - near.argmax(-1)
+    share = np.where(success, near.sum(-1) / after, np.nan)
+    return GoalOutcome(success, first, share, counted)
+
+
+def maze_of(env_id: str) -> Maze:
+    """The maze of an environment id.
+
+    Raises:
+        ConfigError: goals were given for an environment that is no maze.
+    """
+    if not env_id.startswith("seqrl/Maze2d-"):
+        raise ConfigError(f"goals are given for {env_id}; they can be judged in seqrl/Maze2d-* environments only")
+    return find_maze(env_id.removeprefix("seqrl/Maze2d-").split("-")[0].lower())
+
+
+def start_states(
+    maze: Maze, cells: list[list[int]] | None, per_cell: int, seed: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Start states (n, 4) and their cells: `per_cell` in each of the given cells, or as many spread over all.
+
+    Positions are uniform within 0.1 of the cell's centre, velocities normal with deviation 0.1, as D4RL resets.
+
+    Raises:
+        ConfigError: a cell that is a wall or lies outside the maze.
+    """
+    rng = np.random.default_rng([seed, 5])
+    if cells is None:
+        free = maze.free_cells()
+        chosen = [free[i] for i in rng.integers(len(free), size=per_cell)]
+    else:
+        chosen = [(int(row), int(column)) for row, column in cells for _ in range(per_cell)]
+    for cell in chosen:
+        if not maze.is_free(cell):
+            raise ConfigError(f"start cell {list(cell)} is no free cell of the maze; free: {maze.free_cells()}")
+    positions = np.array(chosen, float) + rng.uniform(-0.1, 0.1, (len(chosen), 2))
+    return np.concatenate([positions, 0.1 * rng.normal(size=(len(chosen), 2))], axis=1), chosen
+
+
+def far_enough(maze: Maze, cells: list[tuple[int, int]], goals: np.ndarray, min_cells: int) -> np.ndarray:
+    """(n, m) bool: whether the shortest path from a start's cell to a goal's has more than `min_cells` steps.
+
+    Raises:
+        ConfigError: a goal inside a wall.
+    """
+    far = np.zeros((len(cells), len(goals)), bool)
+    for j, goal in enumerate(goals):
+        cell = maze.cell_of(goal)
+        if not maze.is_free(cell):
+            raise ConfigError(f"goal {goal.tolist()} lies in a wall; free cells: {maze.free_cells()}")
+        distances = maze.distances(cell)
+        far[:, j] = [distances[start] > min_cells for start in cells]
+    return far

@@ -1,0 +1,120 @@
+"""Which episodes an evaluation runs: from the environment's own starts, or from every start toward every goal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqrl.envs import check_spaces, make_environments
+from seqrl.errors import ConfigError
+from seqrl.evaluation.goals import far_enough, judge, maze_of, start_states
+from seqrl.evaluation.rollout import Episodes, rollout
+from seqrl.policy import Policy
+
+PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The episodes of one evaluation.
+
+    Attributes:
+        episodes: as they were run.
+        results: `returns` and `lengths` (n, runs); with goals also `success`, `steps`, `time_at_goal` and `counted`
+            (n, m), `goals` (m, 2) and `paths` (n, runs, T + 1, 2). A row is a start state; `runs` is m for policies
+            that are told the goal, else 1.
+    """
+
+    episodes: Episodes
+    results: dict[str, np.ndarray]
+
+
+def run_episodes(config: Mapping[str, Any], policy: Policy, env_id: str) -> Outcome:
+    """Run what a resolved `conf/evaluate.yaml` asks for.
+
+    Raises:
+        ConfigError: an environment or goals that do not fit the policy.
+    """
+    if config["num_episodes"] < 1:
+        raise ConfigError(f"num_episodes={config['num_episodes']} is too few; give 1 or more")
+    if config["goals"] is None:
+        if policy.condition.wants_goals:
+            raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")
+        return _free(config, policy, env_id)
+    return _toward_goals(config, policy, env_id)
+
+
+def _free(config: Mapping[str, Any], policy: Policy, env_id: str) -> Outcome:
+    """The environment's own starts; the same seeds give the same starts to every strategy."""
+    count = config["num_episodes"]
+    seeds = [1_000_000 * config["seed"] + index for index in range(count)]
+    episodes = _run(config, policy, env_id, count, seeds=seeds)
+    return Outcome(episodes, {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]})
+
+
+def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str) -> Outcome:
+    """Every start against every goal; a policy that is not told the goal drives once and is judged against all."""
+    maze = maze_of(env_id)
+    goals = np.asarray(config["goals"], np.float64)
+    if goals.ndim != 2 or goals.shape[1] != 2:
+        raise ConfigError(f"goals={config['goals']} must be a list of [x, y]")
+    states, cells = start_states(maze, config["start_cells"], config["num_episodes"], config["seed"])
+    counted = far_enough(maze, cells, goals, config["min_cells"])
+    told = policy.condition.wants_goals
+    runs = len(goals) if told else 1
+    start = np.repeat(np.arange(len(states)), runs)
+    episodes = _run(
+        config,
+        policy,
+        env_id,
+        len(start),
+        seeds=[config["seed"]] * len(start),
+        options=[{"state": states[i]} for i in start],
+        goals=_told_goals(goals, len(states), config) if told else None,
+        keys=start,
+        plans_every=PLANS_EVERY,
+    )
+    paths = episodes.observations[:, :, :2].reshape(len(states), runs, -1, 2)
+    outcome = judge(np.broadcast_to(paths, (len(states), len(goals), *paths.shape[2:])), goals, counted)
+    results = {
+        "returns": episodes.returns.reshape(len(states), runs),
+        "lengths": episodes.lengths.reshape(len(states), runs),
+        "success": outcome.success,
+        "steps": outcome.steps,
+        "time_at_goal": outcome.time_at_goal,
+        "counted": outcome.counted,
+        "goals": goals,
+        "paths": paths.astype(np.float32),
+    }
+    return Outcome(episodes, results)
+
+
+def _told_goals(goals: np.ndarray, num_starts: int, config: Mapping[str, Any]) -> np.ndarray:
+    """(num_starts * m, 2): the goal that each episode is told; for the control, always another one than judged."""
+    number = np.tile(np.arange(len(goals)), num_starts)
+    if config["shuffle_goals"]:
+        if len(goals) < 2:
+            raise ConfigError("shuffle_goals=true needs two goals or more, to give each episode another one's")
+        rng = np.random.default_rng([config["seed"], 6])
+        number = (number + rng.integers(1, len(goals), len(number))) % len(goals)
+    return goals[number]
+
+
+def _run(config: Mapping[str, Any], policy: Policy, env_id: str, count: int, **arguments: Any) -> Episodes:
+    layout = policy.model.layout
+    envs = make_environments(env_id, count)
+    try:
+        check_spaces(envs, layout.field("observation").size, layout.field("action").size)
+        label = f"{config['label'] or config['strategy_name']}: {count} episodes"
+        return rollout(
+            policy,
+            envs,
+            max_steps=config["max_steps"],
+            description=label if config["progress_bar"] else None,
+            **arguments,
+        )
+    finally:
+        envs.close()

@@ -1,0 +1,137 @@
+"""Episodes of a policy in a batch of environments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from seqrl.envs import Environments
+from seqrl.policy import Policy
+
+
+@dataclass(frozen=True)
+class ImaginedPath:
+    """Where a plan, made at one time step, expected to go.
+
+    Attributes:
+        time: steps since the start of the episode.
+        environments: (b,) which environments were still running.
+        observations: (b, H, O) decoded from the plan's tokens, the present observation first.
+    """
+
+    time: int
+    environments: np.ndarray
+    observations: np.ndarray
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What happened, one row per environment.
+
+    Attributes:
+        observations: (B, T + 1, O) float32; after an episode's end its last observation is repeated.
+        rewards: (B, T) float64; 0 after the end.
+        lengths: (B,) steps until the end.
+        terminated: (B,) bool.
+        seconds: time spent in the policy.
+        qpos: (T + 1, nq) MuJoCo positions of the first environment, for a video; None where it has none.
+        plans: imagined paths, every so many steps.
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    lengths: np.ndarray
+    terminated: np.ndarray
+    seconds: float
+    qpos: np.ndarray | None = None
+    plans: list[ImaginedPath] = field(default_factory=list)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(B,) undiscounted."""
+        totals: np.ndarray = self.rewards.sum(1)
+        return totals
+
+    @property
+    def ms_per_action(self) -> float:
+        """Wall time of the policy per action, all environments of the batch counted."""
+        return 1000.0 * self.seconds / max(1, int(self.lengths.sum()))
+
+
+def rollout(
+    policy: Policy,
+    envs: Environments,
+    *,
+    seeds: Sequence[int],
+    options: Sequence[Mapping[str, Any] | None] | None = None,
+    goals: np.ndarray | None = None,
+    keys: np.ndarray | None = None,
+    max_steps: int | None = None,
+    plans_every: int = 0,
+    description: str | None = None,
+) -> Episodes:
+    """Run one episode in every environment, to its end or for `max_steps`.
+
+    Args:
+        seeds: one per environment, for its start.
+        options: one per environment, handed to its reset (exact start states).
+        goals: (B, G) for goal conditions.
+        keys: (B,) of the policy's random choices; equal keys get equal draws.
+        plans_every: keep an imagined path every so many steps; 0 keeps none.
+        description: of the progress bar; None shows none.
+    """
+    observations, _ = envs.reset(seeds, options=options)
+    policy.reset(len(envs), goals=goals, environments=keys)
+    limit = max_steps or envs.max_episode_steps or 1000
+    seen, rewards = [observations], []
+    lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
+    qpos, plans = [_qpos(envs)], []
+    earned: np.ndarray | None = None
+    seconds = 0.0
+    for step in _progress(limit, description):
+        active = envs.active.copy()
+        began = time.perf_counter()
+        actions = policy.act(observations, earned, active)
+        seconds += time.perf_counter() - began
+        if plans_every and step % plans_every == 0:
+            plans += _imagined(policy, step, np.flatnonzero(active))
+        observations, earned, ended, _, _ = envs.step(actions)
+        lengths[active] += 1
+        terminated |= ended
+        seen.append(observations)
+        rewards.append(earned)
+        qpos.append(_qpos(envs))
+        if not envs.active.any():
+            break
+    first = [q for q in qpos[: lengths[0] + 1] if q is not None]
+    return Episodes(
+        np.stack(seen, 1), np.stack(rewards, 1), lengths, terminated, seconds, np.stack(first) if first else None, plans
+    )
+
+
+def _imagined(policy: Policy, step: int, environments: np.ndarray) -> list[ImaginedPath]:
+    plan = policy.plan
+    if plan is None or plan.tokens is None:
+        return []
+    values = policy.model.tokenizer.decode(plan.tokens)[..., policy.model.layout.field("observation").slice]
+    # A plan may be older than this step (plan_every) and know environments that have ended since.
+    if len(values) != len(environments):
+        return []
+    return [ImaginedPath(step, environments, values.float().cpu().numpy())]
+
+
+def _qpos(envs: Environments) -> np.ndarray | None:
+    data = getattr(envs.envs[0].unwrapped, "data", None)
+    return None if data is None else np.array(data.qpos)
+
+
+def _progress(limit: int, description: str | None) -> Any:
+    if description is None:
+        return range(limit)
+    from tqdm import tqdm
+
+    return tqdm(range(limit), desc=description, unit="step", leave=False)

@@ -1,0 +1,50 @@
+"""Means with intervals over episodes, and paired differences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def as_list(self) -> list[float]:
+        return [self.mean, self.low, self.high]
+
+
+def bootstrap(values: np.ndarray, counted: np.ndarray | None = None, *, samples: int = 10_000, seed: int = 0) -> Estimate:
+    """Mean over everything that counts, with a percentile interval from resampled rows.
+
+    Rows are the independent units (start states); the columns of a row (the goals sought from one start) are resampled
+    together, because they share that start. The interval speaks of episodes of one trained model, and says nothing of
+    training seeds.
+
+    Args:
+        values: (n,) or (n, m).
+        counted: bool of the same shape; False leaves an entry out. All count by default.
+
+    Returns:
+        NaN throughout where nothing counts.
+    """
+    values = np.asarray(values, np.float64).reshape(len(values), -1)
+    counted = np.ones_like(values, bool) if counted is None else np.asarray(counted, bool).reshape(values.shape)
+    sums, counts = np.where(counted, values, 0.0).sum(1), counted.sum(1)
+    if counts.sum() == 0:
+        return Estimate(np.nan, np.nan, np.nan)
+    rows = np.random.default_rng(seed).integers(len(values), size=(samples, len(values)))
+    totals = counts[rows].sum(1)
+    means = sums[rows].sum(1)[totals > 0] / totals[totals > 0]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high))
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray, counted: np.ndarray | None = None) -> Estimate:
+    """Mean of `ours - theirs` over the same starts, with the interval of `bootstrap`."""
+    return bootstrap(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64), counted)

@@ -1,0 +1,43 @@
+"""What training minimises (slot `objective`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from seqrl.model import SequenceModel
+from seqrl.types import Batch
+
+
+@dataclass(frozen=True)
+class FieldOutcome:
+    """Sums over the tokens of one field, so that batches and ranks can be added up.
+
+    Attributes:
+        loss: () sum of unweighted cross-entropies, in nats.
+        correct: () how many tokens the mode predicts.
+        count: () how many tokens carry a loss.
+    """
+
+    loss: Tensor
+    correct: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The loss of a batch as a sum and a count; their quotient (over all ranks) is what is minimised."""
+
+    total: Tensor
+    count: Tensor
+    fields: dict[str, FieldOutcome]
+
+
+class Objective(ABC):
+    """Scores a model on a batch of windows."""
+
+    @abstractmethod
+    def __call__(self, model: SequenceModel, batch: Batch) -> Outcome:
+        """The loss, differentiable in `Outcome.total`, and what is logged of it."""

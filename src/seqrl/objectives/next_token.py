@@ -1,0 +1,51 @@
+"""Cross-entropy of every token given the tokens before it."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from seqrl.errors import ConfigError
+from seqrl.model import SequenceModel
+from seqrl.objectives import FieldOutcome, Objective, Outcome
+from seqrl.registry import register_objective
+from seqrl.types import Batch
+
+AVERAGES = ("valid", "all")
+
+
+@register_objective("next_token")
+class NextTokenObjective(Objective):
+    """Teacher-forced maximum likelihood, weighted by field.
+
+    The mask belongs to the targets. `average="valid"` divides by the tokens that carry a loss; `average="all"` by all
+    of them, as the published code does, which weakens batches that contain the end of the longest episode.
+
+    Args:
+        average: `valid` or `all`.
+
+    Reference: Janner et al. 2021, equation 1; weights and mask from their code.
+    """
+
+    def __init__(self, *, average: str = "valid") -> None:
+        if average not in AVERAGES:
+            raise ConfigError(f"objective.average={average!r} is unknown; give one of {', '.join(AVERAGES)}")
+        self.average = average
+
+    def __call__(self, model: SequenceModel, batch: Batch) -> Outcome:
+        logits = model(batch.tokens, batch.prefix)
+        targets = batch.tokens.flatten(1)[:, 1:]
+        mask = batch.mask.flatten(1)[:, 1:]
+        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+        losses = losses.view_as(targets) * mask
+        steps = model.tokens_per_step
+        place = torch.arange(1, targets.shape[1] + 1, device=targets.device) % steps
+        weights = torch.tensor(model.layout.loss_weights, device=targets.device)[place]
+        count = mask.sum() if self.average == "valid" else torch.tensor(mask.numel(), device=mask.device)
+        with torch.no_grad():
+            correct = (logits.argmax(-1) == targets) & mask
+            fields = {}
+            for field in model.layout.fields:
+                own = (place >= field.start) & (place < field.start + field.size)
+                fields[field.name] = FieldOutcome(losses[:, own].sum(), correct[:, own].sum(), mask[:, own].sum())
+        return Outcome((losses * weights).sum(), count, fields)

@@ -1,0 +1,35 @@
+"""The search of a decoding strategy (slot `planner`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.sampling import Noise
+from seqrl.scores import Score
+from seqrl.types import History, Plan
+
+
+class Planner(ABC):
+    """Proposes actions for a batch of environments; holds settings, never state."""
+
+    @abstractmethod
+    def check(self, layout: Layout, score: Score) -> None:
+        """Refuse a layout or a score that the search cannot work with.
+
+        Raises:
+            seqrl.errors.ConfigError: says what is missing and the override that adds it.
+        """
+
+    @abstractmethod
+    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+        """Search from a history.
+
+        Args:
+            model: in eval mode.
+            history: B rows; its prefix carries the condition.
+            score: ranks candidates.
+            noise: every random choice comes from it, addressed by beam and draw, so that a plan depends neither on
+                the other rows nor on the cache mode.
+        """

@@ -1,0 +1,163 @@
+"""Beam search over imagined transitions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqrl.errors import ConfigError
+from seqrl.layout import Field, Layout
+from seqrl.model import CacheMode, DecodingSession, SequenceModel
+from seqrl.planners import Planner
+from seqrl.registry import register_planner
+from seqrl.sampling import Noise, draw, drop_tail, keep_top_k
+from seqrl.scores import Score, Trace
+from seqrl.types import History, Plan
+
+_ESTIMATED = ("reward", "value")  # fields of which the search wants the expectation
+
+
+class _Beams:
+    """B x C partial plans that share a decoding session, C candidates for each environment.
+
+    Attributes:
+        columns: (B, C, ...) tensors that grow along their last dimension and follow every selection: `tokens` and
+            `log_probs` have one entry per token from the present observation on, fields with estimates one per
+            transition.
+    """
+
+    def __init__(self, session: DecodingSession, observation: Tensor) -> None:
+        self.session = session
+        start = observation[:, None]  # (B, 1, O)
+        self.columns = {"tokens": start, "log_probs": start.new_zeros(start.shape, dtype=session.logits.dtype)}
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, C, V + 1) of the next token of every candidate."""
+        return self.session.logits.view(*self.columns["tokens"].shape[:2], -1)
+
+    def select(self, chosen: Tensor) -> None:
+        """Keep or repeat candidates: (B, C') indices into the present ones of the same environment."""
+        batch, present = self.columns["tokens"].shape[:2]
+        offsets = torch.arange(batch, device=chosen.device)[:, None] * present
+        self.session.select((offsets + chosen).flatten())
+        for name, column in self.columns.items():
+            self.columns[name] = column.gather(1, chosen[..., None].expand(-1, -1, column.shape[2]))
+
+    def repeat(self, copies: int) -> None:
+        """Put `copies` of every candidate in its place."""
+        batch, present = self.columns["tokens"].shape[:2]
+        chosen = torch.arange(present, device=self.columns["tokens"].device).repeat_interleave(copies)
+        self.select(chosen.expand(batch, -1))
+
+    def take(self, tokens: Tensor, advance: bool) -> None:
+        """Append (B, C) tokens; `advance=False` leaves the session behind, where no further logits are needed."""
+        self.record("log_probs", self.logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
+        self.record("tokens", tokens)
+        if advance:
+            self.session.append(tokens.flatten())
+
+    def record(self, name: str, entry: Tensor) -> None:
+        """Append one (B, C) entry to a column."""
+        entry = entry[..., None]
+        self.columns[name] = torch.cat([self.columns[name], entry], -1) if name in self.columns else entry
+
+    def trace(self, layout: Layout) -> Trace:
+        """The complete transitions, as scores see them."""
+        per_step = self.columns["log_probs"].unflatten(-1, (-1, layout.size))
+        action = layout.field("action").slice
+        return Trace(
+            per_step[..., action].sum(-1), per_step.sum(-1), self.columns.get("reward"), self.columns.get("value")
+        )
+
+
+@register_planner("beam")
+class BeamPlanner(Planner):
+    """Sample actions, predict what follows, keep the best partial plans; for each of `horizon` transitions.
+
+    In every transition the beams are repeated `n_expand` times and their action tokens sampled; reward and value are
+    the expectations of their distributions (the termination token's probability is dropped, not renormalised) and
+    enter the sequence as their modes; the `beam_width` best candidates by score survive; the next observation is
+    decoded greedily (`k_obs=1`). Ties go to the lower index.
+
+    Args:
+        beam_width: W, survivors of each transition, 1 or more.
+        n_expand: samples per survivor, 1 or more.
+        horizon: H, transitions to imagine, 1 or more; with 1 the best of `beam_width * n_expand` actions is taken.
+        context: transitions that the model sees, imagined ones included (5 in the published system); None for the
+            trained window.
+        k_act, k_obs: keep only the likeliest k tokens of an action or observation; None keeps all.
+        cdf_act, cdf_obs: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
+        cache: `exact` or `none`.
+
+    Reference: Janner et al. 2021, algorithm 1; defaults of their code.
+    """
+
+    def __init__(
+        self,
+        *,
+        beam_width: int = 128,
+        n_expand: int = 2,
+        horizon: int = 15,
+        context: int | None = 5,
+        k_act: int | None = None,
+        k_obs: int | None = 1,
+        cdf_act: float | None = 0.6,
+        cdf_obs: float | None = None,
+        cache: CacheMode = "exact",
+    ) -> None:
+        for name, number in (("beam_width", beam_width), ("n_expand", n_expand), ("horizon", horizon)):
+            if number < 1:
+                raise ConfigError(f"planner.{name}={number} is too small; give 1 or more")
+        self.beam_width = beam_width
+        self.n_expand = n_expand
+        self.horizon = horizon
+        self.context = context
+        self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, cdf_obs)}
+        self.cache: CacheMode = cache
+
+    def check(self, layout: Layout, score: Score) -> None:
+        score.check(layout)
+
+    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+        layout = model.layout
+        observation = layout.field("observation")
+        session = model.start(history, cache=self.cache, context=self.context)
+        beams = _Beams(session, history.tokens[:, -observation.size :])
+        for depth in range(self.horizon):
+            # The first transition starts from one row per environment, all later ones from the survivors.
+            beams.repeat(self.n_expand * (self.beam_width if depth == 0 else 1))
+            last = depth + 1 == self.horizon
+            for field in layout.fields[1:]:
+                self._decode(model, beams, field, noise, depth, last)
+            best, order = score(beams.trace(layout)).sort(dim=1, descending=True, stable=True)
+            if last:
+                break
+            beams.select(order[:, : self.beam_width])
+            self._decode(model, beams, observation, noise, depth + 1, last)
+        winner = order[:, :1, None]
+        flat = beams.columns["tokens"].gather(1, winner.expand(-1, -1, beams.columns["tokens"].shape[2]))[:, 0]
+        tokens = flat.unflatten(-1, (self.horizon, model.tokens_per_step))
+        diagnostics = {
+            name: beams.columns[name].gather(1, winner.expand(-1, -1, self.horizon))[:, 0]
+            for name in _ESTIMATED
+            if name in beams.columns
+        }
+        return Plan(model.tokenizer.decode(tokens)[..., layout.field("action").slice], best[:, 0], tokens, diagnostics)
+
+    def _decode(
+        self, model: SequenceModel, beams: _Beams, field: Field, noise: Noise, depth: int, last: bool
+    ) -> None:
+        """Append one field of one transition to every candidate."""
+        for place in range(field.start, field.start + field.size):
+            logits = beams.logits
+            if field.name in self.filters:
+                top_k, tail_mass = self.filters[field.name]
+                uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
+                tokens = draw(drop_tail(keep_top_k(logits, top_k), tail_mass), uniform)
+            else:
+                tokens = logits.argmax(-1)
+            if field.name in _ESTIMATED:
+                centres = model.tokenizer.bin_centres(place).to(logits.dtype)
+                beams.record(field.name, logits.softmax(-1)[..., :-1] @ centres)
+            beams.take(tokens, advance=not (last and place + 1 == model.tokens_per_step))

@@ -1,0 +1,63 @@
+"""One action at a time, drawn from the model."""
+
+from __future__ import annotations
+
+import torch
+
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.model import CacheMode, SequenceModel
+from seqrl.planners import Planner
+from seqrl.registry import register_planner
+from seqrl.sampling import Noise, draw, drop_tail, keep_top_k
+from seqrl.scores import Score
+from seqrl.types import History, Plan
+
+
+@register_planner("sample")
+class SamplePlanner(Planner):
+    """Draw the present action's tokens one after the other; no look-ahead.
+
+    Args:
+        temperature: divides the logits, 0 or more; 0 takes the likeliest tokens (greedy imitation).
+        top_k: keep the likeliest k tokens; None keeps all.
+        tail_mass: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
+        context: transitions that the model sees, the present one included; None for the trained window.
+        cache: `exact` or `none`.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        tail_mass: float | None = None,
+        context: int | None = None,
+        cache: CacheMode = "exact",
+    ) -> None:
+        if temperature < 0:
+            raise ConfigError(f"planner.temperature={temperature} is negative; give 0 (greedy) or more")
+        self.temperature = temperature
+        self.top_k = top_k
+        self.tail_mass = tail_mass
+        self.context = context
+        self.cache: CacheMode = cache
+
+    def check(self, layout: Layout, score: Score) -> None:
+        layout.field("action")
+
+    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+        session = model.start(history, cache=self.cache, context=self.context)
+        action = model.layout.field("action")
+        tokens = history.tokens.new_zeros(len(history.tokens), model.tokens_per_step)
+        tokens[:, : action.start] = history.tokens[:, -action.start :]
+        log_prob = torch.zeros(len(tokens), device=tokens.device, dtype=session.logits.dtype)
+        for place in range(action.start, action.start + action.size):
+            filtered = drop_tail(keep_top_k(session.logits, self.top_k), self.tail_mass)
+            chosen = draw(filtered, noise.uniform(place)[:, 0], self.temperature)
+            log_prob += session.logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
+            tokens[:, place] = chosen
+            if place + 1 < action.start + action.size:
+                session.append(chosen)
+        actions = model.tokenizer.decode(tokens)[:, action.slice]
+        return Plan(actions[:, None], log_prob, tokens[:, None])

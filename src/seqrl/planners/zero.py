@@ -1,0 +1,26 @@
+"""Do nothing: the baseline that costs nothing."""
+
+from __future__ import annotations
+
+import torch
+
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.planners import Planner
+from seqrl.registry import register_planner
+from seqrl.sampling import Noise
+from seqrl.scores import Score
+from seqrl.types import History, Plan
+
+
+@register_planner("zero")
+class ZeroPlanner(Planner):
+    """Every action is zero, whatever was observed."""
+
+    def check(self, layout: Layout, score: Score) -> None:
+        """Fits everything."""
+
+    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+        rows, device = len(history.tokens), history.tokens.device
+        size = model.layout.field("action").size
+        return Plan(torch.zeros(rows, 1, size, device=device), torch.zeros(rows, device=device))

@@ -1,0 +1,77 @@
+"""Code of other people: files, modules and installed packages that register components.
+
+Nothing here runs at import time. A file or module is loaded because the user named it; installed packages (entry
+points in the group `seqrl.plugins`) are loaded when a name is asked for that nothing else provides, and one that
+fails is remembered, not raised, so that it breaks only the runs that need it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from seqrl.errors import PluginError
+
+ENTRY_POINT_GROUP = "seqrl.plugins"
+
+_failures: dict[str, str] = {}
+_entry_points_loaded = False
+
+
+def load_plugins(specs: Iterable[str]) -> None:
+    """Import plugin files (`my_tokenizer.py`) and modules (`my.module`); naming one twice imports it once.
+
+    Raises:
+        PluginError: a file that does not exist, or code that fails while it is imported.
+    """
+    for spec in specs:
+        try:
+            if spec.endswith(".py"):
+                _load_file(Path(spec))
+            else:
+                importlib.import_module(spec)
+        except PluginError:
+            raise
+        except Exception as error:
+            raise PluginError(f"plugin {spec!r} failed to import: {type(error).__name__}: {error}") from error
+
+
+def load_entry_points() -> None:
+    """Import every installed plugin package once; failures are kept for the error messages."""
+    global _entry_points_loaded
+    if _entry_points_loaded:
+        return
+    _entry_points_loaded = True
+    for entry in set(entry_points(group=ENTRY_POINT_GROUP)):  # editable installs list an entry twice
+        try:
+            entry.load()
+        except Exception as error:
+            _failures[entry.name] = f"{type(error).__name__}: {error}"
+
+
+def failures() -> dict[str, str]:
+    """Installed plugins that could not be imported, with the reason."""
+    return dict(_failures)
+
+
+def _load_file(path: Path) -> None:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise PluginError(f"plugin file {str(path)!r} does not exist; give a path relative to the current folder")
+    name = f"seqrl_user.{path.stem}"
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise

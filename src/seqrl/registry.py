@@ -1,0 +1,162 @@
+"""One registry per slot: names to classes, and nothing else can be built.
+
+A component's config is `{"name": "uniform", "num_bins": 100}`: a registered *name*, never an import path, so that a
+config or a checkpoint can only build what was registered. Built-in components live in one file each,
+`seqrl/<folder>/<name>.py`, and are imported when their name is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from seqrl import plugins
+from seqrl.errors import ConfigError, PluginError, UnknownComponentError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword of a component's constructor, as a user may set it."""
+
+    name: str
+    default: Any  # inspect.Parameter.empty where the option must be given
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    def __str__(self) -> str:
+        return self.name if self.required else f"{self.name}={self.default!r}"
+
+
+class Registry:
+    """The components of one slot.
+
+    Args:
+        slot: singular name, also the Hydra group (`tokenizer`).
+        package: where the built-in components lie (`seqrl.tokenizers`), one module per name.
+        runtime: constructor arguments that are only known when a run is put together (such as the number of
+            scalars per transition); they are no options, so that no config can set them.
+    """
+
+    def __init__(self, slot: str, package: str, runtime: tuple[str, ...] = ()) -> None:
+        self.slot = slot
+        self.package = package
+        self.runtime = runtime
+        self._entries: dict[str, type] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator that files a component under `name`.
+
+        Raises:
+            PluginError: the name belongs to another class (re-importing the same class is fine), or to a built-in.
+        """
+
+        def decorate(cls: type[T]) -> type[T]:
+            taken = self._entries.get(name)
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise PluginError(
+                    f"two {self.slot} components are named {name!r}: {taken.__module__}.{taken.__qualname__} and "
+                    f"{cls.__module__}.{cls.__qualname__}; rename one of them"
+                )
+            if name in self.builtin_names() and cls.__module__ != f"{self.package}.{name}":
+                raise PluginError(
+                    f"{self.slot} {name!r} is built into seqrl and cannot be replaced by "
+                    f"{cls.__module__}.{cls.__qualname__}; register it under another name"
+                )
+            self._entries[name] = cls
+            return cls
+
+        return decorate
+
+    def builtin_names(self) -> list[str]:
+        package = importlib.import_module(self.package)
+        private = getattr(package, "SUPPORT_MODULES", ())
+        return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in private)
+
+    def names(self) -> list[str]:
+        """Every name that can be asked for, without importing the built-in ones."""
+        return sorted({*self.builtin_names(), *self._entries})
+
+    def get(self, name: str) -> type:
+        """The class behind a name.
+
+        Raises:
+            UnknownComponentError: lists what is available and which plugins failed to load.
+        """
+        if name not in self._entries and name in self.builtin_names():
+            importlib.import_module(f"{self.package}.{name}")
+        if name not in self._entries:
+            plugins.load_entry_points()
+        if name not in self._entries:
+            raise UnknownComponentError(self._unknown(name))
+        return self._entries[name]
+
+    def build(self, config: Mapping[str, Any], **runtime: Any) -> Any:
+        """Make the component that `config` names.
+
+        Args:
+            config: `{"name": ..., **options}`.
+            runtime: the arguments of `self.runtime` that this component takes; the others are left out.
+
+        Raises:
+            ConfigError: no name, an unknown option, or a required option that is missing.
+        """
+        options = dict(config)
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"{self.slot} needs a name; available: {', '.join(self.names())}")
+        cls = self.get(name)
+        known = {option.name: option for option in self.options(name)}
+        for key in options:
+            if key not in known:
+                accepted = ", ".join(str(option) for option in known.values()) or "none"
+                raise ConfigError(
+                    f"{self.slot} {name!r} has no option {key!r}.{did_you_mean(key, known)} Options: {accepted}"
+                )
+        missing = [key for key, option in known.items() if option.required and options.get(key) is None]
+        if missing:
+            raise ConfigError(f"{self.slot} {name!r} needs {', '.join(missing)}; set {self.slot}.{missing[0]}=...")
+        accepted_runtime = inspect.signature(cls).parameters
+        return cls(**options, **{k: v for k, v in runtime.items() if k in accepted_runtime})
+
+    def options(self, name: str) -> list[Option]:
+        """What a user may set, read off the constructor's signature."""
+        parameters = inspect.signature(self.get(name)).parameters.values()
+        return [Option(p.name, p.default) for p in parameters if p.name not in self.runtime]
+
+    def _unknown(self, name: str) -> str:
+        lines = [f"no {self.slot} named {name!r}.{did_you_mean(name, self.names())}"]
+        lines.append(f"  available: {', '.join(self.names())}")
+        for plugin, reason in plugins.failures().items():
+            lines.append(f"  plugin {plugin!r} failed to import: {reason}")
+        return "\n".join(lines)
+
+
+DATA = Registry("data", "seqrl.data.sources")
+TOKENIZER = Registry("tokenizer", "seqrl.tokenizers", runtime=("size",))
+BACKBONE = Registry("backbone", "seqrl.backbones", runtime=("max_length",))
+OBJECTIVE = Registry("objective", "seqrl.objectives")
+PLANNER = Registry("planner", "seqrl.planners")
+CONDITION = Registry("condition", "seqrl.conditions")
+SCORE = Registry("score", "seqrl.scores", runtime=("discount",))
+
+
+def registries() -> Iterator[Registry]:
+    """All slots, in the order in which data flows through them."""
+    yield from (DATA, TOKENIZER, BACKBONE, OBJECTIVE, PLANNER, CONDITION, SCORE)
+
+
+register_data = DATA.register
+register_tokenizer = TOKENIZER.register
+register_backbone = BACKBONE.register
+register_objective = OBJECTIVE.register
+register_planner = PLANNER.register
+register_condition = CONDITION.register
+register_score = SCORE.register

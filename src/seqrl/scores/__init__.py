@@ -1,0 +1,43 @@
+"""How good an imagined sequence is (slot `score`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from seqrl.layout import Layout
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a search has imagined so far, h transitions deep; leading dimensions are environments and beams.
+
+    Attributes:
+        action_log_probs: (..., h) log-likelihood of each transition's action tokens, in nats, before any filter.
+        log_probs: (..., h) log-likelihood of all tokens that were decoded for the transition.
+        rewards: (..., h) expected reward, in the data's units; None where the layout has no reward field.
+        values: (..., h) expected return-to-go after the transition; None where the layout has no value field.
+    """
+
+    action_log_probs: Tensor
+    log_probs: Tensor
+    rewards: Tensor | None
+    values: Tensor | None
+
+
+class Score(ABC):
+    """Ranks partial plans; higher is better."""
+
+    @abstractmethod
+    def check(self, layout: Layout) -> None:
+        """Refuse a layout that lacks what the score needs.
+
+        Raises:
+            seqrl.errors.ConfigError: names the missing field and the override that adds it.
+        """
+
+    @abstractmethod
+    def __call__(self, trace: Trace) -> Tensor:
+        """(...) score of each partial plan, from all of its transitions so far."""

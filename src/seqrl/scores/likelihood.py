@@ -1,0 +1,35 @@
+"""How much a plan resembles the data."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.registry import register_score
+from seqrl.scores import Score, Trace
+
+TOKENS = ("action", "all")
+
+
+@register_score("likelihood")
+class LikelihoodScore(Score):
+    """Log-likelihood of a plan's tokens under the model.
+
+    Args:
+        tokens: `action` counts the action tokens; `all` counts everything decoded, which favours predictable
+            dynamics and standing still.
+
+    Reference: Janner et al. 2021, section 3.2, "imitation learning".
+    """
+
+    def __init__(self, *, tokens: str = "action") -> None:
+        if tokens not in TOKENS:
+            raise ConfigError(f"score.tokens={tokens!r} is unknown; give one of {', '.join(TOKENS)}")
+        self.tokens = tokens
+
+    def check(self, layout: Layout) -> None:
+        layout.field("action")
+
+    def __call__(self, trace: Trace) -> Tensor:
+        return (trace.action_log_probs if self.tokens == "action" else trace.log_probs).sum(-1)

@@ -1,0 +1,69 @@
+"""Bins that hold equal shares of the data of each dimension."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqrl.registry import register_tokenizer
+from seqrl.tokenizers import Tokenizer, check_num_bins
+
+
+@register_tokenizer("quantile")
+class QuantileTokenizer(Tokenizer):
+    """`num_bins` bins, each with the same share of the training values; each decodes to the mean of its values.
+
+    A value with the weight of two bins or more (a sparse reward's zero, a clipped action) gets one bin to itself, so that it
+    survives a round trip exactly; bins that ties leave empty decode to their boundary and are never encoded to. The
+    published code decodes to the midpoint of the boundaries, which moves such values and the tails.
+
+    Args:
+        size: S, scalars per transition (known from the data).
+        num_bins: V, per dimension.
+
+    Reference: Janner et al. 2021, section 3.1, "quantile discretization".
+    """
+
+    boundaries: Tensor
+    centres: Tensor
+
+    def __init__(self, size: int, *, num_bins: int = 100) -> None:
+        super().__init__()
+        self.tokens_per_step = size
+        self.vocab_size = check_num_bins(num_bins)
+        self.register_buffer("boundaries", torch.zeros(size, num_bins - 1))
+        self.register_buffer("centres", torch.zeros(size, num_bins))
+
+    def fit(self, values: Tensor) -> None:
+        for s, column in enumerate(values.detach().cpu().numpy().astype(np.float32).T):
+            boundaries = _boundaries(column, self.vocab_size)
+            self.boundaries[s] = torch.from_numpy(boundaries)
+            bins = np.searchsorted(boundaries, column, side="right")
+            counts = np.bincount(bins, minlength=self.vocab_size)
+            sums = np.bincount(bins, weights=column, minlength=self.vocab_size)
+            edges = np.append(boundaries, column.max())
+            centres = np.where(counts > 0, sums / np.maximum(counts, 1), edges)
+            self.centres[s] = torch.from_numpy(centres.astype(np.float32))
+
+    def encode(self, values: Tensor) -> Tensor:
+        columns = values.float().reshape(-1, values.shape[-1]).T.contiguous()  # (S, rows)
+        tokens = torch.searchsorted(self.boundaries, columns, right=True)
+        return tokens.T.reshape(values.shape)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        flat = tokens.clamp(max=self.vocab_size - 1).reshape(-1, self.tokens_per_step)
+        return self.centres.T.gather(0, flat).reshape(tokens.shape)
+
+
+def _boundaries(column: np.ndarray, num_bins: int) -> np.ndarray:
+    """(V - 1,) ascending float32 inner boundaries; bin i holds values in [boundary i-1, boundary i)."""
+    levels = np.arange(1, num_bins) / num_bins
+    boundaries = np.quantile(column.astype(np.float64), levels, method="higher").astype(np.float32)
+    # A repeated boundary is a value with the weight of several bins. Raising the last repeat to the next float makes
+    # the bin [value, value]: below it lies everything smaller, above it everything larger. The maximum needs no such
+    # bin (nothing is larger), and the top bin must not stay empty: placeholders for "very large" encode to it.
+    repeats = boundaries[1:] == boundaries[:-1]
+    ends_run = np.append(False, repeats) & ~np.append(repeats, False) & (boundaries < column.max())
+    boundaries[ends_run] = np.nextafter(boundaries[ends_run], np.float32(np.inf))
+    return boundaries

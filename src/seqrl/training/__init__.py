@@ -1,0 +1,1 @@
+"""Lightning around the components: the only package that imports it."""

@@ -1,0 +1,161 @@
+"""Training and validation windows as a Lightning data module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from seqrl.data.episodes import EpisodeStore
+from seqrl.data.returns import transitions
+from seqrl.data.sampler import StepOrder, split_episodes
+from seqrl.data.windows import Windows, WindowSettings
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.types import Batch
+
+_ENCODE_ROWS = 65_536  # rows tokenized at a time, to bound the memory of intermediate results
+
+
+class EpisodeDataModule(pl.LightningDataModule):
+    """Cuts episodes into batches of windows; every rank takes its share of one global order.
+
+    Args:
+        store: the episodes.
+        layout: what a transition is made of.
+        window: how windows are cut.
+        batch_size: windows per step over all ranks.
+        validation_fraction: share of the episodes that is held out, in [0, 1).
+        validation_batches: how many batches of held-out windows are looked at, evenly spread over them.
+        seed: of split, order and goal draws.
+
+    Raises:
+        ConfigError: a batch size that the ranks cannot share, or a fraction outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        layout: Layout,
+        *,
+        window: WindowSettings,
+        batch_size: int = 256,
+        validation_fraction: float = 0.05,
+        validation_batches: int = 8,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= validation_fraction < 1.0:
+            raise ConfigError(f"validation_fraction={validation_fraction} is outside [0, 1)")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} is too small; give 1 or more")
+        self.store = store
+        self.layout = layout
+        self.window = window
+        self.batch_size = batch_size
+        self.validation_batches = validation_batches
+        self.seed = seed
+        self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
+        self.values = transitions(store, layout)
+        self._tokens: np.ndarray | None = None
+
+    def training_values(self) -> np.ndarray:
+        """(N', S) transitions of the training episodes, for the tokenizer's statistics."""
+        rows = np.repeat(np.isin(np.arange(self.store.num_episodes), self.train_episodes), self.store.lengths)
+        return self.values[rows]
+
+    def encode(self, encode: Callable[[Tensor], Tensor], vocab_size: int) -> None:
+        """Tokenize all transitions once; `encode` is the fitted tokenizer's."""
+        small = np.uint8 if vocab_size < 256 else np.int32  # the termination token V must fit as well
+        chunks = [
+            encode(torch.from_numpy(self.values[first : first + _ENCODE_ROWS])).numpy().astype(small)
+            for first in range(0, len(self.values), _ENCODE_ROWS)
+        ]
+        self._tokens = np.concatenate(chunks)
+        self._termination_token = vocab_size
+        self.train_windows = self._windows(self.train_episodes)
+        self.order = StepOrder(len(self.train_windows), self.batch_size, self.seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.order.steps_per_epoch
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        assert trainer is not None
+        if self.batch_size % trainer.world_size:
+            raise ConfigError(
+                f"batch_size={self.batch_size} cannot be shared by {trainer.world_size} ranks; give a multiple"
+            )
+        batches = _TrainingBatches(self.train_windows, self.order, trainer.global_rank, trainer.world_size)
+        return _loader(batches, _StepsFrom(trainer.global_step, trainer.max_steps))
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        if len(self.validation_episodes) == 0:
+            return []
+        trainer = self.trainer
+        assert trainer is not None
+        windows = self._windows(self.validation_episodes)
+        size = min(self.batch_size, len(windows))
+        count = min(self.validation_batches, len(windows) // size)
+        batches = _ValidationBatches(windows, size, count, self.seed)
+        return _loader(batches, range(trainer.global_rank, count, trainer.world_size))
+
+    def _windows(self, episodes: np.ndarray) -> Windows:
+        assert self._tokens is not None, "encode() comes first"
+        return Windows(
+            self.store,
+            self._tokens,
+            self.layout,
+            self.window,
+            termination_token=self._termination_token,
+            episodes=episodes,
+        )
+
+
+class _TrainingBatches(Dataset[Batch]):
+    """One rank's share of the batch of every global step."""
+
+    def __init__(self, windows: Windows, order: StepOrder, rank: int, world_size: int) -> None:
+        self.windows, self.order, self.rank, self.world_size = windows, order, rank, world_size
+
+    def __getitem__(self, step: int) -> Batch:
+        # Goals are drawn for the whole batch, so that a window's goal does not depend on the number of ranks.
+        batch = self.windows.batch(self.order.batch(step), self.order.generator(step))
+        share = slice(self.rank, None, self.world_size)
+        return Batch(
+            batch.tokens[share], batch.mask[share], None if batch.prefix is None else batch.prefix[share]
+        )
+
+
+class _ValidationBatches(Dataset[Batch]):
+    """The same batches of held-out windows every time, whatever the number of ranks."""
+
+    def __init__(self, windows: Windows, size: int, count: int, seed: int) -> None:
+        self.windows, self.size, self.seed = windows, size, seed
+        self.indices = np.linspace(0, len(windows) - 1, size * count).round().astype(np.int64).reshape(count, size)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.windows.batch(self.indices[index], np.random.default_rng([self.seed, 4, index]))
+
+
+class _StepsFrom(Sampler[int]):
+    """Global steps from where the run stands to its end; the length counts from 0, as Lightning's progress does."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.last))
+
+    def __len__(self) -> int:
+        return self.last
+
+
+def _loader(batches: Dataset[Batch], sampler: Sampler[int] | range) -> DataLoader[Batch]:
+    pin = torch.cuda.is_available()
+    return DataLoader(batches, sampler=sampler, batch_size=None, num_workers=0, pin_memory=pin)

@@ -1,0 +1,118 @@
+"""The sequence model as a Lightning module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.objectives import Objective, Outcome
+from seqrl.registry import OBJECTIVE
+from seqrl.training.optim import adamw, schedule
+from seqrl.types import Batch
+
+CHECKPOINT_FORMAT = 1
+
+
+class SequenceModule(pl.LightningModule):
+    """Trains a `SequenceModel` on token windows.
+
+    Logs `train/loss` (weighted, per token, in nats), and per field `loss` and `accuracy` (share of tokens that the
+    mode predicts, 0 to 1), under `train/` and `val/`; `train/tokens_per_second` and `train/learning_rate`.
+
+    Args:
+        config: plain dict with `observation_size`, `action_size`, `layout`, `tokenizer`, `backbone`, `objective`,
+            `window`, `optimizer`, `scheduler`, `seed`; it travels in the checkpoint and may hold more.
+
+    Raises:
+        seqrl.errors.ConfigError: whatever the components refuse.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.save_hyperparameters({"config": dict(config)}, logger=False)
+        self.config = dict(config)
+        layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
+        self.model = SequenceModel(
+            layout, config["tokenizer"], config["backbone"], context=config["window"]["length"]
+        )
+        self.objective: Objective = OBJECTIVE.build(config["objective"])
+        self.metrics = nn.ModuleDict({stage: _field_metrics(layout) for stage in ("train_fields", "val_fields")})
+
+    def fit_tokenizer(self, values: np.ndarray) -> None:
+        """Give the tokenizer its statistics; `values` are (N, S) transitions of the training episodes."""
+        self.model.tokenizer.fit(torch.from_numpy(values))
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        # A seed per step makes dropout a function of (seed, step, rank): a resumed run repeats the same masks.
+        torch.manual_seed(_mix(self.config["seed"], self.global_step, self.global_rank))
+        outcome = self.objective(self.model, batch)
+        self._update("train", outcome)
+        # Ranks hold different numbers of tokens that count: the mean over ranks of total / mean(count) is the mean
+        # over all tokens.
+        count = outcome.count.float()
+        if self.trainer.world_size > 1:
+            count = self.trainer.strategy.reduce(count.clone(), reduce_op="mean")
+        return outcome.total / count.clamp(min=1)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._update("val", self.objective(self.model, batch))
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self.pop_metrics("val").items():
+            self.log(name, value, prog_bar=name == "val/loss", rank_zero_only=True)
+
+    def pop_metrics(self, stage: str) -> dict[str, float]:
+        """Means over all ranks since the last call, by logged name."""
+        logged = {}
+        for name, metric in self.metrics[f"{stage}_fields"].items():
+            logged[f"{stage}/{name}"] = float(metric.compute())
+            metric.reset()
+        return logged
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        options = dict(self.config["optimizer"])
+        options.pop("clip_norm", None)  # the trainer's business
+        optimizer = adamw(self, **options)
+        data = getattr(self.trainer, "datamodule", None)
+        multiplier = schedule(
+            self.config["scheduler"],
+            max_steps=self.trainer.max_steps,
+            steps_per_epoch=getattr(data, "steps_per_epoch", 1),
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        packages = ("torch", "lightning", "numpy")
+        checkpoint["seqrl"] = {
+            "format": CHECKPOINT_FORMAT,
+            "plugins": list(self.config.get("plugins", [])),
+            "versions": {"seqrl": version("seqrl"), **{p: version(p) for p in packages}},
+        }
+
+    def _update(self, stage: str, outcome: Outcome) -> None:
+        metrics = self.metrics[f"{stage}_fields"]
+        metrics["loss"].update((outcome.total / outcome.count.clamp(min=1)).detach(), outcome.count)
+        for name, field in outcome.fields.items():
+            count = field.count.clamp(min=1)
+            metrics[f"{name}_loss"].update(field.loss.detach() / count, field.count)
+            metrics[f"{name}_accuracy"].update(field.correct / count, field.count)
+
+
+def _field_metrics(layout: Layout) -> nn.ModuleDict:
+    names = ["loss", *(f"{f.name}_{kind}" for f in layout.fields for kind in ("loss", "accuracy"))]
+    return nn.ModuleDict({name: MeanMetric() for name in names})
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, 3, step, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,128 @@
+"""Stepping environments together: every step counted, every end seen once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+
+from seqrl.envs import Environments, check_spaces, make_environments, register_environments
+from seqrl.errors import ConfigError
+
+
+class Counter(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Observes how often it was stepped and reset; ends after `length` steps, or is cut where that is negative."""
+
+    def __init__(self, length: int = 3, space: gymnasium.Space[Any] | None = None) -> None:
+        self.observation_space = space or Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = Box(-0.5, 2.0, (1,), np.float32)
+        self.length, self.steps, self.resets, self.actions = length, 0, 0, []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.length = (options or {}).get("length", self.length)
+        self.steps, self.resets, self.actions = 0, self.resets + 1, []
+        return np.array([0.0, self.resets]), {"draw": self.np_random.random(), "options": options}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        self.actions.append(float(action[0]))
+        over = self.steps >= abs(self.length)
+        return np.array([self.steps, self.resets]), 1.0, over and self.length > 0, over and self.length < 0, {}
+
+
+def test_ends_are_flagged_once_and_nothing_resets_by_itself() -> None:
+    envs = Environments("Counter", [Counter(2), Counter(-4), Counter(5)])
+    assert envs.active.tolist() == [False] * 3
+    observations, _ = envs.reset([0, 1, 2])
+    assert observations.tolist() == [[0, 1]] * 3
+    seen, rewards, ended, cut = [], np.zeros(3), np.zeros(3, int), np.zeros(3, int)
+    for _ in range(7):  # two steps more than the longest episode
+        observations, reward, terminated, truncated, _ = envs.step(np.zeros((3, 1)))
+        seen.append(observations[:, 0].tolist())
+        rewards, ended, cut = rewards + reward, ended + terminated, cut + truncated
+    assert seen == [
+        [1, 1, 1],
+        [2, 2, 2],
+        [2, 3, 3],
+        [2, 4, 4],
+        *[[2, 4, 5]] * 3,
+    ]  # an ended one keeps its last observation
+    assert [env.steps for env in envs.envs] == [2, 4, 5]
+    assert [env.resets for env in envs.envs] == [1, 1, 1]
+    assert rewards.tolist() == [2, 4, 5]
+    assert not envs.active.any()
+    assert (ended.tolist(), cut.tolist()) == ([1, 0, 1], [0, 1, 0])
+    envs.reset()
+    assert envs.active.all()
+
+
+def test_seeds_and_options_belong_to_one_environment_each() -> None:
+    envs = Environments("Counter", [Counter(), Counter()])
+    _, one = envs.reset([7, 8], options=[{"length": 1}, None])
+    assert [env.length for env in envs.envs] == [1, 3]
+    assert [info["options"] for info in one] == [{"length": 1}, None]
+    _, two = envs.reset([8, 7])
+    assert [one[0]["draw"], one[1]["draw"]] == [two[1]["draw"], two[0]["draw"]]
+    assert one[0]["draw"] != one[1]["draw"]
+    with pytest.raises(ConfigError, match="1 seeds were given for 2 environments"):
+        envs.reset([0])
+    with pytest.raises(ConfigError, match="3 options were given for 2 environments"):
+        envs.reset([0, 1], options=[None] * 3)
+
+
+def test_actions_are_clipped_to_the_action_space() -> None:
+    envs = Environments("Counter", [Counter(9)])
+    envs.reset([0])
+    for action in (-3.0, 0.25, 3.0, np.inf):
+        envs.step(np.array([[action]]))
+    assert envs.envs[0].actions == [-0.5, 0.25, 2.0, 2.0]
+    with pytest.raises(ConfigError, match="NaN"):
+        envs.step(np.array([[np.nan]]))
+    with pytest.raises(ConfigError, match=r"actions have shape \(1,\); \(1, 1\) is needed"):
+        envs.step(np.zeros(1))
+
+
+def test_sizes_must_fit_the_data() -> None:
+    envs = Environments("Counter-v0", [Counter()])
+    check_spaces(envs, 2, 1)
+    with pytest.raises(ConfigError, match="data has 11 observation dimensions and Counter-v0 has 2"):
+        check_spaces(envs, 11, 1)
+    with pytest.raises(ConfigError, match="data has 3 action dimensions and Counter-v0 has 1"):
+        check_spaces(envs, 2, 3)
+
+
+def test_spaces_that_are_no_boxes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Counter has a Discrete observation space"):
+        Environments("Counter", [Counter(space=Discrete(3))])
+    with pytest.raises(ConfigError, match="CartPole-v1 has a Discrete action space"):
+        make_environments("CartPole-v1", 1)
+
+
+def test_unknown_environments_are_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no environment 'Hoper-v4'\. Did you mean 'Hopper-v4'"):
+        make_environments("Hoper-v4", 1)
+    with pytest.raises(ConfigError, match="Did you mean 'seqrl/Maze2d-Umaze-v1'"):
+        make_environments("seqrl/Maze2d-UMaze-v1", 1)
+    with pytest.raises(ConfigError, match="ask for at least 1"):
+        make_environments("Hopper-v4", 0)
+
+
+def test_a_mujoco_environment_is_made_without_warnings() -> None:
+    envs = make_environments("Hopper-v4", 2)
+    assert (len(envs), envs.observation_size, envs.action_size, envs.max_episode_steps) == (2, 11, 3, 1000)
+    observations, _ = envs.reset([5, 5])
+    assert observations.dtype == np.float32
+    np.testing.assert_array_equal(observations[0], observations[1])
+    envs.close()
+
+
+def test_registering_again_changes_nothing() -> None:
+    register_environments()
+    specs = {key: spec for key, spec in gymnasium.registry.items() if key.startswith("seqrl/")}
+    register_environments()
+    assert {key: gymnasium.registry[key] for key in specs} == specs
+    assert sorted(specs) == ["seqrl/Maze2d-Large-v1", "seqrl/Maze2d-Medium-v1", "seqrl/Maze2d-Umaze-v1"]

@@ -1,0 +1,56 @@
+"""Normalised scores against numbers worked out by hand and published ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seqrl.envs.reference import normalised_score, reference
+
+
+@pytest.mark.parametrize(
+    ("env_id", "minimum", "maximum"),
+    [
+        ("Hopper-v4", -20.272305, 3234.3),
+        ("HalfCheetah-v4", -280.178953, 12135.0),
+        ("Walker2d-v4", 1.629008, 4592.3),
+        ("Ant-v4", -325.6, 3879.7),
+        ("seqrl/Maze2d-Umaze-v1", 23.85, 161.86),
+        ("seqrl/Maze2d-Medium-v1", 13.13, 277.39),
+        ("seqrl/Maze2d-Large-v1", 6.7, 273.99),
+        ("AdroitHandDoor-v1", -56.512833, 2880.5693),
+        ("AntMaze_UMaze-v4", 0.0, 1.0),
+    ],
+)
+def test_the_references_stand_at_0_and_100(env_id: str, minimum: float, maximum: float) -> None:
+    assert normalised_score(env_id, minimum) == pytest.approx(0.0, abs=1e-12)
+    assert normalised_score(env_id, maximum) == pytest.approx(100.0, rel=1e-12)
+
+
+def test_scores_are_percent_and_go_beyond_both_ends() -> None:
+    score = normalised_score("Hopper-v4", np.array([1542.3, 3443.7, -100.0]))
+    assert score is not None
+    np.testing.assert_allclose(score[:2], [48.0, 106.4], atol=0.05)
+    assert score[2] < 0
+
+
+def test_unknown_environments_have_no_score() -> None:
+    assert normalised_score("CartPole-v1", 200.0) is None
+    assert reference("NotHopper-v4") is None
+    assert reference("Hopper-v4-extra") is None
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v2", "Hopper-v4", "Walker2d-v4", "HalfCheetah-v5", "seqrl/Maze2d-Large-v1"])
+def test_matching_versions_carry_no_note(env_id: str) -> None:
+    found = reference(env_id)
+    assert found is not None
+    assert (found.env_id, found.note) == (env_id, "")
+    assert "D4RL" in found.source
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5", "Ant-v4", "AdroitHandDoor-v1", "AntMaze_Large-v5"])
+def test_other_versions_say_how_they_differ(env_id: str) -> None:
+    found = reference(env_id)
+    assert found is not None
+    assert env_id in found.note
+    assert ":" in found.note
