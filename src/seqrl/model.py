@@ -130,6 +130,8 @@ class DecodingSession:
     """
 
     logits: Tensor
+    _visible: Tensor  # (R, tokens so far) which keys may be attended to
+    _cache: KeyValueCache
 
     def __init__(self, model: SequenceModel, history: History, *, cache: CacheMode, context: int) -> None:
         if cache not in get_args(CacheMode):

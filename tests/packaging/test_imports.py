@@ -29,7 +29,7 @@ ORDER = [
     {"model", "sampling"},
     {"tokenizers", "backbones"},
     {"data"},
-    {"layout", "types", "registry", "plugins", "paths", "runs"},
+    {"layout", "types", "registry", "plugins", "paths", "console", "runs"},
     {"errors"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}

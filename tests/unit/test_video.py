@@ -79,10 +79,10 @@ def test_a_stick_figure_appears_where_no_opengl_works(tmp_path: Path, monkeypatc
     assert tried == ["egl", "osmesa"]
     blue = [np.argwhere(np.abs(frame - (31, 119, 180)).max(axis=-1) < 60) for frame in frames(tmp_path / "hopper.mp4")]
     heights, widths = [np.ptp(b[:, 0]) for b in blue], [np.ptp(b[:, 1]) for b in blue]
-    # Standing, a hopper reaches from its foot at 0.1 m to 1.45 m, and the picture is 3 m high.
+    # Standing, a hopper reaches from 0.1 m to 1.45 m, its foot is 0.39 m long, and the picture shows 3 m.
     assert heights[0] == pytest.approx(1.35 / 3 * video.SIZE, abs=8)
-    assert heights[0] > 2 * widths[0]
-    assert widths[2] > 2 * heights[2]
+    assert widths[0] == pytest.approx(0.39 / 3 * video.SIZE, abs=8)
+    assert (widths[2], heights[2]) == pytest.approx((heights[0], widths[0]), abs=4)
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     video.write_rollout_video(tmp_path / "hopper.mp4", "Hopper-v4", qpos)
     assert tried[2:] == ["glfw"]  # what the user chose is the only attempt

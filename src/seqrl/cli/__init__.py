@@ -33,5 +33,6 @@ def main() -> None:
     else:
         from seqrl.errors import did_you_mean
 
-        print(f"seqrl has no command {command!r}.{did_you_mean(command, ['train', 'evaluate'])}\n\n{USAGE}", file=sys.stderr)
+        hint = did_you_mean(command, ["train", "evaluate"])
+        print(f"seqrl has no command {command!r}.{hint}\n\n{USAGE}", file=sys.stderr)
         sys.exit(2)

@@ -61,9 +61,7 @@ def translate(error: Exception, config_name: str, arguments: Iterable[str]) -> C
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = sorted(error.options)
-        return ConfigError(
-            f"no {group} named {name!r}.{did_you_mean(name, options)} Available: {', '.join(options)}"
-        )
+        return ConfigError(f"no {group} named {name!r}.{did_you_mean(name, options)} Available: {', '.join(options)}")
     if isinstance(error, OverrideParseException):
         return ConfigError(f"override {error.override!r} cannot be parsed: {text.splitlines()[0]}")
     match = re.search(r"Could not override '([^'@]+)", text)

@@ -14,6 +14,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application, translate
+from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _task(cfg: DictConfig) -> None:
 
     folder = RunFolder(Path(config["runs_dir"]) / run_name(config))
     path = folder.write_config(config)
-    print(f"run folder: {folder.path}", flush=True)
+    say(f"run folder: {folder.path}")
     last = _train_in_processes(path) if _needs_processes(config["trainer"]) else _train_here(config, path)
     done = evaluate_all(rows["rows"], last, folder.path, baseline=rows["baseline"])
     if rows["figure"]:
@@ -65,7 +66,7 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
         for e in with_goals
     ]
     first = with_goals[0]
-    print(f"picture: {draw_paths(folder / 'paths.png', maze_of(first.row['env_id']), first.results['goals'], panels)}")
+    say(f"picture: {draw_paths(folder / 'paths.png', maze_of(first.row['env_id']), first.results['goals'], panels)}")
 
 
 def compose_evaluations(evaluation: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy.signal import lfilter
 
@@ -26,7 +28,7 @@ def returns_to_go(rewards: np.ndarray, offsets: np.ndarray, discount: float) -> 
     A linear recurrence run backwards through each episode, exact to float64 rounding.
     """
     values = np.zeros(len(rewards))
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in pairwise(offsets):
         following = rewards[start + 1 : stop]
         values[start : stop - 1] = lfilter([1.0], [1.0, -discount], following[::-1])[::-1]
     return values

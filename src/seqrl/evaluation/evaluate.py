@@ -15,15 +15,19 @@ import torch
 
 from seqrl import checkpoint as checkpoints
 from seqrl.checkpoint import Loaded
+from seqrl.console import say
 from seqrl.envs.reference import reference
 from seqrl.errors import CheckpointError, ConfigError
+from seqrl.evaluation.goals import maze_of
 from seqrl.evaluation.protocol import Outcome, run_episodes
 from seqrl.evaluation.report import print_table, write_tables
 from seqrl.evaluation.rollout import ImaginedPath
 from seqrl.evaluation.statistics import bootstrap, paired_difference
-from seqrl.evaluation.video import write_rollout_video
+from seqrl.evaluation.video import write_maze_video, write_rollout_video
 from seqrl.policy import Policy
 from seqrl.runs import write_atomically
+
+FRAME_STEPS = 4  # environment steps between two frames of a video
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,9 @@ def evaluate_all(
     print_table(rows, comparisons, loaded.config["dataset"])
     if len(done) > 1:
         for path in write_tables(folder, rows, comparisons, loaded.config["dataset"]):
-            print(f"written: {path}", flush=True)
+            say(f"written: {path}")
     for evaluation in done:
-        print(f"written: {evaluation.folder}", flush=True)
+        say(f"written: {evaluation.folder}")
     return done
 
 
@@ -100,14 +104,26 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluat
         plan_every=config["plan_every"],
     )
     outcome = run_episodes(config, policy, env_id)
-    evaluation = Evaluation(
-        _row(config, loaded, env_id, outcome), outcome.results, outcome.episodes.plans, folder
-    )
+    evaluation = Evaluation(_row(config, loaded, env_id, outcome), outcome.results, outcome.episodes.plans, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if config["video"] and outcome.episodes.qpos is not None:
-        print(f"video: {write_rollout_video(folder / 'rollout.mp4', env_id, outcome.episodes.qpos)}", flush=True)
+    if config["video"]:
+        say(f"video: {folder / _film(folder / 'rollout.mp4', env_id, outcome)}")
     _write(evaluation)
     return evaluation
+
+
+def _film(path: Path, env_id: str, outcome: Outcome) -> str:
+    """Film one start toward every goal, or the first episode; the file's name and how it was drawn."""
+    if "paths" in outcome.results:
+        paths, goals = outcome.results["paths"], outcome.results["goals"]
+        shown = paths[int(outcome.results["counted"].sum(1).argmax())][:, ::FRAME_STEPS]  # (runs, frames, 2)
+        cut = np.full((1, 2), np.nan)  # lifts the pen between two episodes
+        positions = np.concatenate([np.concatenate([run, cut]) for run in shown])
+        marks = np.repeat(goals[: len(shown)], shown.shape[1] + 1, axis=0)
+        return write_maze_video(path, maze_of(env_id), positions, goals=marks)
+    if outcome.episodes.qpos is None:
+        return f"none, because {env_id} is no MuJoCo environment"
+    return write_rollout_video(path, env_id, outcome.episodes.qpos[::FRAME_STEPS])
 
 
 def compare(evaluations: Sequence[Evaluation], baseline: str | None) -> list[dict[str, Any]]:
@@ -207,7 +223,7 @@ def _device(name: str) -> torch.device:
 
 def _write(evaluation: Evaluation) -> None:
     """results.json comes last: where it is, the rest is complete."""
-    arrays = dict(evaluation.results)
+    arrays: dict[str, Any] = dict(evaluation.results)
     for number, plan in enumerate(evaluation.plans):
         arrays[f"plan_{number}_time"] = np.array(plan.time)
         arrays[f"plan_{number}_environments"] = plan.environments

@@ -15,24 +15,33 @@ from seqrl.runs import write_atomically
 Row = Mapping[str, Any]
 
 
+LEGEND = (
+    "success %: episodes that came within 0.5 of the goal, of the starts far enough away; steps: median until then; "
+    "at goal: share of the remaining steps spent there; n: episodes; ms/action: wall time of the policy"
+)
+
+
 def print_table(rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -> None:
     """Show the rows beside the behaviour of the data."""
     console = Console(width=None if Console().is_terminal else 160)
     header, body = _columns(rows, dataset)
     table = Table(title=_title(rows, dataset), title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number < 2 else "right")
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number >= 2)
     for line in body:
         table.add_row(*line)
     console.print(table)
-    for line in _comparison_lines(comparisons):
-        console.print(line, highlight=False)
+    if any("success_rate" in row for row in rows):
+        console.print(LEGEND, highlight=False)
+    for sentence in _comparison_lines(comparisons):
+        console.print(sentence, highlight=False)
 
 
 def write_tables(folder: Path, rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -> list[Path]:
     """Write `results.md` and `results.json` of several rows into the run folder."""
     header, body = _columns(rows, dataset)
     lines = [_title(rows, dataset), "", _markdown(header), _markdown(["---"] * len(header)), *map(_markdown, body)]
+    lines += ["", LEGEND] if any("success_rate" in row for row in rows) else []
     lines += ["", *(f"- {line}" for line in _comparison_lines(comparisons)), ""]
     write_atomically(folder / "results.md", "\n".join(lines))
     content = {"dataset": dict(dataset), "rows": [dict(r) for r in rows], "comparisons": [dict(c) for c in comparisons]}
@@ -55,9 +64,10 @@ def _columns(rows: Sequence[Row], dataset: Row) -> tuple[list[str], list[list[st
     scores = any(row["score_mean"] is not None for row in rows)
     header = ["strategy", "planner"]
     if goals:
-        names = [f"to {goal['goal']}" for goal in next(r for r in rows if "success_rate" in r)["success_by_goal"]]
-        header += ["success %", *names, "steps to goal", "time at goal"]
-    header += ["return", *(["score"] if scores else []), "episodes", "ms/action"]
+        first = next(row for row in rows if "success_rate" in row)
+        names = [f"to {_point(goal['goal'])}" for goal in first["success_by_goal"]]
+        header += ["success %", *names, "steps", "at goal"]
+    header += ["return", *(["score"] if scores else []), "n", "ms/action"]
     body = [[row["strategy"], _planner(row), *_cells(row, goals, scores)] for row in rows]
     behaviour = ["behaviour of the data", "", *([""] * (len(names) + 3) if goals else [])]
     behaviour.append(f"{dataset['behaviour_return_mean']:.1f}")
@@ -70,7 +80,7 @@ def _cells(row: Row, goals: bool, scores: bool) -> list[str]:
     cells = []
     if goals:
         cells.append(f"{row['success_rate']:.1f} {_interval(row['success_ci95'])}")
-        cells += [f"{goal['success_rate']:.0f} ({goal['starts']})" for goal in row["success_by_goal"]]
+        cells += [f"{goal['success_rate']:.0f}" for goal in row["success_by_goal"]]
         steps, share = row["steps_to_goal_median"], row["time_at_goal"]
         cells += ["-" if steps is None else f"{steps:.0f}", "-" if share is None else f"{100 * share:.0f} %"]
     cells.append(f"{row['return_mean']:.1f} {_interval(row['return_ci95'])}")
@@ -89,6 +99,10 @@ def _planner(row: Row) -> str:
     text = " ".join(words)
     text += f", every {row['plan_every']}" if row["plan_every"] > 1 else ""
     return text + (f", cache {row['cache']}" if row["cache"] else "")
+
+
+def _point(position: Sequence[float]) -> str:
+    return ",".join(f"{coordinate:g}" for coordinate in position)
 
 
 def _interval(bounds: Sequence[float]) -> str:

@@ -125,7 +125,7 @@ def _imagined(policy: Policy, step: int, environments: np.ndarray) -> list[Imagi
 
 
 def _qpos(envs: Environments) -> np.ndarray | None:
-    data = getattr(envs.envs[0].unwrapped, "data", None)
+    data = getattr(envs.envs[0].unwrapped, "data", None)  # mazes have none: their observation says it all
     return None if data is None else np.array(data.qpos)
 
 

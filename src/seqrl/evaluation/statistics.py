@@ -19,7 +19,9 @@ class Estimate:
         return [self.mean, self.low, self.high]
 
 
-def bootstrap(values: np.ndarray, counted: np.ndarray | None = None, *, samples: int = 10_000, seed: int = 0) -> Estimate:
+def bootstrap(
+    values: np.ndarray, counted: np.ndarray | None = None, *, samples: int = 10_000, seed: int = 0
+) -> Estimate:
     """Mean over everything that counts, with a percentile interval from resampled rows.
 
     Rows are the independent units (start states); the columns of a row (the goals sought from one start) are resampled

@@ -145,9 +145,7 @@ class BeamPlanner(Planner):
         }
         return Plan(model.tokenizer.decode(tokens)[..., layout.field("action").slice], best[:, 0], tokens, diagnostics)
 
-    def _decode(
-        self, model: SequenceModel, beams: _Beams, field: Field, noise: Noise, depth: int, last: bool
-    ) -> None:
+    def _decode(self, model: SequenceModel, beams: _Beams, field: Field, noise: Noise, depth: int, last: bool) -> None:
         """Append one field of one transition to every candidate."""
         for place in range(field.start, field.start + field.size):
             logits = beams.logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,9 +16,9 @@ from seqrl.tokenizers import Tokenizer, check_num_bins
 class QuantileTokenizer(Tokenizer):
     """`num_bins` bins, each with the same share of the training values; each decodes to the mean of its values.
 
-    A value with the weight of two bins or more (a sparse reward's zero, a clipped action) gets one bin to itself, so that it
-    survives a round trip exactly; bins that ties leave empty decode to their boundary and are never encoded to. The
-    published code decodes to the midpoint of the boundaries, which moves such values and the tails.
+    A value with the weight of two bins or more (a sparse reward's zero, a clipped action) gets one bin to itself, so
+    that it survives a round trip exactly; bins that ties leave empty decode to their boundary and are never encoded
+    to. The published code decodes to the midpoint of the boundaries, which moves such values and the tails.
 
     Args:
         size: S, scalars per transition (known from the data).
@@ -38,17 +40,17 @@ class QuantileTokenizer(Tokenizer):
     def fit(self, values: Tensor) -> None:
         for s, column in enumerate(values.detach().cpu().numpy().astype(np.float32).T):
             boundaries = _boundaries(column, self.vocab_size)
-            self.boundaries[s] = torch.from_numpy(boundaries)
             bins = np.searchsorted(boundaries, column, side="right")
             counts = np.bincount(bins, minlength=self.vocab_size)
             sums = np.bincount(bins, weights=column, minlength=self.vocab_size)
             edges = np.append(boundaries, column.max())
             centres = np.where(counts > 0, sums / np.maximum(counts, 1), edges)
             self.centres[s] = torch.from_numpy(centres.astype(np.float32))
+            self.boundaries[s] = torch.from_numpy(_close_empty_bins(boundaries, column, counts))
 
     def encode(self, values: Tensor) -> Tensor:
         columns = values.float().reshape(-1, values.shape[-1]).T.contiguous()  # (S, rows)
-        tokens = torch.searchsorted(self.boundaries, columns, right=True)
+        tokens = torch.searchsorted(self.boundaries, columns.to(self.boundaries.dtype), right=True)
         return tokens.T.reshape(values.shape)
 
     def decode(self, tokens: Tensor) -> Tensor:
@@ -67,3 +69,19 @@ def _boundaries(column: np.ndarray, num_bins: int) -> np.ndarray:
     ends_run = np.append(False, repeats) & ~np.append(repeats, False) & (boundaries < column.max())
     boundaries[ends_run] = np.nextafter(boundaries[ends_run], np.float32(np.inf))
     return boundaries
+
+
+def _close_empty_bins(boundaries: np.ndarray, column: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The boundaries with no room left for empty bins: what lies in a gap of the data goes to the nearer used bin.
+
+    A bin that no training value fell into has a token that the model has never seen.
+    """
+    closed, ordered, stops = boundaries.copy(), np.sort(column), counts.cumsum()
+    used = np.flatnonzero(counts)
+    closed[: used[0]] = -np.inf
+    for below, above in pairwise(used):
+        if above > below + 1:
+            largest, smallest = ordered[stops[below] - 1], ordered[stops[below]]
+            middle = np.float32((float(largest) + float(smallest)) / 2)
+            closed[below:above] = max(middle, np.nextafter(largest, smallest))
+    return closed

@@ -127,9 +127,7 @@ class _TrainingBatches(Dataset[Batch]):
         # Goals are drawn for the whole batch, so that a window's goal does not depend on the number of ranks.
         batch = self.windows.batch(self.order.batch(step), self.order.generator(step))
         share = slice(self.rank, None, self.world_size)
-        return Batch(
-            batch.tokens[share], batch.mask[share], None if batch.prefix is None else batch.prefix[share]
-        )
+        return Batch(batch.tokens[share], batch.mask[share], None if batch.prefix is None else batch.prefix[share])
 
 
 class _ValidationBatches(Dataset[Batch]):

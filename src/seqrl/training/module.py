@@ -42,11 +42,10 @@ class SequenceModule(pl.LightningModule):
         self.save_hyperparameters({"config": dict(config)}, logger=False)
         self.config = dict(config)
         layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
-        self.model = SequenceModel(
-            layout, config["tokenizer"], config["backbone"], context=config["window"]["length"]
-        )
-        self.objective: Objective = OBJECTIVE.build(config["objective"])
-        self.metrics = nn.ModuleDict({stage: _field_metrics(layout) for stage in ("train_fields", "val_fields")})
+        self.model = SequenceModel(layout, config["tokenizer"], config["backbone"], context=config["window"]["length"])
+        self._objective: Objective = OBJECTIVE.build(config["objective"])
+        self.train_metrics = _field_metrics(layout)
+        self.val_metrics = _field_metrics(layout)
 
     def fit_tokenizer(self, values: np.ndarray) -> None:
         """Give the tokenizer its statistics; `values` are (N, S) transitions of the training episodes."""
@@ -55,7 +54,7 @@ class SequenceModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         # A seed per step makes dropout a function of (seed, step, rank): a resumed run repeats the same masks.
         torch.manual_seed(_mix(self.config["seed"], self.global_step, self.global_rank))
-        outcome = self.objective(self.model, batch)
+        outcome = self._objective(self.model, batch)
         self._update("train", outcome)
         # Ranks hold different numbers of tokens that count: the mean over ranks of total / mean(count) is the mean
         # over all tokens.
@@ -65,16 +64,19 @@ class SequenceModule(pl.LightningModule):
         return outcome.total / count.clamp(min=1)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._update("val", self.objective(self.model, batch))
+        self._update("val", self._objective(self.model, batch))
 
     def on_validation_epoch_end(self) -> None:
-        for name, value in self.pop_metrics("val").items():
-            self.log(name, value, prog_bar=name == "val/loss", rank_zero_only=True)
+        entries = self.pop_metrics("val")
+        for name, value in entries.items():  # for checkpoints and the progress bar
+            self.log(name, value, prog_bar=name == "val/loss", logger=False, rank_zero_only=True)
+        for logger in self.trainer.loggers:  # Lightning itself would file them under the step before
+            logger.log_metrics(entries, step=self.trainer.global_step)
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
         """Means over all ranks since the last call, by logged name."""
         logged = {}
-        for name, metric in self.metrics[f"{stage}_fields"].items():
+        for name, metric in self._metrics(stage).items():
             logged[f"{stage}/{name}"] = float(metric.compute())
             metric.reset()
         return logged
@@ -100,8 +102,12 @@ class SequenceModule(pl.LightningModule):
             "versions": {"seqrl": version("seqrl"), **{p: version(p) for p in packages}},
         }
 
+    def _metrics(self, stage: str) -> dict[str, MeanMetric]:
+        modules = self.train_metrics if stage == "train" else self.val_metrics
+        return {name: metric for name, metric in modules.items() if isinstance(metric, MeanMetric)}
+
     def _update(self, stage: str, outcome: Outcome) -> None:
-        metrics = self.metrics[f"{stage}_fields"]
+        metrics = self._metrics(stage)
         metrics["loss"].update((outcome.total / outcome.count.clamp(min=1)).detach(), outcome.count)
         for name, field in outcome.fields.items():
             count = field.count.clamp(min=1)

@@ -26,7 +26,9 @@ def adamw(module: nn.Module, *, learning_rate: float, betas: list[float], weight
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(betas[0], betas[1]))
 
 
-def cosine(max_steps: int, steps_per_epoch: int, *, warmup_fraction: float, final_ratio: float) -> Callable[[int], float]:
+def cosine(
+    max_steps: int, steps_per_epoch: int, *, warmup_fraction: float, final_ratio: float
+) -> Callable[[int], float]:
     """Linear warm-up over a share of the training, then half a cosine down to `final_ratio` at the last step."""
     warmup = max(1, round(max_steps * warmup_fraction))
 

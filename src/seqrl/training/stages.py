@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
+from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.windows import WindowSettings
 from seqrl.envs.reference import normalised_score
@@ -126,10 +127,9 @@ def _say_metrics(trainer: pl.Trainer) -> None:
     if logged:
         accuracies = {n.removeprefix("val/").removesuffix("_accuracy"): v for n, v in logged.items() if "accuracy" in n}
         listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items())
-        print(
+        say(
             f"held-out loss after {trainer.global_step} steps: {logged['val/loss']:.3f} nats per token (weighted); "
-            f"token accuracy: {listed}",
-            flush=True,
+            f"token accuracy: {listed}"
         )
 
 

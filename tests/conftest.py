@@ -1,0 +1,98 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from seqrl import plugins
+from seqrl.data.episodes import EpisodeStore
+from seqrl.layout import Layout
+from seqrl.registry import registries
+
+torch.set_num_threads(1)
+
+# The same examples in every run; no deadline, because the machines that run this are shared.
+settings.register_profile("seqrl", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("seqrl")
+
+
+@pytest.fixture(autouse=True)
+def _no_hydra_left() -> Iterator[None]:
+    """Hydra keeps its configuration in a global; a test must not find what another one left."""
+    _clear_hydra()
+    yield
+    _clear_hydra()
+
+
+def _clear_hydra() -> None:
+    module = sys.modules.get("hydra.core.global_hydra")
+    if module is not None:
+        module.GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def clean_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forgets afterwards what a test registered, loaded or failed to load."""
+    for registry in registries():
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(plugins, "_failures", {})
+    monkeypatch.setattr(plugins, "_entry_points_loaded", False)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("seqrl_user"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def plain_layout_config() -> Callable[..., dict[str, Any]]:
+    """`plain_layout_config(goal=..., discount=...)`: the layout of the Trajectory Transformer as a plain config."""
+
+    def config(**changes: Any) -> dict[str, Any]:
+        fields = {
+            "observation": {"loss_weight": 1.0},
+            "action": {"loss_weight": 5.0},
+            "reward": {"loss_weight": 1.0},
+            "value": {"loss_weight": 1.0, "hidden": True},
+        }
+        return {"fields": fields, "goal": None, "discount": 0.99, "termination_penalty": -100.0, **changes}
+
+    return config
+
+
+@pytest.fixture
+def tiny_layout(plain_layout_config: Callable[..., dict[str, Any]]) -> Layout:
+    """Three observation dimensions, two of action, reward and hidden value: S = 7."""
+    return Layout.from_config(plain_layout_config(), 3, 2)
+
+
+@pytest.fixture
+def tiny_store() -> EpisodeStore:
+    """25 transitions in five episodes: a true end after 6, a time limit after 9, true ends after 1 and 5, a cut after 4.
+
+    The first observation dimension counts the rows, so that a row can be told by its observation.
+    """
+    lengths = [6, 9, 1, 5, 4]
+    count = sum(lengths)
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(count, 3))
+    observations[:, 0] = np.arange(count)
+    stops = np.cumsum(lengths) - 1
+    ends, terminals = np.zeros(count, bool), np.zeros(count, bool)
+    ends[stops[:4]] = True
+    terminals[stops[[0, 2, 3]]] = True
+    return EpisodeStore.from_arrays(
+        observations,
+        rng.uniform(-1, 1, size=(count, 2)),
+        rng.normal(size=count),
+        ends,
+        terminals,
+        attributes={"name": "tiny"},
+    )

@@ -1,0 +1,256 @@
+"""The sequence model and its decoding session against independent computations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.types import Batch, History
+
+OBS, ACT, V, T = 3, 2, 7, 5
+K = OBS + ACT + 2
+
+
+def make(goal: bool = False, hidden: bool = True, context: int = T, seed: int = 0) -> SequenceModel:
+    """A tiny float64 model with large random weights, so that every token matters."""
+    torch.manual_seed(seed)
+    layout = Layout.from_config(
+        {
+            "fields": {
+                "observation": {},
+                "action": {"loss_weight": 5.0},
+                "reward": {},
+                "value": {"hidden": hidden},
+            },
+            "goal": {"dims": [0, 2]} if goal else None,
+        },
+        OBS,
+        ACT,
+    )
+    model = SequenceModel(
+        layout,
+        {"name": "uniform", "num_bins": V},
+        {"name": "gpt", "num_layers": 2, "num_heads": 2, "dim": 8},
+        context=context,
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model.double().eval()
+
+
+def random_tokens(rows: int, transitions: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, V + 1, (rows, transitions, K), generator=torch.Generator().manual_seed(seed))
+
+
+def gpt_by_hand(model: SequenceModel, tokens: list[int], prefix: list[int]) -> np.ndarray:
+    """Logits of every next token, one position after the other, in NumPy loops; value keys left out."""
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    classes, dim, heads = V + 1, 8, 2
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        scaled = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    rows = [prefix[p] + (K + p) * classes for p in range(len(prefix))]
+    rows += [token + (i % K) * classes for i, token in enumerate(tokens)]
+    x = weights["embedding.weight"][rows] + weights["backbone.positions.weight"][: len(rows)]
+    visible = [True] * len(prefix) + [i % K != K - 1 for i in range(len(tokens))]
+    for layer in range(2):
+        block = f"backbone.blocks.{layer}"
+        query, key, value = np.split(linear(norm(x, f"{block}.attention_norm"), f"{block}.query_key_value"), 3, -1)
+        out = np.zeros_like(x)
+        for head in range(heads):
+            part = slice(head * dim // heads, (head + 1) * dim // heads)
+            for i in range(len(rows)):
+                keys = [j for j in range(i + 1) if visible[j]]
+                scores = key[keys, part] @ query[i, part] / np.sqrt(dim // heads)
+                probabilities = np.exp(scores - scores.max())
+                out[i, part] = (probabilities / probabilities.sum()) @ value[keys, part]
+        x = x + linear(out, f"{block}.attention_out")
+        inner = linear(norm(x, f"{block}.feed_forward_norm"), f"{block}.feed_forward.0")
+        gelu = torch.nn.functional.gelu(torch.from_numpy(inner)).numpy()
+        x = x + linear(gelu, f"{block}.feed_forward.2")
+    features = norm(x, "backbone.norm")[len(prefix) :]
+    head_weights = weights["head.weight"].reshape(K, classes, dim)
+    return np.stack([head_weights[(i + 1) % K] @ features[i] for i in range(len(tokens))])
+
+
+@pytest.mark.parametrize("goal", [False, True])
+def test_logits_equal_a_computation_by_hand(goal: bool) -> None:
+    model = make(goal)
+    tokens = random_tokens(1, 2)
+    prefix = torch.tensor([[3, V]]) if goal else None
+    expected = gpt_by_hand(model, tokens.flatten().tolist()[:-1], [3, V] if goal else [])
+    np.testing.assert_allclose(model(tokens, prefix)[0].detach().numpy(), expected, atol=1e-10)
+
+
+def test_loss_equals_a_float64_computation_by_hand() -> None:
+    from seqrl.registry import OBJECTIVE
+
+    model = make()
+    tokens = random_tokens(2, 2, seed=1)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[1, 1] = False
+    total, count, correct = 0.0, 0, 0
+    for row in range(2):
+        flat = tokens[row].flatten().tolist()
+        logits = gpt_by_hand(model, flat[:-1], [])
+        for i, target in enumerate(flat[1:], start=1):
+            if not mask[row].flatten()[i]:
+                continue
+            log_probs = logits[i - 1] - np.log(np.exp(logits[i - 1]).sum())
+            total -= log_probs[target] * (5.0 if OBS <= i % K < OBS + ACT else 1.0)
+            count += 1
+            correct += (OBS <= i % K < OBS + ACT) and int(logits[i - 1].argmax() == target)
+    valid = OBJECTIVE.build({"name": "next_token"})(model, Batch(tokens, mask))
+    assert (valid.total / valid.count).item() == pytest.approx(total / count, abs=1e-5)
+    assert int(valid.fields["action"].correct) == correct
+    assert int(valid.fields["observation"].count) == 2 * OBS - 2 + OBS  # two windows less their first token, one masked
+    published = OBJECTIVE.build({"name": "next_token", "average": "all"})(model, Batch(tokens, mask))
+    assert (published.total / published.count).item() == pytest.approx(total / (2 * (2 * K - 1)), abs=1e-5)
+
+
+def test_nothing_looks_ahead() -> None:
+    model = make()
+    tokens = random_tokens(1, 3)
+    before = model(tokens)
+    for position in range(1, 3 * K - 1):
+        changed = tokens.clone()
+        changed.view(-1)[position] = (changed.view(-1)[position] + 1) % (V + 1)
+        after = model(changed)
+        assert torch.equal(after[:, :position], before[:, :position])
+        assert not torch.equal(after[:, position], before[:, position])
+
+
+def test_value_tokens_reach_only_the_token_that_follows() -> None:
+    """Hidden as keys from every position, but the value's own residual stream predicts the next observation."""
+    model = make()
+    tokens = random_tokens(1, 3)
+    before = model(tokens)
+    value = K - 1
+    changed = tokens.clone()
+    changed[0, 0, value] = (changed[0, 0, value] + 1) % (V + 1)
+    difference = (model(changed) - before).detach().abs().amax(-1)[0]
+    assert difference[value] > 1e-3
+    assert float(torch.cat([difference[:value], difference[value + 1 :]]).max()) == 0.0
+    visible = make(hidden=False)
+    seen = (visible(changed) - visible(tokens)).detach().abs().amax(-1)[0]
+    assert float(seen[value + 1 :].min()) > 1e-6
+
+
+def test_a_goal_reaches_every_token() -> None:
+    model = make(goal=True)
+    tokens = random_tokens(1, 3)
+    one, other = model(tokens, torch.tensor([[1, 2]])), model(tokens, torch.tensor([[1, 3]]))
+    assert float((one - other).detach().abs().amax(-1).min()) > 1e-6
+
+
+def window_logits(
+    model: SequenceModel, tokens: torch.Tensor, prefix: torch.Tensor | None, context: int
+) -> torch.Tensor:
+    """(V + 1,) next-token logits of one row by the training-time forward pass over the tokens that fit the context."""
+    limit = context * K - 1
+    excess = max(0, len(tokens) - limit)
+    kept = tokens[-(-excess // K) * K :]
+    padded = torch.cat([kept, torch.zeros(-(len(kept) + 1) % K + 1, dtype=torch.int64)])
+    return model(padded.view(1, -1, K), prefix)[0, len(kept) - 1]
+
+
+@pytest.mark.parametrize("cache", ["none", "exact"])
+@pytest.mark.parametrize("goal", [False, True])
+def test_session_equals_the_training_pass_across_cuts_selections_and_ragged_histories(cache: str, goal: bool) -> None:
+    model = make(goal)
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.tensor([2, 0, 1])
+    history = torch.randint(0, V, (3, 2 * K + OBS), generator=generator)
+    prefix = torch.randint(0, V + 1, (3, 2), generator=generator) if goal else None
+    rows = [history[r, (2 - int(lengths[r])) * K :] for r in range(3)]
+    prefixes = [None if prefix is None else prefix[r : r + 1] for r in range(3)]
+    with torch.no_grad():
+        session = model.start(History(history, lengths, prefix), cache=cache, context=4)
+        for step in range(4 * K):
+            for r, row in enumerate(rows):
+                torch.testing.assert_close(
+                    session.logits[r], window_logits(model, row, prefixes[r], 4), atol=1e-9, rtol=0
+                )
+            if step % 5 == 2:
+                chosen = torch.randint(0, len(rows), (4,), generator=generator)
+                session.select(chosen)
+                rows, prefixes = [rows[i] for i in chosen], [prefixes[i] for i in chosen]
+            tokens = torch.randint(0, V + 1, (len(rows),), generator=generator)
+            session.append(tokens)
+            rows = [torch.cat([row, tokens[r : r + 1]]) for r, row in enumerate(rows)]
+
+
+def test_float32_cache_stays_within_1e_4() -> None:
+    model = make().float()
+    history = History(torch.randint(0, V, (8, 2 * K + OBS)), torch.full((8,), 2), None)
+    with torch.no_grad():
+        exact, none = model.start(history, cache="exact", context=4), model.start(history, cache="none", context=4)
+        for _ in range(3 * K):
+            tokens = none.logits.argmax(-1)
+            exact.append(tokens)
+            none.append(tokens)
+            assert float((exact.logits - none.logits).abs().max()) < 1e-4 * float(none.logits.abs().max())
+
+
+def test_cached_steps_do_not_recompute_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two cuts the backbone sees one new token at a time, and at a cut the whole context once."""
+    model = make()
+    seen: list[int] = []
+    forward = model.backbone.forward
+    monkeypatch.setattr(model.backbone, "forward", lambda x, *rest: seen.append(x.shape[1]) or forward(x, *rest))
+    with torch.no_grad():
+        session = model.start(History(random_tokens(1, 1).flatten(1)[:, :OBS], torch.zeros(1).long()), context=3)
+        for _ in range(4 * K - OBS):
+            session.append(torch.zeros(1, dtype=torch.int64))
+    full = [n for n in seen[1:] if n > 1]
+    assert full == [2 * K, 2 * K]  # the third and the fourth transition were completed
+    assert len(seen) == 1 + 4 * K - OBS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"cache": "exakt"}, "Did you mean 'exact'"),
+        ({"context": 1}, r"outside \[2, 5\]"),
+        ({"context": 6}, r"outside \[2, 5\]"),
+    ],
+)
+def test_a_session_refuses_what_it_cannot_do(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make().start(History(random_tokens(1, 1).flatten(1)[:, :OBS], torch.zeros(1).long()), **arguments)
+
+
+def test_a_goal_model_refuses_a_history_without_one() -> None:
+    with pytest.raises(ConfigError, match="prefix"):
+        make(goal=True).start(History(random_tokens(1, 1).flatten(1)[:, :OBS], torch.zeros(1).long()))
+
+
+def test_the_model_overfits_one_batch() -> None:
+    from seqrl.registry import OBJECTIVE
+
+    model = make().float().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for block in model.backbone.blocks:
+        block.attention_dropout = 0.0
+    batch = Batch(random_tokens(4, 2), torch.ones(4, 2, K, dtype=torch.bool))
+    objective = OBJECTIVE.build({"name": "next_token"})
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    for _ in range(200):
+        outcome = objective(model, batch)
+        optimizer.zero_grad()
+        (outcome.total / outcome.count).backward()
+        optimizer.step()
+    logits = model(batch.tokens).detach().flatten(0, 1)
+    assert float(F.cross_entropy(logits, batch.tokens.flatten(1)[:, 1:].flatten())) < 0.05

@@ -1,0 +1,220 @@
+"""Planners against brute force, and the promises about noise, batches and caches."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.registry import PLANNER, SCORE
+from seqrl.sampling import Noise
+from seqrl.scores import Trace
+from seqrl.types import History, Plan
+
+OBS, ACT, V = 2, 2, 4
+K = OBS + ACT + 2
+LAYOUT = {"fields": {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}}
+
+
+@pytest.fixture(scope="module")
+def model() -> SequenceModel:
+    torch.manual_seed(0)
+    made = SequenceModel(
+        Layout.from_config(LAYOUT, OBS, ACT),
+        {"name": "uniform", "num_bins": V},
+        {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8},
+        context=6,
+    )
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    made.tokenizer.fit(torch.tensor([[-1.0] * K, [1.0] * K]))
+    return made.double().eval()
+
+
+def histories(rows: int, transitions: int = 2) -> History:
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, V, (rows, transitions * K + OBS), generator=generator)
+    return History(tokens, torch.full((rows,), transitions))
+
+
+def noise(rows: int, seed: int = 0) -> Noise:
+    return Noise.of(seed, torch.arange(rows), 0)
+
+
+def plan(model: SequenceModel, name: str, history: History, score: str = "reward", seed: int = 0, **options) -> Plan:
+    built = SCORE.build({"name": score}, discount=0.9)
+    with torch.no_grad():
+        return PLANNER.build({"name": name, **options}).plan(model, history, built, noise(len(history.tokens), seed))
+
+
+def next_probabilities(model: SequenceModel, tokens: list[int]) -> np.ndarray:
+    padded = tokens + [0] * (-(len(tokens) + 1) % K + 1)
+    with torch.no_grad():
+        logits = model(torch.tensor(padded).view(1, -1, K))[0, len(tokens) - 1]
+    return logits.softmax(-1).numpy()
+
+
+def imagine(model: SequenceModel, tokens: list[int], actions: list[list[int]]) -> tuple[list[int], float]:
+    """Roll greedy predictions out under given action tokens; the score by the paper's formula, gamma 0.9."""
+    tokens, centres, score = list(tokens), [-0.75, -0.25, 0.25, 0.75], 0.0
+    for h, action in enumerate(actions):
+        tokens += action
+        reward = next_probabilities(model, tokens)
+        tokens.append(int(reward.argmax()))
+        value = next_probabilities(model, tokens)
+        tokens.append(int(value.argmax()))
+        score += 0.9**h * float(reward[:V] @ centres)
+        last = h + 1 == len(actions)
+        if last:
+            score += 0.9 ** (h + 1) * float(value[:V] @ centres)
+        else:
+            for _ in range(OBS):
+                tokens.append(int(next_probabilities(model, tokens).argmax()))
+    return tokens, score
+
+
+def test_a_plan_is_scored_as_the_paper_says(model: SequenceModel) -> None:
+    """The winner's tokens, replayed one at a time through the training-time pass, give its score and its actions."""
+    history = histories(3, transitions=1)
+    found = plan(model, "beam", history, beam_width=3, n_expand=2, horizon=3, context=6)
+    for row in range(3):
+        actions = found.tokens[row, :, OBS : OBS + ACT].tolist()
+        tokens, score = imagine(model, history.tokens[row].tolist(), actions)
+        assert tokens[K:] == found.tokens[row].flatten().tolist()
+        assert float(found.value[row]) == pytest.approx(score, abs=1e-9)
+        centres = np.array([-0.75, -0.25, 0.25, 0.75, 0.75])
+        np.testing.assert_allclose(found.actions[row].numpy(), centres[found.tokens[row, :, OBS : OBS + ACT].numpy()])
+
+
+def test_a_wide_beam_finds_the_best_of_all_plans(model: SequenceModel) -> None:
+    """With every action sampled, H = 1 must find the best of all V^ACT + termination actions."""
+    history = histories(1)
+    found = plan(model, "beam", history, beam_width=400, n_expand=4, horizon=1, cdf_act=None, context=6)
+    scores = [
+        imagine(model, history.tokens[0].tolist(), [list(action)])[1]
+        for action in itertools.product(range(V + 1), repeat=ACT)
+    ]
+    assert float(found.value[0]) == pytest.approx(max(scores), abs=1e-9)
+
+
+class _FixedScores:
+    """A score that prefers candidates by their index, to watch what the search keeps."""
+
+    def __init__(self) -> None:
+        self.depths: list[tuple[int, ...]] = []
+
+    def check(self, layout: Layout) -> None: ...
+
+    def __call__(self, trace: Trace) -> Tensor:
+        self.depths.append(tuple(trace.rewards.shape))
+        return torch.zeros(trace.rewards.shape[:-1], dtype=torch.float64)
+
+
+def test_ties_go_to_the_lower_index_and_the_beam_is_cut_to_its_width(model: SequenceModel) -> None:
+    score = _FixedScores()
+    planner = PLANNER.build({"name": "beam", "beam_width": 3, "n_expand": 2, "horizon": 3, "context": 6})
+    with torch.no_grad():
+        found = planner.plan(model, histories(2), score, noise(2))
+        alone = PLANNER.build({"name": "beam", "beam_width": 1, "n_expand": 1, "horizon": 3, "context": 6}).plan(
+            model, histories(2), score, noise(2)
+        )
+    assert score.depths[:3] == [(2, 6, 1), (2, 6, 2), (2, 6, 3)]
+    assert torch.equal(found.tokens, alone.tokens)  # candidate 0 of candidate 0, and the same draws
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("beam", {"beam_width": 3, "horizon": 5, "context": 4}),
+        ("beam", {"beam_width": 2, "horizon": 3, "context": 3, "k_obs": None, "k_act": 2, "cdf_act": None}),
+        ("sample", {}),
+        ("sample", {"temperature": 0.0, "context": 2}),
+    ],
+)
+class TestPromises:
+    def test_exact_gives_the_tokens_of_none(self, model: SequenceModel, name: str, options: dict) -> None:
+        exact = plan(model, name, histories(3, 3), cache="exact", **options)
+        none = plan(model, name, histories(3, 3), cache="none", **options)
+        assert torch.equal(exact.tokens, none.tokens)
+
+    def test_a_plan_does_not_depend_on_the_other_rows(self, model: SequenceModel, name: str, options: dict) -> None:
+        history, score = histories(3), SCORE.build({"name": "reward"}, discount=0.9)
+        planner = PLANNER.build({"name": name, **options})
+        with torch.no_grad():
+            together = planner.plan(model, history, score, noise(3))
+            for row in (2, 0):
+                own = History(history.tokens[row : row + 1], history.lengths[row : row + 1])
+                alone = planner.plan(model, own, score, Noise.of(0, torch.tensor([row]), 0))
+                assert torch.equal(alone.tokens[0], together.tokens[row])
+
+    def test_the_present_observation_opens_the_plan(self, model: SequenceModel, name: str, options: dict) -> None:
+        history = histories(3)
+        assert torch.equal(plan(model, name, history, **options).tokens[:, 0, :OBS], history.tokens[:, -OBS:])
+
+
+def test_the_seed_decides(model: SequenceModel) -> None:
+    options = {"beam_width": 2, "horizon": 2, "cdf_act": None, "context": 6}
+    first, again, other = (plan(model, "beam", histories(8), seed=s, **options).tokens for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_greedy_sampling_takes_the_likeliest_tokens(model: SequenceModel) -> None:
+    history = histories(2, transitions=1)
+    found = plan(model, "sample", history, temperature=0.0)
+    for row in range(2):
+        tokens, log_prob = history.tokens[row].tolist(), 0.0
+        for _ in range(ACT):
+            probabilities = next_probabilities(model, tokens)
+            tokens.append(int(probabilities.argmax()))
+            log_prob += float(np.log(probabilities.max()))
+        assert found.tokens[row, 0, OBS : OBS + ACT].tolist() == tokens[-ACT:]
+        assert float(found.value[row]) == pytest.approx(log_prob, abs=1e-9)
+
+
+def test_sampled_actions_follow_the_model(model: SequenceModel) -> None:
+    one = histories(1, transitions=1)
+    many = History(one.tokens.expand(4000, -1), one.lengths.expand(4000))
+    drawn = plan(model, "sample", many).tokens[:, 0, OBS]
+    share = np.bincount(drawn.numpy(), minlength=V + 1) / 4000
+    np.testing.assert_allclose(share, next_probabilities(model, one.tokens[0].tolist()), atol=0.03)
+
+
+def test_likelihood_counts_action_tokens_or_all(model: SequenceModel) -> None:
+    trace = Trace(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), None, None)
+    assert float(SCORE.build({"name": "likelihood"})(trace)) == 3.0
+    assert float(SCORE.build({"name": "likelihood", "tokens": "all"})(trace)) == 7.0
+
+
+def test_reward_score_adds_the_value_after_the_last_reward() -> None:
+    trace = Trace(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, 10.0]), torch.tensor([5.0, 7.0]))
+    assert float(SCORE.build({"name": "reward"}, discount=0.5)(trace)) == pytest.approx(1 + 0.5 * 10 + 0.25 * 7)
+
+
+def test_baselines(model: SequenceModel) -> None:
+    history = histories(500)
+    assert torch.equal(plan(model, "zero", history).actions, torch.zeros(500, 1, ACT))
+    drawn = plan(model, "random", history).actions
+    assert float(drawn.min()) >= -0.75
+    assert float(drawn.max()) <= 0.75
+    np.testing.assert_allclose(drawn.mean((0, 1)).numpy(), 0, atol=0.06)
+    assert float(drawn.std()) == pytest.approx(1.5 / np.sqrt(12), rel=0.05)
+
+
+@pytest.mark.parametrize("option", ["beam_width", "n_expand", "horizon"])
+def test_sizes_below_one_are_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"planner.{option}=0 is too small"):
+        PLANNER.build({"name": "beam", option: 0})
+
+
+def test_reward_search_without_a_value_field_names_the_override() -> None:
+    layout = Layout.from_config({"fields": {"observation": {}, "action": {}, "reward": {}}}, OBS, ACT)
+    score = SCORE.build({"name": "reward"}, discount=0.9)
+    with pytest.raises(ConfigError, match=r"\+layout\.fields\.value=\{hidden: true\}"):
+        PLANNER.build({"name": "beam"}).check(layout, score)
