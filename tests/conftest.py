@@ -75,7 +75,7 @@ def tiny_layout(plain_layout_config: Callable[..., dict[str, Any]]) -> Layout:
 
 @pytest.fixture
 def tiny_store() -> EpisodeStore:
-    """25 transitions in five episodes: a true end after 6, a time limit after 9, true ends after 1 and 5, a cut after 4.
+    """Five episodes: a true end after 6 steps, a time limit after 9, true ends after 1 and 5, a cut after 4.
 
     The first observation dimension counts the rows, so that a row can be told by its observation.
     """

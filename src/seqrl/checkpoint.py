@@ -46,8 +46,8 @@ def load(path: str | Path) -> Loaded:
     """
     path = Path(path)
     content = _read(path)
-    note = content.get("seqrl")
-    config = content.get("hyper_parameters", {}).get("config")
+    note, config = content.get("seqrl"), content.get("hyper_parameters")
+    config = config.get("config") if isinstance(config, Mapping) else None
     if not isinstance(note, Mapping) or not isinstance(config, Mapping):
         raise CheckpointError(f"{str(path)!r} was not written by seqrl; give the last.ckpt of a run's model folder")
     if note.get("format") != FORMAT:

@@ -158,7 +158,10 @@ class Layout:
 def _goal(config: Mapping[str, Any] | None, observation_size: int) -> Goal | None:
     if config is None:
         return None
-    dims: Sequence[int] = config["dims"]
+    unknown = set(config) - {"dims", "dropout", "draw"}
+    if unknown:
+        raise ConfigError(f"layout.goal has no option {sorted(unknown)[0]!r}; options: dims, draw, dropout")
+    dims: Sequence[int] = config.get("dims", ())
     bad = [d for d in dims if not 0 <= d < observation_size]
     if bad or not dims:
         raise ConfigError(f"layout.goal.dims={list(dims)} must name observation dimensions 0 to {observation_size - 1}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import zlib
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,13 +23,13 @@ _failures: dict[str, str] = {}
 _entry_points_loaded = False
 
 
-def load_plugins(specs: Iterable[str]) -> None:
+def load_plugins(specs: str | Iterable[str]) -> None:
     """Import plugin files (`my_tokenizer.py`) and modules (`my.module`); naming one twice imports it once.
 
     Raises:
         PluginError: a file that does not exist, or code that fails while it is imported.
     """
-    for spec in specs:
+    for spec in [specs] if isinstance(specs, str) else specs:
         try:
             if spec.endswith(".py"):
                 _load_file(Path(spec))
@@ -46,7 +47,7 @@ def load_entry_points() -> None:
     if _entry_points_loaded:
         return
     _entry_points_loaded = True
-    for entry in set(entry_points(group=ENTRY_POINT_GROUP)):  # editable installs list an entry twice
+    for entry in sorted(set(entry_points(group=ENTRY_POINT_GROUP))):  # editable installs list an entry twice
         try:
             entry.load()
         except Exception as error:
@@ -62,9 +63,8 @@ def _load_file(path: Path) -> None:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise PluginError(f"plugin file {str(path)!r} does not exist; give a path relative to the current folder")
-    name = f"seqrl_user.{path.stem}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+    name = f"seqrl_user.{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # two folders may hold files of one name
+    if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None

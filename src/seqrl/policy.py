@@ -114,6 +114,8 @@ class Policy:
         if not self._queue:
             self._replan(current, rows)
         actions = self._queue.pop(0)  # (B, A)
+        if active is not None:  # some may have ended since the plan was made
+            actions = actions * torch.as_tensor(active, device=device)[:, None]
         current[:, layout.field("action").slice] = actions
         self._current = current
         self._time += 1

@@ -59,16 +59,16 @@ class Registry:
         """
 
         def decorate(cls: type[T]) -> type[T]:
+            if name in self.builtin_names() and cls.__module__ != f"{self.package}.{name}":
+                raise PluginError(
+                    f"{self.slot} {name!r} is built into seqrl and cannot be replaced by "
+                    f"{cls.__module__}.{cls.__qualname__}; register it under another name"
+                )
             taken = self._entries.get(name)
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise PluginError(
                     f"two {self.slot} components are named {name!r}: {taken.__module__}.{taken.__qualname__} and "
                     f"{cls.__module__}.{cls.__qualname__}; rename one of them"
-                )
-            if name in self.builtin_names() and cls.__module__ != f"{self.package}.{name}":
-                raise PluginError(
-                    f"{self.slot} {name!r} is built into seqrl and cannot be replaced by "
-                    f"{cls.__module__}.{cls.__qualname__}; register it under another name"
                 )
             self._entries[name] = cls
             return cls

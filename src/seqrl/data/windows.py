@@ -109,10 +109,10 @@ class Windows:
         first = np.minimum(np.minimum(self.starts[indices] + self.length, self.stops[indices]), last)
         if goal.draw == "uniform":
             rows = first + np.floor(draws[:, 0] * (last - first + 1)).astype(np.int64)
-        elif goal.draw == "geometric":
-            steps = np.floor(np.log1p(-draws[:, 0]) / np.log(max(self.discount, 1e-6))) if self.discount < 1 else 0
-            rows = np.minimum(first + np.asarray(steps, np.int64), last)
-        else:
+        elif goal.draw == "geometric" and self.discount < 1:
+            steps = np.floor(np.log1p(-draws[:, 0]) / np.log(max(self.discount, 1e-6)))
+            rows = np.minimum(first + steps.astype(np.int64), last)
+        else:  # geometric with discount 1 has an infinite mean: the last one, too
             rows = last
         tokens = self._tokens[rows][:, list(goal.dims)].astype(np.int64)
         tokens[draws[:, 1] < goal.dropout] = self.termination_token

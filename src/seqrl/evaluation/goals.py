@@ -61,10 +61,10 @@ def start_states(
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Start states (n, 4) and their cells: `per_cell` in each of the given cells, or as many spread over all.
 
-    Positions are uniform within 0.1 of the cell's centre, velocities normal with deviation 0.1, as D4RL resets.
+    Positions are uniform within 0.1 of (row, column), velocities normal with deviation 0.1, as D4RL resets.
 
     Raises:
-        ConfigError: a cell that is a wall or lies outside the maze.
+        ConfigError: no cell, or one that is a wall or lies outside the maze.
     """
     rng = np.random.default_rng([seed, 5])
     if cells is None:
@@ -72,6 +72,8 @@ def start_states(
         chosen = [free[i] for i in rng.integers(len(free), size=per_cell)]
     else:
         chosen = [(int(row), int(column)) for row, column in cells for _ in range(per_cell)]
+    if not chosen:
+        raise ConfigError(f"start_cells={cells} names no cell; free: {maze.free_cells()}")
     for cell in chosen:
         if not maze.is_free(cell):
             raise ConfigError(f"start cell {list(cell)} is no free cell of the maze; free: {maze.free_cells()}")

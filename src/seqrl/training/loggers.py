@@ -51,7 +51,8 @@ class CsvMetrics(Logger):
         kept = []
         if self._path.exists():
             with self._path.open(newline="") as file:
-                kept = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= self._resumed_step]
+                whole = [row for row in csv.reader(file) if len(row) == 3 and row[0].isdigit()]  # a kill can tear a row
+                kept = [row for row in whole if int(row[0]) <= self._resumed_step]
         with self._path.open("w", newline="") as file:
             csv.writer(file).writerows([["step", "name", "value"], *kept])
         self._started = True

@@ -110,6 +110,7 @@ def _fit(
         callbacks=callbacks,
         logger=loggers(folder.path, names=training["loggers"], resumed_step=resumed_step),
         enable_progress_bar=training["progress_bar"],
+        limit_val_batches=1.0 if len(data.validation_episodes) else 0,
         default_root_dir=folder.path,
     )
     folder.set_status("model", "running", resumed_step)
@@ -139,6 +140,7 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # batches are cut in the process
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")  # our order follows the step
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # that is resuming
 
 

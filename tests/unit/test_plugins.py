@@ -1,0 +1,105 @@
+"""Plugin files and modules."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqrl.errors import PluginError
+from seqrl.plugins import load_plugins
+from seqrl.registry import TOKENIZER
+
+pytestmark = pytest.mark.usefixtures("clean_plugins")
+
+TOKENIZER_FILE = """
+from pathlib import Path
+
+from seqrl.registry import register_tokenizer
+from seqrl.tokenizers.uniform import UniformTokenizer
+
+with (Path(__file__).parent / "loads.txt").open("a") as file:
+    file.write("x")
+
+
+@register_tokenizer("{name}")
+class {name}(UniformTokenizer):
+    def __init__(self, size: int, *, num_bins: int = 7) -> None:
+        super().__init__(size, num_bins=num_bins)
+"""
+
+
+def plugin(folder: Path, name: str = "mine", file: str = "plugin_file.py") -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / file
+    path.write_text(TOKENIZER_FILE.format(name=name))
+    return path
+
+
+def test_a_file_registers_its_component(tmp_path: Path) -> None:
+    load_plugins([str(plugin(tmp_path))])
+    assert TOKENIZER.build({"name": "mine"}, size=2).vocab_size == 7
+    assert "mine" in TOKENIZER.names()
+
+
+def test_a_file_is_loaded_once_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = plugin(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    load_plugins([str(path), "plugin_file.py"])
+    load_plugins([f"../{tmp_path.name}/plugin_file.py"])
+    assert (tmp_path / "loads.txt").read_text() == "x"
+
+
+def test_files_of_one_name_in_two_folders_are_two_plugins(tmp_path: Path) -> None:
+    first, second = plugin(tmp_path / "a", "mine"), plugin(tmp_path / "b", "yours")
+    load_plugins([str(first), str(second), str(first)])
+    assert {"mine", "yours"} <= set(TOKENIZER.names())
+    assert (tmp_path / "a" / "loads.txt").read_text() == "x"
+    with pytest.raises(PluginError, match="two tokenizer components are named 'mine'"):
+        load_plugins([str(plugin(tmp_path / "c", "mine"))])
+
+
+def test_a_module_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin(tmp_path, "from_module", "some_plugin_module.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        load_plugins(["some_plugin_module", "some_plugin_module"])
+    finally:
+        sys.modules.pop("some_plugin_module", None)
+    assert "from_module" in TOKENIZER.names()
+    assert (tmp_path / "loads.txt").read_text() == "x"
+
+
+def test_one_plugin_may_be_given_without_a_list(tmp_path: Path) -> None:
+    load_plugins(str(plugin(tmp_path)))
+    assert "mine" in TOKENIZER.names()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match=r"plugin file '.*nowhere\.py' does not exist; give a path relative to"):
+        load_plugins([str(tmp_path / "nowhere.py")])
+
+
+def test_a_missing_module_is_named() -> None:
+    with pytest.raises(PluginError, match=r"plugin 'no_such_module' failed to import: ModuleNotFoundError: No module"):
+        load_plugins(["no_such_module"])
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("import no_such_thing", "ModuleNotFoundError"), ("1 / 0", "ZeroDivisionError"), ("def f(:", "SyntaxError")],
+)
+def test_a_file_that_fails_is_named_and_may_be_mended(tmp_path: Path, code: str, message: str) -> None:
+    path = tmp_path / "plugin_file.py"
+    path.write_text(code)
+    with pytest.raises(PluginError, match=rf"plugin '.*plugin_file\.py' failed to import: {message}: "):
+        load_plugins([str(path)])
+    assert not [name for name in sys.modules if name.startswith("seqrl_user")]
+    load_plugins([str(plugin(tmp_path))])
+    assert "mine" in TOKENIZER.names()
+
+
+def test_a_file_that_takes_a_built_in_name_says_so_itself(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="tokenizer 'quantile' is built into seqrl"):
+        load_plugins([str(plugin(tmp_path, "quantile"))])

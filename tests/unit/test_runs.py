@@ -1,0 +1,133 @@
+"""Names and folders of runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from seqrl.errors import ConfigError
+from seqrl.runs import RunFolder, run_name, write_atomically
+
+CONFIG: dict[str, Any] = {
+    "experiment_name": "maze",
+    "runs_dir": "runs",
+    "seed": 0,
+    "tokenizer": {"name": "uniform", "num_bins": 100},
+    "plugins": [],
+    "window": {"length": 10, "terminate_truncated": True},
+    "optimizer": {"betas": [0.9, 0.95], "learning_rate": 6e-4},
+}
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    *parents, last = path.split(".")
+    node = config
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    return config
+
+
+def test_a_name_begins_with_the_experiment_and_ends_with_a_hash() -> None:
+    assert re.fullmatch(r"maze-[0-9a-f]{8}", run_name(CONFIG))
+    assert run_name(changed("experiment_name", None)).startswith("run-")
+
+
+def test_where_runs_lie_and_the_order_of_settings_change_no_name() -> None:
+    assert run_name(changed("runs_dir", "/somewhere/else")) == run_name(CONFIG)
+    assert run_name(dict(reversed(CONFIG.items()))) == run_name(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", 1),
+        ("experiment_name", "maze2"),
+        ("tokenizer.num_bins", 101),
+        ("tokenizer.name", "quantile"),
+        ("window.terminate_truncated", False),
+        ("optimizer.betas", [0.95, 0.9]),
+        ("optimizer.learning_rate", 6.0001e-4),
+        ("plugins", ["mine.py"]),
+        ("another", None),
+    ],
+)
+def test_every_other_setting_changes_the_name(path: str, value: object) -> None:
+    assert run_name(changed(path, value)).split("-")[1] != run_name(CONFIG).split("-")[1]
+
+
+def test_the_config_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = RunFolder(tmp_path / "a" / "run").write_config(CONFIG)
+    assert path == tmp_path / "a" / "run" / "config.yaml"
+    assert yaml.safe_load(path.read_text()) == CONFIG
+
+
+def test_the_status_is_kept_per_stage(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.status() == {}
+    folder.set_status("tokenizer", "done", 0)
+    folder.set_status("model", "running", 5)
+    folder.set_status("model", "interrupted", 9)
+    assert RunFolder(tmp_path).status() == {
+        "tokenizer": {"state": "done", "step": 0},
+        "model": {"state": "interrupted", "step": 9},
+    }
+
+
+def test_opening_a_folder_leaves_nothing_in_it(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        ConfigError, match=r"run folder '.*file/run' cannot be written \(Not a directory\); set runs_dir"
+    ):
+        RunFolder(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(
+        ConfigError, match=r"cannot be written \(Permission denied\); set runs_dir to a folder that can"
+    ):
+        RunFolder(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["writing", "replacing"])
+def test_an_interrupted_write_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    target = tmp_path / "status.json"
+    write_atomically(target, json.dumps({"state": "old"}))
+    whole = Path.write_text
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        if moment == "writing":
+            whole(args[0], '{"state"')
+        raise KeyboardInterrupt
+
+    if moment == "writing":
+        monkeypatch.setattr(Path, "write_text", interrupt)
+    else:
+        monkeypatch.setattr(Path, "replace", interrupt)
+        monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(target, json.dumps({"state": "new"}))
+    monkeypatch.undo()
+    assert json.loads(target.read_text()) == {"state": "old"}
+    assert list(tmp_path.iterdir()) == [target]  # and no part of the new one
+    write_atomically(target, "new")
+    assert target.read_text() == "new"
