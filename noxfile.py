@@ -75,15 +75,8 @@ def wheel(session: nox.Session) -> None:
 
 
 @nox.session
-def bench(session: nox.Session) -> None:
-    """Speed of training and planning on this machine."""
-    install(session)
-    session.run("seqrl", "bench", *session.posargs)
-
-
-@nox.session
 def demo(session: nox.Session) -> None:
-    """Train on a small maze, plan in it and write a video: `nox -s demo -- key=value` changes settings."""
+    """The main job: record maze data, train, decode five ways, draw: `nox -s demo -- key=value` changes settings."""
     install(session)
     session.run("seqrl", "train", "experiment=maze2d_umaze", *session.posargs)
 

@@ -52,7 +52,8 @@ def load(path: str | Path) -> Loaded:
         raise CheckpointError(f"{str(path)!r} was not written by seqrl; give the last.ckpt of a run's model folder")
     if note.get("format") != FORMAT:
         raise CheckpointError(
-            f"{str(path)!r} has checkpoint format {note.get('format')!r}; this seqrl reads format {FORMAT}"
+            f"{str(path)!r} has checkpoint format {note.get('format')!r}; this seqrl reads format {FORMAT}; "
+            "install the version of seqrl that wrote it"
         )
     try:
         layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
@@ -60,12 +61,24 @@ def load(path: str | Path) -> Loaded:
     except ConfigError as error:
         needed = f" (trained with plugins={note['plugins']}; give the same)" if note.get("plugins") else ""
         raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{needed}") from error
-    weights = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{str(path)!r} has an incomplete config ({type(error).__name__}: {error})") from error
+    state = content.get("state_dict", {})
+    weights = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{str(path)!r} holds weights that do not fit its own config: {error}") from error
     return Loaded(model.eval(), dict(config), dict(note.get("versions", {})), int(content.get("global_step", 0)))
+
+
+def checkpoint_step(path: Path) -> int:
+    """Optimiser steps that a checkpoint has seen.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    return int(_read(path).get("global_step", 0))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -77,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{str(path)!r} holds more than tensors and plain values, or is no checkpoint, and was not loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a broken byte can lead the unpickler anywhere
         raise CheckpointError(f"{str(path)!r} is damaged or no checkpoint ({error})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a checkpoint")

@@ -47,7 +47,7 @@ class Goal:
         dims: observation dimensions that make the goal.
         dropout: share of training windows whose goal is replaced by the null goal, in [0, 1].
         draw: how the goal is drawn from the states at or after the window's end: `uniform` over them, the `last` one,
-            or `geometric` with a mean of `1 / (1 - discount)` steps.
+            or `geometric`, `discount / (1 - discount)` steps after the first of them on average.
     """
 
     dims: tuple[int, ...]

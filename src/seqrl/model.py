@@ -39,8 +39,6 @@ class SequenceModel(nn.Module):
         self, layout: Layout, tokenizer: Mapping[str, Any], backbone: Mapping[str, Any], *, context: int
     ) -> None:
         super().__init__()
-        if context < 2:
-            raise ConfigError(f"window.length={context} is too short; a window needs 2 transitions or more")
         self.layout = layout
         self.context = context
         self.tokenizer: Tokenizer = TOKENIZER.build(tokenizer, size=layout.size)

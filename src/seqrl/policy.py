@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqrl.conditions import Condition
 from seqrl.errors import ConfigError
+from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import CONDITION, PLANNER, SCORE
@@ -20,6 +21,27 @@ from seqrl.types import History, Plan
 
 # The published planner writes this return-to-go into every past transition: the top bin, "all went well".
 OPTIMISTIC_VALUE = 1e6
+
+
+def check_strategy(config: Mapping[str, Any], layout: Layout, *, window: int) -> None:
+    """Refuse a strategy that a model of this layout and training window cannot serve.
+
+    Args:
+        config: with `planner`, `condition`, `score` and `plan_every`, as in `conf/evaluate.yaml`.
+
+    Raises:
+        ConfigError: says what is missing and the override that adds it.
+    """
+    planner: Planner = PLANNER.build(config["planner"])
+    CONDITION.build(config["condition"]).check(layout)
+    planner.check(layout, SCORE.build(config["score"], discount=layout.discount))
+    context = config["planner"].get("context")
+    if context is not None and not 2 <= context <= window:
+        raise ConfigError(f"planner.context={context} is outside [2, {window}], the trained window")
+    if not 1 <= config["plan_every"] <= planner.horizon:
+        raise ConfigError(
+            f"plan_every={config['plan_every']} is outside [1, {planner.horizon}], the steps of this planner's plans"
+        )
 
 
 class Policy:
@@ -49,14 +71,17 @@ class Policy:
         seed: int = 0,
         plan_every: int = 1,
     ) -> None:
-        if plan_every < 1:
-            raise ConfigError(f"plan_every={plan_every} is too small; give 1 or more")
+        config: dict[str, Any] = {
+            "planner": planner,
+            "condition": condition or {"name": "none"},
+            "score": score or {"name": "likelihood"},
+            "plan_every": plan_every,
+        }
+        check_strategy(config, model.layout, window=model.context)
         self.model = model.eval()
-        self.planner: Planner = PLANNER.build(planner)
-        self.condition: Condition = CONDITION.build(condition or {"name": "none"})
-        self.score: Score = SCORE.build(score or {"name": "likelihood"}, discount=model.layout.discount)
-        self.condition.check(model.layout)
-        self.planner.check(model.layout, self.score)
+        self.planner: Planner = PLANNER.build(config["planner"])
+        self.condition: Condition = CONDITION.build(config["condition"])
+        self.score: Score = SCORE.build(config["score"], discount=model.layout.discount)
         self.seed = seed
         self.plan_every = plan_every
         self.plan: Plan | None = None

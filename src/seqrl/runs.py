@@ -14,12 +14,26 @@ import yaml
 from seqrl.errors import ConfigError
 
 # Settings that say where and how to run, not what to compute: they do not change a run's name.
-_NOT_HASHED = ("runs_dir", "verbose")
+_NOT_HASHED = {
+    "": {"runs_dir", "trainer"},
+    "data": {"cache_dir"},
+    "training": {"checkpoint_every", "log_every", "loggers", "progress_bar"},
+}
 
 
 def run_name(config: Mapping[str, Any]) -> str:
-    """`<experiment>-<8 hex digits>`, the digits being a hash of the resolved config without its paths."""
-    kept = {key: value for key, value in config.items() if key not in _NOT_HASHED}
+    """`<experiment>-<8 hex digits>`, the digits being a hash of the resolved config without its paths.
+
+    Of data and plugin files the name counts, not the folder; of the trainer the precision alone.
+    """
+    kept = {key: value for key, value in config.items() if key not in _NOT_HASHED[""]}
+    for section in ("data", "training"):
+        if isinstance(kept.get(section), Mapping):
+            kept[section] = {k: v for k, v in kept[section].items() if k not in _NOT_HASHED[section]}
+    if kept.get("data", {}).get("path"):
+        kept["data"]["path"] = Path(kept["data"]["path"]).name
+    kept["plugins"] = [Path(plugin).name for plugin in config.get("plugins", [])]
+    kept["precision"] = config.get("trainer", {}).get("precision")
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     return f"{config.get('experiment_name') or 'run'}-{digest[:8]}"
 

@@ -24,7 +24,7 @@ FENCE = re.compile(r"^(`{3,})(\w*)\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c")
 DECODING_GROUPS = ("strategy", "planner", "condition", "score")
-_composed: set[tuple[str, tuple[str, ...]]] = set()  # rows of evaluations that were found good: many commands share theirs
+_composed: set[tuple[str, tuple[str, ...]]] = set()  # evaluations found good: many commands share theirs
 
 
 def _name(page: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+
 from seqrl.checkpoint import load
 from seqrl.cli.application import plain
 from seqrl.data.episodes import EpisodeStore
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.filterwarnings(
 def config(tmp_path: Path, tiny_store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A resolved run of 12 steps on the tiny store, with dropout, goals and validation."""
     import hydra
+
     from seqrl.registry import DATA
 
     words = ["debug=fast", "layout=tt_goal", "training.max_steps=12", "training.checkpoint_every=5",

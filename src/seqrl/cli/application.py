@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -11,7 +10,9 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -26,18 +27,30 @@ def run_application(config_name: str, arguments: list[str], task: Callable[[Dict
         Exit status: 0, 2 for an error of the user (told in one sentence on stderr), 130 for Ctrl-C.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions instead of being printed by Hydra
-    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it would announce every exception a second time
     sys.argv = [f"seqrl {config_name}", *arguments]
+    errors: list[SeqrlError | OSError] = []
+
+    def run(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except HydraException:
+            raise
+        except (SeqrlError, OSError) as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            errors.append(error)  # raised here, Hydra would announce it in words of its own
+            return None
+
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(task)()
-    except SeqrlError as error:
-        return _fail(error)
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(run)()
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(translate(error, config_name, arguments))
+    except (SeqrlError, OSError) as error:
+        return _fail(error)
     except KeyboardInterrupt:
         print("interrupted; the same command continues the run", file=sys.stderr)
         return 130
-    return 0
+    return _fail(errors[0]) if errors else 0
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -100,5 +113,8 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
 
 
 def _fail(error: Exception) -> int:
+    if isinstance(error, OSError):  # a full disk, a folder that may not be written, a file that vanished
+        where = f" at {error.filename!r}" if error.filename else ""
+        error = SeqrlError(f"{error.strerror or error}{where}; mend that, then the same command continues the run")
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     return 2

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import DataError
+from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Goal, Layout
 from seqrl.types import Batch
 
@@ -21,10 +21,17 @@ class WindowSettings:
         length: T, transitions, 2 or more.
         terminate_truncated: past the end of an episode, termination tokens are learnt even where the end was a time
             limit or a cut, as the published system does; False learns them at true ends only, and nothing elsewhere.
+
+    Raises:
+        ConfigError: a window of less than two transitions.
     """
 
     length: int
     terminate_truncated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.length < 2:
+            raise ConfigError(f"window.length={self.length} is too short; a window needs 2 transitions or more")
 
 
 class Windows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +17,9 @@ import torch
 from seqrl import checkpoint as checkpoints
 from seqrl.checkpoint import Loaded
 from seqrl.console import say
+from seqrl.data.episodes import EpisodeStore
+from seqrl.data.windows import WindowSettings
+from seqrl.envs import check_spaces, make_environments
 from seqrl.envs.reference import reference
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.evaluation.goals import maze_of
@@ -24,7 +28,8 @@ from seqrl.evaluation.report import print_table, write_tables
 from seqrl.evaluation.rollout import ImaginedPath
 from seqrl.evaluation.statistics import bootstrap, paired_difference
 from seqrl.evaluation.video import write_maze_video, write_rollout_video
-from seqrl.policy import Policy
+from seqrl.layout import Layout
+from seqrl.policy import Policy, check_strategy
 from seqrl.runs import write_atomically
 
 FRAME_STEPS = 4  # environment steps between two frames of a video
@@ -88,8 +93,11 @@ def evaluate_all(
 
 
 def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluation:
-    """Run one evaluation, or read it back if the same one was finished before."""
-    if (folder / "results.json").exists():
+    """Run one evaluation, or read it back if the same one was finished before.
+
+    Only a folder named after the settings tells that it was the same; one of the user's choice is written anew.
+    """
+    if config["output"] is None and (folder / "results.json").exists():
         return _read(folder)
     dataset = loaded.config["dataset"]
     env_id = config["env_id"] or dataset["env_id"]
@@ -103,13 +111,42 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluat
         seed=config["seed"],
         plan_every=config["plan_every"],
     )
+    folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
     outcome = run_episodes(config, policy, env_id)
     evaluation = Evaluation(_row(config, loaded, env_id, outcome), outcome.results, outcome.episodes.plans, folder)
-    folder.mkdir(parents=True, exist_ok=True)
     if config["video"]:
         say(f"video: {folder / _film(folder / 'rollout.mp4', env_id, outcome)}")
     _write(evaluation)
     return evaluation
+
+
+def check(config: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeStore) -> None:
+    """Refuse an evaluation that would fail after the training, before it.
+
+    Args:
+        config: a resolved `conf/evaluate.yaml`.
+        training: the resolved config of the run.
+        store: its episodes.
+
+    Raises:
+        ConfigError: no environment, a strategy that the layout cannot serve, or a context beyond the window.
+    """
+    sizes = (store.observations.shape[1], store.actions.shape[1])
+    layout = Layout.from_config(training["layout"], *sizes)
+    window = WindowSettings(**training["window"])
+    try:
+        check_strategy(config, layout, window=window.length)
+        env_id = config["env_id"] or store.attributes.get("env_id")
+        if env_id is None:
+            raise ConfigError(
+                f"the data {store.attributes.get('name', 'arrays')!r} names no environment; set "
+                "evaluation.settings.env_id=... to a Gymnasium id, or evaluation=none to train only"
+            )
+        envs = make_environments(env_id, 1)
+        check_spaces(envs, *sizes)
+        envs.close()
+    except ConfigError as error:
+        raise ConfigError(f"row {config['label']!r} of the evaluation: {error}") from error
 
 
 def _film(path: Path, env_id: str, outcome: Outcome) -> str:
@@ -209,7 +246,8 @@ def _folder(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Path:
     label = config["label"] or config["strategy_name"]
     kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar", "plugins")}
     digest = hashlib.sha256(json.dumps([kept, loaded.step], sort_keys=True).encode()).hexdigest()
-    return folder / "evaluations" / f"{label.replace(' ', '_').replace('=', '')}-{digest[:8]}"
+    name = re.sub(r"[^\w.-]+", "_", label)
+    return folder / "evaluations" / f"{name}-{digest[:8]}"
 
 
 def _device(name: str) -> torch.device:

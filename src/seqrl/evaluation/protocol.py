@@ -63,6 +63,12 @@ def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str) -> Out
         raise ConfigError(f"goals={config['goals']} must be a list of [x, y]")
     states, cells = start_states(maze, config["start_cells"], config["num_episodes"], config["seed"])
     counted = far_enough(maze, cells, goals, config["min_cells"])
+    for goal, starts in zip(goals, counted.T, strict=True):
+        if not starts.any():
+            raise ConfigError(
+                f"no start is more than {config['min_cells']} cells from goal {goal.tolist()}; set start_cells to "
+                "cells that are, or min_cells to less"
+            )
     told = policy.condition.wants_goals
     runs = len(goals) if told else 1
     start = np.repeat(np.arange(len(states)), runs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from seqrl.runs import write_atomically
@@ -25,16 +26,16 @@ def print_table(rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -
     """Show the rows beside the behaviour of the data."""
     console = Console(width=None if Console().is_terminal else 160)
     header, body = _columns(rows, dataset)
-    table = Table(title=_title(rows, dataset), title_justify="left")
+    table = Table(title=escape(_title(rows, dataset)), title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number >= 2)
+        table.add_column(escape(name), justify="left" if number < 2 else "right", no_wrap=number >= 2)
     for line in body:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     console.print(table)
     if any("success_rate" in row for row in rows):
         console.print(LEGEND, highlight=False)
     for sentence in _comparison_lines(comparisons):
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, markup=False)
 
 
 def write_tables(folder: Path, rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -> list[Path]:
@@ -60,25 +61,27 @@ def _title(rows: Sequence[Row], dataset: Row) -> str:
 
 
 def _columns(rows: Sequence[Row], dataset: Row) -> tuple[list[str], list[list[str]]]:
-    goals = any("success_rate" in row for row in rows)
+    first = next((row for row in rows if "success_rate" in row), None)
     scores = any(row["score_mean"] is not None for row in rows)
     header = ["strategy", "planner"]
-    if goals:
-        first = next(row for row in rows if "success_rate" in row)
+    if first is not None:
         names = [f"to {_point(goal['goal'])}" for goal in first["success_by_goal"]]
         header += ["success %", *names, "steps", "at goal"]
+    width = len(header) - 2  # columns about goals
     header += ["return", *(["score"] if scores else []), "n", "ms/action"]
-    body = [[row["strategy"], _planner(row), *_cells(row, goals, scores)] for row in rows]
-    behaviour = ["behaviour of the data", "", *([""] * (len(names) + 3) if goals else [])]
+    body = [[row["strategy"], _planner(row), *_cells(row, width, scores)] for row in rows]
+    behaviour = ["behaviour of the data", "", *[""] * width]
     behaviour.append(f"{dataset['behaviour_return_mean']:.1f}")
     if scores:
         behaviour.append("" if dataset["behaviour_score"] is None else f"{dataset['behaviour_score']:.1f}")
     return header, [*body, [*behaviour, str(dataset["num_episodes"]), ""]]
 
 
-def _cells(row: Row, goals: bool, scores: bool) -> list[str]:
+def _cells(row: Row, width: int, scores: bool) -> list[str]:
     cells = []
-    if goals:
+    if "success_rate" not in row:
+        cells += ["-"] * width
+    else:
         cells.append(f"{row['success_rate']:.1f} {_interval(row['success_ci95'])}")
         cells += [f"{goal['success_rate']:.0f}" for goal in row["success_by_goal"]]
         steps, share = row["steps_to_goal_median"], row["time_at_goal"]

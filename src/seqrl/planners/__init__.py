@@ -12,7 +12,13 @@ from seqrl.types import History, Plan
 
 
 class Planner(ABC):
-    """Proposes actions for a batch of environments; holds settings, never state."""
+    """Proposes actions for a batch of environments; holds settings, never state.
+
+    Attributes:
+        horizon: H, transitions of a plan.
+    """
+
+    horizon: int
 
     @abstractmethod
     def check(self, layout: Layout, score: Score) -> None:

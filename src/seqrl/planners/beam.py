@@ -152,7 +152,7 @@ class BeamPlanner(Planner):
             if field.name in self.filters:
                 top_k, tail_mass = self.filters[field.name]
                 uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
-                tokens = draw(drop_tail(keep_top_k(logits, top_k), tail_mass), uniform)
+                tokens = draw(keep_top_k(drop_tail(logits, tail_mass), top_k), uniform)
             else:
                 tokens = logits.argmax(-1)
             if field.name in _ESTIMATED:

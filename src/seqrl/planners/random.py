@@ -17,6 +17,8 @@ from seqrl.types import History, Plan
 class RandomPlanner(Planner):
     """Every action dimension is uniform between the smallest and the largest bin centre of the data."""
 
+    horizon = 1
+
     def check(self, layout: Layout, score: Score) -> None:
         """Fits everything."""
 

@@ -26,6 +26,8 @@ class SamplePlanner(Planner):
         cache: `exact` or `none`.
     """
 
+    horizon = 1
+
     def __init__(
         self,
         *,
@@ -53,7 +55,7 @@ class SamplePlanner(Planner):
         tokens[:, : action.start] = history.tokens[:, -action.start :]
         log_prob = torch.zeros(len(tokens), device=tokens.device, dtype=session.logits.dtype)
         for place in range(action.start, action.start + action.size):
-            filtered = drop_tail(keep_top_k(session.logits, self.top_k), self.tail_mass)
+            filtered = keep_top_k(drop_tail(session.logits, self.tail_mass), self.top_k)
             chosen = draw(filtered, noise.uniform(place)[:, 0], self.temperature)
             log_prob += session.logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
             tokens[:, place] = chosen

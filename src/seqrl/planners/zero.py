@@ -17,6 +17,8 @@ from seqrl.types import History, Plan
 class ZeroPlanner(Planner):
     """Every action is zero, whatever was observed."""
 
+    horizon = 1
+
     def check(self, layout: Layout, score: Score) -> None:
         """Fits everything."""
 

@@ -92,6 +92,8 @@ class StopAtInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        if trainer.world_size > 1:  # ranks are told one by one and must stop at the same step
+            self.interrupted = bool(trainer.strategy.reduce_boolean_decision(self.interrupted, all=False))
         if self.interrupted:
             trainer.should_stop = True
 

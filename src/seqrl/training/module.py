@@ -69,7 +69,7 @@ class SequenceModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         entries = self.pop_metrics("val")
         for name, value in entries.items():  # for checkpoints and the progress bar
-            self.log(name, value, prog_bar=name == "val/loss", logger=False, rank_zero_only=True)
+            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=True)
         for logger in self.trainer.loggers:  # Lightning itself would file them under the step before
             logger.log_metrics(entries, step=self.trainer.global_step)
 

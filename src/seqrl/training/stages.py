@@ -13,13 +13,13 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
+from seqrl.checkpoint import checkpoint_step
 from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.windows import WindowSettings
 from seqrl.envs.reference import normalised_score
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.plugins import load_plugins
 from seqrl.registry import DATA
 from seqrl.runs import RunFolder
 from seqrl.tokenizers.report import round_trip_report
@@ -29,8 +29,23 @@ from seqrl.training.loggers import loggers
 from seqrl.training.module import SequenceModule
 
 
-def train(config: Mapping[str, Any], folder: RunFolder) -> Path:
+def finished(folder: RunFolder) -> Path | None:
+    """The checkpoint of a run whose training is done, or None."""
+    last = folder.path / "model" / "last.ckpt"
+    return last if folder.status().get("model", {}).get("state") == "done" and last.exists() else None
+
+
+def load_data(config: Mapping[str, Any]) -> EpisodeStore:
+    """The episodes of a run."""
+    store: EpisodeStore = DATA.build(config["data"]).load()
+    return store
+
+
+def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | None = None) -> Path:
     """Train what the resolved config of a run asks for, or what is left of it.
+
+    Args:
+        store: the episodes, where they are loaded already.
 
     Returns:
         The checkpoint of the finished model.
@@ -39,12 +54,11 @@ def train(config: Mapping[str, Any], folder: RunFolder) -> Path:
         KeyboardInterrupt: Ctrl-C; `last.ckpt` holds the last whole step.
         seqrl.errors.SeqrlError: bad settings or data.
     """
-    load_plugins(config["plugins"])
     quiet_lightning()
-    last = folder.path / "model" / "last.ckpt"
-    if folder.status().get("model", {}).get("state") == "done" and last.exists():
-        return last
-    store: EpisodeStore = DATA.build(config["data"]).load()
+    done = finished(folder)
+    if done is not None:
+        return done
+    store = store or load_data(config)
     config = {
         **config,
         "observation_size": store.observations.shape[1],
@@ -68,6 +82,7 @@ def train(config: Mapping[str, Any], folder: RunFolder) -> Path:
     tokenizer = module.model.tokenizer
     data.encode(tokenizer.encode, tokenizer.vocab_size)
     _write_report(folder.path / "tokenizer.csv", round_trip_report(tokenizer, data.values, layout))
+    last = folder.path / "model" / "last.ckpt"
     _fit(module, data, config, folder, last)
     return last
 
@@ -92,7 +107,7 @@ def _fit(
     module: SequenceModule, data: EpisodeDataModule, config: Mapping[str, Any], folder: RunFolder, last: Path
 ) -> None:
     training = config["training"]
-    resumed_step = folder.status().get("model", {}).get("step", 0) if last.exists() else 0
+    resumed_step = checkpoint_step(last) if last.exists() else 0
     interrupt = StopAtInterrupt()
     callbacks: list[Callback] = [
         TrainingMetrics(training["log_every"]),

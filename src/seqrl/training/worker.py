@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from seqrl.errors import SeqrlError
+from seqrl.plugins import load_plugins
 from seqrl.runs import RunFolder
 from seqrl.training.stages import train
 
@@ -20,6 +21,7 @@ def main(path: Path) -> int:
     """Exit status: 0 when training finished, 2 for an error of the user, 130 for Ctrl-C."""
     config = yaml.safe_load(path.read_text())
     try:
+        load_plugins(config["plugins"])
         train(config, RunFolder(path.parent))
     except SeqrlError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
