@@ -196,24 +196,32 @@ def seqrl_process(*arguments: str, cwd: Path, **environment: str) -> subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_continues(hopper: Path, tmp_path: Path) -> None:
-    arguments = ["train", "data=d4rl", f"data.path={hopper}", *FAST, "evaluation=none", "training.max_steps=100000"]
-    process = seqrl_process(*arguments, cwd=tmp_path)
+@pytest.mark.parametrize(
+    "trainer", [[], pytest.param(["trainer=ddp", "trainer.accelerator=cpu"], marks=pytest.mark.slow)]
+)
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_continues(
+    hopper: Path, tmp_path: Path, trainer: list[str]
+) -> None:
+    """As a terminal does it: every process of the command is interrupted, ranks included."""
+    arguments = ["data=d4rl", f"data.path={hopper}", *FAST, *trainer, "evaluation=none", "training.max_steps=100000"]
+    process = seqrl_process("train", *arguments, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("runs/*/model/last.ckpt")):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130, output
     assert "the same command continues the run" in output
+    assert "Traceback" not in output
     run = only_run(tmp_path)
     status = json.loads((run / "status.json").read_text())["model"]
     assert status["state"] == "interrupted"

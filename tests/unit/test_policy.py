@@ -50,6 +50,8 @@ def goal_model(plain_layout_config: LayoutConfig) -> SequenceModel:
 class _Recorder(Planner):
     """Plans five steps of actions that tell their row, time and step, and keeps what it was asked."""
 
+    horizon = 5
+
     def __init__(self) -> None:
         self.histories: list[History] = []
         self.noises: list[Noise] = []
@@ -66,7 +68,7 @@ class _Recorder(Planner):
 
 
 def recording(model: SequenceModel, **options: Any) -> tuple[Policy, _Recorder]:
-    policy, planner = Policy(model, planner=SAMPLE, **options), _Recorder()
+    policy, planner = Policy(model, planner={**BEAM, "horizon": _Recorder.horizon}, **options), _Recorder()
     policy.planner = planner
     return policy, planner
 
@@ -162,8 +164,8 @@ def test_plan_every_carries_out_the_planned_actions_in_order(model: SequenceMode
     assert planner.histories[1].lengths.tolist() == [3, 3]  # what happened in between is not forgotten
 
 
-def test_plan_every_is_bounded_by_the_horizon(model: SequenceModel) -> None:
-    policy, _ = recording(model, plan_every=50)
+def test_a_whole_plan_may_be_carried_out(model: SequenceModel) -> None:
+    policy, _ = recording(model, plan_every=5)
     policy.reset(1)
     taken = [float(policy.act(np.zeros((1, 3)))[0, 0]) for _ in range(6)]
     assert taken == [110, 111, 112, 113, 114, 210]
@@ -223,6 +225,7 @@ def test_goals_reach_the_planner_in_the_bins_of_their_dimensions(goal_model: Seq
 def test_without_a_condition_the_goal_is_null(goal_model: SequenceModel) -> None:
     policy, planner = recording(goal_model)
     policy.reset(2, goals=np.ones((2, 2)))  # not looked at
+    assert policy.goals is None
     policy.act(np.zeros((2, 3)))
     assert planner.histories[0].prefix is not None
     assert planner.histories[0].prefix.tolist() == [[6, 6]] * 2
@@ -256,10 +259,23 @@ def test_observations_of_another_shape_are_refused(model: SequenceModel, shape: 
         policy.act(np.zeros(shape))
 
 
-@pytest.mark.parametrize("plan_every", [0, -1])
-def test_plan_every_below_one_is_refused(model: SequenceModel, plan_every: int) -> None:
-    with pytest.raises(ConfigError, match=rf"plan_every={plan_every} is too small; give 1 or more"):
-        Policy(model, planner=SAMPLE, plan_every=plan_every)
+@pytest.mark.parametrize(
+    ("planner", "plan_every", "horizon"), [(BEAM, 0, 3), (BEAM, -1, 3), (BEAM, 4, 3), (SAMPLE, 2, 1)]
+)
+def test_more_steps_than_a_plan_has_are_refused(
+    model: SequenceModel, planner: dict[str, Any], plan_every: int, horizon: int
+) -> None:
+    with pytest.raises(ConfigError, match=rf"plan_every={plan_every} is outside \[1, {horizon}\], the steps of this"):
+        Policy(model, planner=planner, plan_every=plan_every)
+
+
+@pytest.mark.parametrize("context", [1, 5])
+@pytest.mark.parametrize("planner", [SAMPLE, BEAM], ids=["sample", "beam"])
+def test_a_context_beyond_the_trained_window_is_refused(
+    model: SequenceModel, planner: dict[str, Any], context: int
+) -> None:
+    with pytest.raises(ConfigError, match=rf"planner\.context={context} is outside \[2, 4\], the trained window"):
+        Policy(model, planner={**planner, "context": context})
 
 
 def test_the_model_is_put_into_eval_mode(model: SequenceModel) -> None:

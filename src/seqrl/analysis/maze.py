@@ -47,7 +47,7 @@ def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathP
 
     height, width = len(maze.rows), len(maze.rows[0])
     size = 3.2
-    figure = Figure(figsize=(size * len(goals), (size * height / width + 0.35) * len(panels)), layout="constrained")
+    figure = Figure(figsize=(size * len(goals), (size * height / width + 0.3) * len(panels)), layout="constrained")
     grid = figure.subplots(len(panels), len(goals), squeeze=False)
     for panel, row in zip(panels, grid, strict=True):
         for column, (axes, goal) in enumerate(zip(row, goals, strict=True)):
@@ -57,6 +57,7 @@ def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathP
             counted = panel.counted[:, column]
             share = 100 * panel.success[counted, column].mean() if counted.any() else float("nan")
             axes.set_title(f"{panel.label}, goal ({goal[0]:g}, {goal[1]:g}): {share:.0f} %", fontsize=9)
+    figure.suptitle("blue: reached the goal, orange: did not, black: imagined", fontsize=9)
     figure.savefig(path, dpi=110)
     return path
 
@@ -65,6 +66,8 @@ def _walls(axes: Any, maze: Maze) -> None:
     solid = np.array([[character == "#" for character in row] for row in maze.rows], float)
     low, bottom, right = -0.5 - CELL_OFFSET, len(maze.rows) - 0.5 - CELL_OFFSET, len(maze.rows[0]) - 0.5 - CELL_OFFSET
     axes.imshow(solid, cmap="Greys", vmin=0, vmax=1.6, extent=(low, right, bottom, low), interpolation="nearest")
+    axes.set_xlim(low + 0.6, right - 0.6)  # most of the outer wall says nothing
+    axes.set_ylim(bottom - 0.6, low + 0.6)
     axes.set_xticks([])
     axes.set_yticks([])
 
@@ -81,4 +84,4 @@ def _panel(axes: Any, panel: PathPanel, column: int) -> None:
     for positions, episodes in panel.plans:
         for imagined, episode in zip(positions, episodes, strict=True):
             if int(episode) in shown:
-                axes.plot(imagined[:, 1], imagined[:, 0], color="black", linewidth=1.2, zorder=4)
+                axes.plot(imagined[:, 1], imagined[:, 0], color="black", linewidth=0.9, zorder=4)

@@ -102,8 +102,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         windows = self._windows(self.validation_episodes)
         size = min(self.batch_size, len(windows))
         count = min(self.validation_batches, len(windows) // size)
-        batches = _ValidationBatches(windows, size, count, self.seed)
-        return _loader(batches, range(trainer.global_rank, count, trainer.world_size))
+        batches = _ValidationBatches(windows, size, count, self.seed, trainer.global_rank, trainer.world_size)
+        return _loader(batches, range(count))
 
     def _windows(self, episodes: np.ndarray) -> Windows:
         assert self._tokens is not None, "encode() comes first"
@@ -126,19 +126,24 @@ class _TrainingBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         # Goals are drawn for the whole batch, so that a window's goal does not depend on the number of ranks.
         batch = self.windows.batch(self.order.batch(step), self.order.generator(step))
-        share = slice(self.rank, None, self.world_size)
-        return Batch(batch.tokens[share], batch.mask[share], None if batch.prefix is None else batch.prefix[share])
+        return _share(batch, self.rank, self.world_size)
 
 
 class _ValidationBatches(Dataset[Batch]):
-    """The same batches of held-out windows every time, whatever the number of ranks."""
+    """One rank's share of the same batches of held-out windows every time."""
 
-    def __init__(self, windows: Windows, size: int, count: int, seed: int) -> None:
-        self.windows, self.size, self.seed = windows, size, seed
+    def __init__(self, windows: Windows, size: int, count: int, seed: int, rank: int, world_size: int) -> None:
+        self.windows, self.seed, self.rank, self.world_size = windows, seed, rank, world_size
         self.indices = np.linspace(0, len(windows) - 1, size * count).round().astype(np.int64).reshape(count, size)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.windows.batch(self.indices[index], np.random.default_rng([self.seed, 4, index]))
+        batch = self.windows.batch(self.indices[index], np.random.default_rng([self.seed, 4, index]))
+        return _share(batch, self.rank, self.world_size)
+
+
+def _share(batch: Batch, rank: int, world_size: int) -> Batch:
+    rows = slice(rank, None, world_size)
+    return Batch(batch.tokens[rows], batch.mask[rows], None if batch.prefix is None else batch.prefix[rows])
 
 
 class _StepsFrom(Sampler[int]):
