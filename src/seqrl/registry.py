@@ -123,6 +123,8 @@ class Registry:
         missing = [key for key, option in known.items() if option.required and options.get(key) is None]
         if missing:
             raise ConfigError(f"{self.slot} {name!r} needs {', '.join(missing)}; set {self.slot}.{missing[0]}=...")
+        for key, value in options.items():
+            _check_type(f"{self.slot}.{key}", value, known[key].default)
         accepted_runtime = inspect.signature(cls).parameters
         return cls(**options, **{k: v for k, v in runtime.items() if k in accepted_runtime})
 
@@ -137,6 +139,16 @@ class Registry:
         for plugin, reason in plugins.failures().items():
             lines.append(f"  plugin {plugin!r} failed to import: {reason}")
         return "\n".join(lines)
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    """Refuse a text or a flag where the default is a number, and the like; None stands for "not set" anywhere."""
+    kinds: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+    wanted = kinds.get(type(default))
+    if wanted is None or value is None:
+        return
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        raise ConfigError(f"{name}={value!r} is no {type(default).__name__}; the default is {default!r}")
 
 
 DATA = Registry("data", "seqrl.data.sources")

@@ -140,6 +140,15 @@ def test_goals_in_the_maze(command: Command, tmp_path: Path) -> None:
         (["layout.goal={dims:[99]}"], ["layout.goal.dims=[99]", "0 to 10"]),
         (["data.path=/nowhere.hdf5"], ["/nowhere.hdf5"]),
         (["=="], ["=="]),
+        (["seed=-1"], ["seed=-1", "0 or more"]),
+        (["tokenizer.num_bins=abc"], ["tokenizer.num_bins='abc'", "int"]),
+        (["planner.k_act=0"], ["planner.k_act=0", "1 or more"]),
+        (["planner.cdf_act=1.0"], ["planner.cdf_act=1.0", "[0, 1)"]),
+        (["planner=beam"], ["planner=beam would turn every row", "strategy="]),
+        (["strategy=goal"], ["row 'goal'", "layout has no goal", "layout.goal="]),
+        (["window.length=4"], ["row 'reward'", "planner.context=5", "[2, 4]"]),
+        (["~layout.fields.value"], ["row 'reward'", "+layout.fields.value={hidden: true}"]),
+        (["evaluation.settings.env_id=Walker2d-v4"], ["11 observation dimensions", "17"]),
     ],
 )
 def test_mistakes_get_one_sentence(

@@ -43,7 +43,7 @@ def _reroute(argument: str) -> str:
     if option is None:
         raise ConfigError(
             f"{argument} would turn every row of the results table into the same; choose strategy=..., or write the "
-            f"row: '+evaluation.strategies.mine=[\"strategy=goal\",\"{argument}\"]'"
+            f'row: \'+evaluation.strategies.mine=["strategy=goal","{argument}"]\''
         )
     return f"++evaluation.decoding.{group}{option}={value}"
 

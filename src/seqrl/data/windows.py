@@ -93,7 +93,7 @@ class Windows:
 
         Args:
             indices: (B,) into the windows.
-            generator: draws goals and their dropout; two uniform numbers per window, whatever the layout does.
+            generator: draws goals and their dropout, where the layout has a goal.
         """
         starts, stops = self.starts[indices], self.stops[indices]
         rows = starts[:, None] + np.arange(self.length)

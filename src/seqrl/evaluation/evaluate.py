@@ -180,7 +180,13 @@ def compare(evaluations: Sequence[Evaluation], baseline: str | None) -> list[dic
             continue  # other starts: nothing is paired
         difference = paired_difference(left, right, ours.results.get("counted") if quantity == "success" else None)
         rows.append(
-            {"baseline": baseline, "other": other.row["strategy"], "of": quantity, "difference": difference.as_list()}
+            {
+                "baseline": baseline,
+                "other": other.row["strategy"],
+                "of": quantity,
+                "difference": difference.mean,
+                "ci95": difference.interval,
+            }
         )
     return rows
 
@@ -189,7 +195,7 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Outcom
     """A results row; rates and scores are in percent, times in environment steps or milliseconds."""
     dataset, results = loaded.config["dataset"], outcome.results
     returns = results["returns"]
-    known = reference(env_id)
+    known, bounds = reference(env_id), bootstrap(returns).interval
     row = {
         "strategy": config["label"] or config["strategy_name"],
         "dataset": dataset["name"],
@@ -202,10 +208,10 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Outcom
         "num_episodes": int(returns.size),
         "return_mean": float(returns.mean()),
         "return_std": float(returns.std()),
-        "return_ci95": bootstrap(returns).as_list()[1:],
+        "return_ci95": bounds,
         "length_mean": float(results["lengths"].mean()),
         "score_mean": None if known is None else known.score(float(returns.mean())),
-        "score_ci95": None if known is None else [known.score(r) for r in bootstrap(returns).as_list()[1:]],
+        "score_ci95": None if known is None or bounds is None else [known.score(r) for r in bounds],
         "score_note": None if known is None else known.note,
         "ms_per_action": outcome.episodes.ms_per_action,
         "environments_per_batch": int(returns.size),
@@ -223,7 +229,7 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Outcom
         reached = counted & results["success"]
         row |= {
             "success_rate": success.mean,
-            "success_ci95": success.as_list()[1:],
+            "success_ci95": success.interval,
             "success_by_goal": [
                 {
                     "goal": goal.tolist(),

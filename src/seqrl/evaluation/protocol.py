@@ -40,6 +40,8 @@ def run_episodes(config: Mapping[str, Any], policy: Policy, env_id: str) -> Outc
     """
     if config["num_episodes"] < 1:
         raise ConfigError(f"num_episodes={config['num_episodes']} is too few; give 1 or more")
+    if config["seed"] < 0:
+        raise ConfigError(f"seed={config['seed']} is negative; give 0 or more")
     if config["goals"] is None:
         if policy.condition.wants_goals:
             raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")

@@ -108,19 +108,19 @@ def _point(position: Sequence[float]) -> str:
     return ",".join(f"{coordinate:g}" for coordinate in position)
 
 
-def _interval(bounds: Sequence[float]) -> str:
-    return f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"
 
 
 def _comparison_lines(comparisons: Sequence[Row]) -> list[str]:
     lines = []
     for row in comparisons:
-        mean, low, high = row["difference"]
         factor, unit = (100, " points of success") if row["of"] == "success" else (1, " of return")
-        lines.append(
-            f"{row['baseline']} - {row['other']}: {factor * mean:+.1f}{unit}, "
-            f"95 % interval over paired starts [{factor * low:+.1f}, {factor * high:+.1f}]"
-        )
+        line = f"{row['baseline']} - {row['other']}: {factor * row['difference']:+.1f}{unit}"
+        if row["ci95"] is not None:
+            low, high = (factor * bound for bound in row["ci95"])
+            line += f", 95 % interval over paired starts [{low:+.1f}, {high:+.1f}]"
+        lines.append(line)
     return lines
 
 

@@ -81,7 +81,7 @@ def rollout(
         options: one per environment, handed to its reset (exact start states).
         goals: (B, G) for goal conditions.
         keys: (B,) of the policy's random choices; equal keys get equal draws.
-        plans_every: keep an imagined path every so many steps; 0 keeps none.
+        plans_every: keep a new plan's imagined path every so many steps or more; 0 keeps none.
         description: of the progress bar; None shows none.
     """
     observations, _ = envs.reset(seeds, options=options)
@@ -92,13 +92,16 @@ def rollout(
     qpos, plans = [_qpos(envs)], []
     earned: np.ndarray | None = None
     seconds = 0.0
+    newest, due = None, 0
     for step in _progress(limit, description):
         active = envs.active.copy()
         began = time.perf_counter()
         actions = policy.act(observations, earned, active)
         seconds += time.perf_counter() - began
-        if plans_every and step % plans_every == 0:
+        if plans_every and step >= due and policy.plan is not newest:
             plans += _imagined(policy, step, np.flatnonzero(active))
+            due = step + plans_every
+        newest = policy.plan
         observations, earned, ended, _, _ = envs.step(actions)
         lengths[active] += 1
         terminated |= ended
@@ -118,9 +121,6 @@ def _imagined(policy: Policy, step: int, environments: np.ndarray) -> list[Imagi
     if plan is None or plan.tokens is None:
         return []
     values = policy.model.tokenizer.decode(plan.tokens)[..., policy.model.layout.field("observation").slice]
-    # A plan may be older than this step (plan_every) and know environments that have ended since.
-    if len(values) != len(environments):
-        return []
     return [ImaginedPath(step, environments, values.float().cpu().numpy())]
 
 

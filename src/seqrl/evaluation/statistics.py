@@ -15,8 +15,10 @@ class Estimate:
     low: float
     high: float
 
-    def as_list(self) -> list[float]:
-        return [self.mean, self.low, self.high]
+    @property
+    def interval(self) -> list[float] | None:
+        """[low, high], or None where there is no interval, as JSON has no NaN."""
+        return None if np.isnan(self.low) else [self.low, self.high]
 
 
 def bootstrap(
@@ -40,6 +42,8 @@ def bootstrap(
     sums, counts = np.where(counted, values, 0.0).sum(1), counted.sum(1)
     if counts.sum() == 0:
         return Estimate(np.nan, np.nan, np.nan)
+    if len(values) < 2:  # a single start says nothing of the spread
+        return Estimate(float(sums.sum() / counts.sum()), np.nan, np.nan)
     rows = np.random.default_rng(seed).integers(len(values), size=(samples, len(values)))
     totals = counts[rows].sum(1)
     means = sums[rows].sum(1)[totals > 0] / totals[totals > 0]

@@ -10,7 +10,7 @@ from seqrl.layout import Field, Layout
 from seqrl.model import CacheMode, DecodingSession, SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
-from seqrl.sampling import Noise, draw, drop_tail, keep_top_k
+from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
 from seqrl.scores import Score, Trace
 from seqrl.types import History, Plan
 
@@ -109,6 +109,7 @@ class BeamPlanner(Planner):
         for name, number in (("beam_width", beam_width), ("n_expand", n_expand), ("horizon", horizon)):
             if number < 1:
                 raise ConfigError(f"planner.{name}={number} is too small; give 1 or more")
+        check_filters(k_act=k_act, k_obs=k_obs, cdf_act=cdf_act, cdf_obs=cdf_obs)
         self.beam_width = beam_width
         self.n_expand = n_expand
         self.horizon = horizon

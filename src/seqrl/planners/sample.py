@@ -9,7 +9,7 @@ from seqrl.layout import Layout
 from seqrl.model import CacheMode, SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
-from seqrl.sampling import Noise, draw, drop_tail, keep_top_k
+from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
 from seqrl.scores import Score
 from seqrl.types import History, Plan
 
@@ -39,6 +39,7 @@ class SamplePlanner(Planner):
     ) -> None:
         if temperature < 0:
             raise ConfigError(f"planner.temperature={temperature} is negative; give 0 (greedy) or more")
+        check_filters(top_k=top_k, tail_mass=tail_mass)
         self.temperature = temperature
         self.top_k = top_k
         self.tail_mass = tail_mass

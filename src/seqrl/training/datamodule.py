@@ -51,6 +51,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         super().__init__()
         if not 0.0 <= validation_fraction < 1.0:
             raise ConfigError(f"validation_fraction={validation_fraction} is outside [0, 1)")
+        if seed < 0:
+            raise ConfigError(f"seed={seed} is negative; give 0 or more")
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} is too small; give 1 or more")
         self.store = store
@@ -78,6 +80,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         self._tokens = np.concatenate(chunks)
         self._termination_token = vocab_size
         self.train_windows = self._windows(self.train_episodes)
+        if len(self.validation_episodes):
+            self._validation_windows = self._windows(self.validation_episodes)
         self.order = StepOrder(len(self.train_windows), self.batch_size, self.seed)
 
     @property
@@ -99,7 +103,7 @@ class EpisodeDataModule(pl.LightningDataModule):
             return []
         trainer = self.trainer
         assert trainer is not None
-        windows = self._windows(self.validation_episodes)
+        windows = self._validation_windows
         size = min(self.batch_size, len(windows))
         count = min(self.validation_batches, len(windows) // size)
         batches = _ValidationBatches(windows, size, count, self.seed, trainer.global_rank, trainer.world_size)

@@ -11,6 +11,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from seqrl.runs import write_atomically
+
 
 class CsvMetrics(Logger):
     """`metrics.csv` with the columns `step,name,value`, one row per number.
@@ -53,8 +55,8 @@ class CsvMetrics(Logger):
             with self._path.open(newline="") as file:
                 whole = [row for row in csv.reader(file) if len(row) == 3 and row[0].isdigit()]  # a kill can tear a row
                 kept = [row for row in whole if int(row[0]) <= self._resumed_step]
-        with self._path.open("w", newline="") as file:
-            csv.writer(file).writerows([["step", "name", "value"], *kept])
+        lines = [",".join(row) for row in [["step", "name", "value"], *kept]]
+        write_atomically(self._path, "\n".join(lines) + "\n")
         self._started = True
 
 

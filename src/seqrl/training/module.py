@@ -13,14 +13,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from seqrl.checkpoint import FORMAT
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.objectives import Objective, Outcome
 from seqrl.registry import OBJECTIVE
 from seqrl.training.optim import adamw, schedule
 from seqrl.types import Batch
-
-CHECKPOINT_FORMAT = 1
 
 
 class SequenceModule(pl.LightningModule):
@@ -97,7 +96,7 @@ class SequenceModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         packages = ("torch", "lightning", "numpy")
         checkpoint["seqrl"] = {
-            "format": CHECKPOINT_FORMAT,
+            "format": FORMAT,
             "plugins": list(self.config.get("plugins", [])),
             "versions": {"seqrl": version("seqrl"), **{p: version(p) for p in packages}},
         }

@@ -65,7 +65,7 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
         "action_size": store.actions.shape[1],
         "dataset": describe(store),
     }
-    pl.seed_everything(config["seed"], verbose=False)
+    pl.seed_everything(max(0, config["seed"]), verbose=False)  # a negative seed is refused below, in our words
     layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
     training = config["training"]
     data = EpisodeDataModule(
