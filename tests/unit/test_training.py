@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,26 @@ def test_a_checkpoint_holds_plain_values_only(config: dict[str, Any], tmp_path: 
     assert content["seqrl"]["format"] == 1
     assert content["hyper_parameters"]["config"]["dataset"]["num_episodes"] == 5
     yaml.safe_dump(content["hyper_parameters"])  # refuses anything that is no plain value
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up in the middle of the second checkpoint, after some bytes were written."""
+    save, calls = torch.save, []
+
+    def full_at_the_second(content: Any, file: Any) -> None:
+        calls.append(content["global_step"])
+        if len(calls) > 1:
+            file.write(b"PK\x03\x04 the beginning")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr("seqrl.training.checkpoint_io.torch.save", full_at_the_second)
+    with pytest.raises(OSError, match=r"No space left on device.*\.ckpt"):
+        train(config, RunFolder(tmp_path / "run"))
+    (kept,) = (tmp_path / "run" / "model").iterdir()
+    assert load(kept).step == calls[0]
 
 
 def test_options_that_the_trainer_refuses_are_told(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from seqrl.registry import DATA
 from seqrl.runs import RunFolder
 from seqrl.tokenizers.report import round_trip_report
 from seqrl.training.callbacks import StopAtInterrupt, TrainingMetrics, checkpoints
+from seqrl.training.checkpoint_io import AtomicCheckpointIO
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.loggers import loggers
 from seqrl.training.module import SequenceModule
@@ -175,6 +176,7 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
         return pl.Trainer(
             **passed,
             **fixed,
+            plugins=[AtomicCheckpointIO()],
             max_epochs=-1,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
