@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 import zlib
 from collections.abc import Iterable
 from importlib.metadata import entry_points
@@ -18,8 +19,9 @@ from pathlib import Path
 from seqrl.errors import PluginError
 
 ENTRY_POINT_GROUP = "seqrl.plugins"
+_FILES = "seqrl_user"  # the package that plugin files are modules of
 
-_failures: dict[str, str] = {}
+_failures: dict[str, BaseException] = {}
 _entry_points_loaded = False
 
 
@@ -50,20 +52,38 @@ def load_entry_points() -> None:
     for entry in sorted(set(entry_points(group=ENTRY_POINT_GROUP))):  # editable installs list an entry twice
         try:
             entry.load()
-        except Exception as error:
-            _failures[entry.name] = f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # a plugin that exits must not take the command with it
+            _failures[entry.dist.name if entry.dist else entry.name] = error
 
 
 def failures() -> dict[str, str]:
     """Installed plugins that could not be imported, with the reason."""
-    return dict(_failures)
+    return {name: f"{type(error).__name__}: {error}" for name, error in _failures.items()}
+
+
+def tracebacks() -> dict[str, str]:
+    """Installed plugins that could not be imported, with everything that their author needs to know."""
+    return {name: "".join(traceback.format_exception(error)) for name, error in _failures.items()}
+
+
+def origin(cls: type) -> str:
+    """Where a component comes from: `seqrl`, a package and its version (`acme-seqrl 0.2`), a file, or a module."""
+    top = cls.__module__.partition(".")[0]
+    if top == "seqrl":
+        return "seqrl"
+    if top == _FILES:
+        return str(getattr(sys.modules.get(cls.__module__), "__file__", cls.__module__))
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.value.partition(":")[0].partition(".")[0] == top and entry.dist is not None:
+            return f"{entry.dist.name} {entry.dist.version}"
+    return cls.__module__
 
 
 def _load_file(path: Path) -> None:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise PluginError(f"plugin file {str(path)!r} does not exist; give a path relative to the current folder")
-    name = f"seqrl_user.{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # two folders may hold files of one name
+    name = f"{_FILES}.{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # two folders may hold files of one name
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)

@@ -7,11 +7,14 @@ config or a checkpoint can only build what was registered. Built-in components l
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 from seqrl import plugins
@@ -75,10 +78,12 @@ class Registry:
 
         return decorate
 
+    def builtin_files(self) -> dict[str, Path]:
+        """Built-in names and the files that define them, found without importing the package (which needs torch)."""
+        return dict(_component_files(self.package))
+
     def builtin_names(self) -> list[str]:
-        package = importlib.import_module(self.package)
-        private = getattr(package, "SUPPORT_MODULES", ())
-        return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in private)
+        return list(_component_files(self.package))
 
     def names(self) -> list[str]:
         """Every name that can be asked for, without importing the built-in ones."""
@@ -135,10 +140,26 @@ class Registry:
 
     def _unknown(self, name: str) -> str:
         lines = [f"no {self.slot} named {name!r}.{did_you_mean(name, self.names())}"]
-        lines.append(f"  available: {', '.join(self.names())}")
+        origins: dict[str, list[str]] = {"seqrl": self.builtin_names()}
+        for other in sorted(set(self._entries) - set(self.builtin_names())):
+            origins.setdefault(plugins.origin(self._entries[other]), []).append(other)
+        lines.append("  available: " + "; ".join(f"{', '.join(names)} ({where})" for where, names in origins.items()))
         for plugin, reason in plugins.failures().items():
             lines.append(f"  plugin {plugin!r} failed to import: {reason}")
         return "\n".join(lines)
+
+
+@lru_cache
+def _component_files(package: str) -> dict[str, Path]:
+    """The modules of a package, sorted, less those that its `SUPPORT_MODULES` names."""
+    spec = find_spec(package)
+    assert spec is not None and spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    support: tuple[str, ...] = ("__init__",)
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SUPPORT_MODULES":
+            support += tuple(ast.literal_eval(node.value))
+    return {path.stem: path for path in sorted(Path(spec.origin).parent.glob("*.py")) if path.stem not in support}
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:
@@ -158,6 +179,18 @@ OBJECTIVE = Registry("objective", "seqrl.objectives")
 PLANNER = Registry("planner", "seqrl.planners")
 CONDITION = Registry("condition", "seqrl.conditions")
 SCORE = Registry("score", "seqrl.scores", runtime=("discount",))
+
+
+def registry_of(slot: str) -> Registry:
+    """The registry of a slot.
+
+    Raises:
+        ConfigError: there is no such slot; lists those there are.
+    """
+    slots = {registry.slot: registry for registry in registries()}
+    if slot not in slots:
+        raise ConfigError(f"no slot named {slot!r}.{did_you_mean(slot, slots)} Slots: {', '.join(slots)}")
+    return slots[slot]
 
 
 def registries() -> Iterator[Registry]:

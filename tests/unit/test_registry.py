@@ -46,7 +46,7 @@ def test_an_unknown_name_is_answered_with_what_there_is(registry: Registry) -> N
         registry.build({"name": "thong"}, size=1)
     assert str(caught.value).splitlines() == [
         "no tokenizer named 'thong'. Did you mean 'thing'?",
-        "  available: quantile, thing, uniform",
+        f"  available: quantile, uniform (seqrl); thing ({__name__})",
     ]
     with pytest.raises(UnknownComponentError, match=r"no tokenizer named 'zzz'\.\n"):
         registry.get("zzz")
@@ -144,6 +144,6 @@ def test_an_installed_plugin_that_fails_is_listed_where_a_name_is_missing() -> N
         TOKENIZER.build({"name": "unifrom"}, size=1)
     assert str(caught.value).splitlines() == [
         "no tokenizer named 'unifrom'. Did you mean 'uniform'?",
-        "  available: from_a_package, quantile, uniform",
+        f"  available: quantile, uniform (seqrl); from_a_package ({__name__})",
         "  plugin 'other-pkg' failed to import: ModuleNotFoundError: No module named 'foo'",
     ]

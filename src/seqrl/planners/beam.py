@@ -50,12 +50,13 @@ class _Beams:
         chosen = torch.arange(present, device=self.columns["tokens"].device).repeat_interleave(copies)
         self.select(chosen.expand(batch, -1))
 
-    def take(self, tokens: Tensor, advance: bool) -> None:
-        """Append (B, C) tokens; `advance=False` leaves the session behind, where no further logits are needed."""
+    def take(self, tokens: Tensor) -> None:
+        """Choose (B, C) tokens; `advance` then moves the session on to the logits of the next ones."""
         self.record("log_probs", self.logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
         self.record("tokens", tokens)
-        if advance:
-            self.session.append(tokens.flatten())
+
+    def advance(self) -> None:
+        self.session.append(self.columns["tokens"][..., -1].flatten())
 
     def record(self, name: str, entry: Tensor) -> None:
         """Append one (B, C) entry to a column."""
@@ -128,14 +129,14 @@ class BeamPlanner(Planner):
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.
             beams.repeat(self.n_expand * (self.beam_width if depth == 0 else 1))
-            last = depth + 1 == self.horizon
             for field in layout.fields[1:]:
-                self._decode(model, beams, field, noise, depth, last)
+                self._decode(model, beams, field, noise, depth)
             best, order = score(beams.trace(layout)).sort(dim=1, descending=True, stable=True)
-            if last:
+            if depth + 1 == self.horizon:
                 break
             beams.select(order[:, : self.beam_width])
-            self._decode(model, beams, observation, noise, depth + 1, last)
+            beams.advance()
+            self._decode(model, beams, observation, noise, depth + 1)
         winner = order[:, :1, None]
         flat = beams.columns["tokens"].gather(1, winner.expand(-1, -1, beams.columns["tokens"].shape[2]))[:, 0]
         tokens = flat.unflatten(-1, (self.horizon, model.tokens_per_step))
@@ -146,8 +147,12 @@ class BeamPlanner(Planner):
         }
         return Plan(model.tokenizer.decode(tokens)[..., layout.field("action").slice], best[:, 0], tokens, diagnostics)
 
-    def _decode(self, model: SequenceModel, beams: _Beams, field: Field, noise: Noise, depth: int, last: bool) -> None:
-        """Append one field of one transition to every candidate."""
+    def _decode(self, model: SequenceModel, beams: _Beams, field: Field, noise: Noise, depth: int) -> None:
+        """Append one field of one transition to every candidate.
+
+        After a transition's last token the session stays behind: only the survivors go on, and only they are worth
+        the re-encoding that a cut of the context costs.
+        """
         for place in range(field.start, field.start + field.size):
             logits = beams.logits
             if field.name in self.filters:
@@ -159,4 +164,6 @@ class BeamPlanner(Planner):
             if field.name in _ESTIMATED:
                 centres = model.tokenizer.bin_centres(place).to(logits.dtype)
                 beams.record(field.name, logits.softmax(-1)[..., :-1] @ centres)
-            beams.take(tokens, advance=not (last and place + 1 == model.tokens_per_step))
+            beams.take(tokens)
+            if place + 1 < model.tokens_per_step:
+                beams.advance()
