@@ -76,7 +76,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job: record maze data, train, decode five ways, draw: `nox -s demo -- key=value` changes settings."""
+    """The main job: record maze data, train, decode, draw; `nox -s demo -- key=value` changes settings."""
     install(session)
     session.run("seqrl", "train", "experiment=maze2d_umaze", *session.posargs)
 

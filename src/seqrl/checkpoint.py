@@ -16,6 +16,15 @@ from seqrl.model import SequenceModel
 
 FORMAT = 1
 _PREFIX = "model."
+# What is known of the data of a checkpoint that somebody else's script wrote.
+_UNKNOWN_DATA = {
+    "name": "arrays",
+    "env_id": None,
+    "num_transitions": 0,
+    "num_episodes": 0,
+    "behaviour_return_mean": None,
+    "behaviour_score": None,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ def load(path: str | Path) -> Loaded:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{str(path)!r} holds weights that do not fit its own config: {error}") from error
-    return Loaded(model.eval(), dict(config), dict(note.get("versions", {})), int(content.get("global_step", 0)))
+    config = {"dataset": _UNKNOWN_DATA, "seed": 0, **config}
+    return Loaded(model.eval(), config, dict(note.get("versions", {})), int(content.get("global_step", 0)))
 
 
 def checkpoint_step(path: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,15 @@ class SequenceModel(nn.Module):
         return logits.reshape(batch, length + 1, self.num_classes)[:, 1:]
 
 
+def check_cache(cache: str) -> CacheMode:
+    """The cache mode itself, if there is such a one."""
+    for mode in get_args(CacheMode):
+        if cache == mode:
+            return cast(CacheMode, mode)
+    modes = get_args(CacheMode)
+    raise ConfigError(f"planner.cache={cache!r} is unknown.{did_you_mean(cache, modes)} Modes: {', '.join(modes)}")
+
+
 class DecodingSession:
     """A batch of growing token sequences, and the distribution of each one's next token.
 
@@ -132,17 +141,12 @@ class DecodingSession:
     _cache: KeyValueCache
 
     def __init__(self, model: SequenceModel, history: History, *, cache: CacheMode, context: int) -> None:
-        if cache not in get_args(CacheMode):
-            raise ConfigError(
-                f"planner.cache={cache!r} is unknown.{did_you_mean(cache, get_args(CacheMode))} "
-                f"Modes: {', '.join(get_args(CacheMode))}"
-            )
         if not 2 <= context <= model.context:
             raise ConfigError(f"planner.context={context} is outside [2, {model.context}], the trained window")
         if (history.prefix is None) != (model.layout.prefix_size == 0):
             raise ConfigError("the history's prefix does not fit the layout; give one if and only if it has a goal")
         self._model = model
-        self._cached = cache == "exact"
+        self._cached = check_cache(cache) == "exact"
         self._limit = context * model.tokens_per_step - 1
         self._tokens = history.tokens
         self._lengths = history.lengths
@@ -154,10 +158,6 @@ class DecodingSession:
     def place(self) -> int:
         """Which token of its transition comes next, in [0, K)."""
         return self._tokens.shape[1] % self._model.tokens_per_step
-
-    @property
-    def num_rows(self) -> int:
-        return self._tokens.shape[0]
 
     def append(self, tokens: Tensor) -> None:
         """Take (R,) chosen tokens as the next ones and move on."""

@@ -23,8 +23,8 @@ from seqrl.types import History, Plan
 OPTIMISTIC_VALUE = 1e6
 
 
-def check_strategy(config: Mapping[str, Any], layout: Layout, *, window: int) -> None:
-    """Refuse a strategy that a model of this layout and training window cannot serve.
+def build_strategy(config: Mapping[str, Any], layout: Layout, *, window: int) -> tuple[Planner, Condition, Score]:
+    """Make the parts of a strategy, or refuse one that a model of this layout and training window cannot serve.
 
     Args:
         config: with `planner`, `condition`, `score` and `plan_every`, as in `conf/evaluate.yaml`.
@@ -33,8 +33,10 @@ def check_strategy(config: Mapping[str, Any], layout: Layout, *, window: int) ->
         ConfigError: says what is missing and the override that adds it.
     """
     planner: Planner = PLANNER.build(config["planner"])
-    CONDITION.build(config["condition"]).check(layout)
-    planner.check(layout, SCORE.build(config["score"], discount=layout.discount))
+    condition: Condition = CONDITION.build(config["condition"])
+    score: Score = SCORE.build(config["score"], discount=layout.discount)
+    condition.check(layout)
+    planner.check(layout, score)
     context = config["planner"].get("context")
     if context is not None and not 2 <= context <= window:
         raise ConfigError(f"planner.context={context} is outside [2, {window}], the trained window")
@@ -42,6 +44,7 @@ def check_strategy(config: Mapping[str, Any], layout: Layout, *, window: int) ->
         raise ConfigError(
             f"plan_every={config['plan_every']} is outside [1, {planner.horizon}], the steps of this planner's plans"
         )
+    return planner, condition, score
 
 
 class Policy:
@@ -77,11 +80,8 @@ class Policy:
             "score": score or {"name": "likelihood"},
             "plan_every": plan_every,
         }
-        check_strategy(config, model.layout, window=model.context)
+        self.planner, self.condition, self.score = build_strategy(config, model.layout, window=model.context)
         self.model = model.eval()
-        self.planner: Planner = PLANNER.build(config["planner"])
-        self.condition: Condition = CONDITION.build(config["condition"])
-        self.score: Score = SCORE.build(config["score"], discount=model.layout.discount)
         self.seed = seed
         self.plan_every = plan_every
         self.plan: Plan | None = None
@@ -131,6 +131,8 @@ class Policy:
             )
         device = self._past.device
         if self._current is not None:
+            if rewards is None and layout.has("reward"):
+                raise ConfigError("the layout has rewards: give act() those that the previous actions earned")
             self._remember(self._current, rewards)
         current = torch.zeros(self._rows, layout.size, device=device)
         current[:, layout.field("observation").slice] = torch.as_tensor(observations, dtype=torch.float32).to(device)

@@ -29,6 +29,7 @@ class Option:
 
     name: str
     default: Any  # inspect.Parameter.empty where the option must be given
+    annotation: Any = ""  # as the constructor's source has it
 
     @property
     def required(self) -> bool:
@@ -129,14 +130,15 @@ class Registry:
         if missing:
             raise ConfigError(f"{self.slot} {name!r} needs {', '.join(missing)}; set {self.slot}.{missing[0]}=...")
         for key, value in options.items():
-            _check_type(f"{self.slot}.{key}", value, known[key].default)
+            _check_type(f"{self.slot}.{key}", value, known[key].annotation)
         accepted_runtime = inspect.signature(cls).parameters
         return cls(**options, **{k: v for k, v in runtime.items() if k in accepted_runtime})
 
     def options(self, name: str) -> list[Option]:
         """What a user may set, read off the constructor's signature."""
         parameters = inspect.signature(self.get(name)).parameters.values()
-        return [Option(p.name, p.default) for p in parameters if p.name not in self.runtime]
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        return [Option(p.name, p.default, p.annotation) for p in named if p.name not in self.runtime]
 
     def _unknown(self, name: str) -> str:
         lines = [f"no {self.slot} named {name!r}.{did_you_mean(name, self.names())}"]
@@ -162,14 +164,17 @@ def _component_files(package: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(spec.origin).parent.glob("*.py")) if path.stem not in support}
 
 
-def _check_type(name: str, value: Any, default: Any) -> None:
-    """Refuse a text or a flag where the default is a number, and the like; None stands for "not set" anywhere."""
-    kinds: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
-    wanted = kinds.get(type(default))
-    if wanted is None or value is None:
+_KINDS: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
+
+
+def _check_type(name: str, value: Any, annotation: Any) -> None:
+    """Refuse a text where the constructor says `int | None`, and the like; other annotations are not looked at."""
+    words = [word.strip() for word in str(annotation).split("|")]
+    if not set(words) <= {*_KINDS, "None"} or (value is None and "None" in words):
         return
-    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise ConfigError(f"{name}={value!r} is no {type(default).__name__}; the default is {default!r}")
+    accepted = {kind for word in words if word != "None" for kind in _KINDS[word]}
+    if not isinstance(value, tuple(accepted)) or (isinstance(value, bool) and bool not in accepted):
+        raise ConfigError(f"{name}={value!r} is no {annotation}; give a value of that type")
 
 
 DATA = Registry("data", "seqrl.data.sources")

@@ -15,7 +15,8 @@ from seqrl.errors import ConfigError
 
 # Settings that say where and how to run, not what to compute: they do not change a run's name.
 _NOT_HASHED = {
-    "": {"runs_dir", "trainer"},
+    "": {"runs_dir"},
+    "trainer": {"accelerator", "devices", "num_nodes", "num_threads", "strategy"},
     "data": {"cache_dir"},
     "training": {"checkpoint_every", "log_every", "loggers", "progress_bar"},
 }
@@ -24,16 +25,16 @@ _NOT_HASHED = {
 def run_name(config: Mapping[str, Any]) -> str:
     """`<experiment>-<8 hex digits>`, the digits being a hash of the resolved config without its paths.
 
-    Of data and plugin files the name counts, not the folder; of the trainer the precision alone.
+    Of data files name and size count, of plugin files the name, and not their folders.
     """
     kept = {key: value for key, value in config.items() if key not in _NOT_HASHED[""]}
-    for section in ("data", "training"):
+    for section in ("trainer", "data", "training"):
         if isinstance(kept.get(section), Mapping):
             kept[section] = {k: v for k, v in kept[section].items() if k not in _NOT_HASHED[section]}
     if kept.get("data", {}).get("path"):
-        kept["data"]["path"] = Path(kept["data"]["path"]).name
+        path = Path(kept["data"]["path"]).expanduser()
+        kept["data"]["path"] = [path.name, path.stat().st_size if path.is_file() else None]
     kept["plugins"] = [Path(plugin).name for plugin in config.get("plugins", [])]
-    kept["precision"] = config.get("trainer", {}).get("precision")
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     return f"{config.get('experiment_name') or 'run'}-{digest[:8]}"
 
@@ -52,8 +53,9 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / ".writable", "")
-            (path / ".writable").unlink()
+            probe = path / f".writable-{os.getpid()}"
+            write_atomically(probe, "")
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(
                 f"run folder {str(path)!r} cannot be written ({error.strerror}); set runs_dir to a folder that can"

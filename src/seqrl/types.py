@@ -14,8 +14,7 @@ Letters in shapes, everywhere in the code:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -71,10 +70,8 @@ class Plan:
         value: (B,) float, the score of the plan; comparable only between plans of one planner and score.
         tokens: (B, H, K) int64 of the imagined transitions, the present observation included; None for planners that
             imagine nothing.
-        diagnostics: whatever helps to understand the plan, by name; (B, ...) tensors.
     """
 
     actions: Tensor
     value: Tensor
     tokens: Tensor | None = None
-    diagnostics: dict[str, Any] = field(default_factory=dict)

@@ -73,7 +73,9 @@ def test_a_model_comes_back_with_its_tokenizer(
 ) -> None:
     loaded = load(saved(tmp_path, content))
     assert not loaded.model.training
-    assert (loaded.step, loaded.config, loaded.versions) == (70, config, {"seqrl": "0.1.0"})
+    assert (loaded.step, loaded.versions) == (70, {"seqrl": "0.1.0"})
+    assert loaded.config.items() >= config.items()
+    assert loaded.config["dataset"]["env_id"] is None  # nothing is known of the data of other people's scripts
     values = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 3, 5)).astype(np.float32))
     tokens = loaded.model.tokenizer.encode(values)
     assert tokens.equal(model.tokenizer.encode(values))

@@ -60,10 +60,12 @@ def test_arrays_and_ends_are_read_as_they_lie(path: Path) -> None:
     assert store.attributes["source"] == "d4rl"
 
 
-def test_without_timeouts_terminals_alone_end_episodes(path: Path) -> None:
-    assert D4rlSource(write(path, content(timeouts=None))).load().offsets.tolist() == [0, 4, 12]
-    nothing = content(timeouts=None, terminals=np.zeros(COUNT, bool))
-    assert D4rlSource(write(path, nothing)).load().offsets.tolist() == [0, 12]
+def test_a_file_without_timeouts_needs_a_rule(path: Path) -> None:
+    written = write(path, content(timeouts=None))
+    with pytest.raises(DataError, match=r"has no timeouts.*data\.episodes=time_limit.*data\.episodes=terminals"):
+        D4rlSource(written).load()
+    assert D4rlSource(written, episodes="terminals").load().offsets.tolist() == [0, 4, 12]
+    assert D4rlSource(written, episodes="time_limit", time_limit=5).load().offsets.tolist() == [0, 4, 9, 12]
 
 
 def test_old_files_with_columns_and_integer_flags_are_read(path: Path) -> None:
@@ -89,7 +91,7 @@ def test_the_environment_is_given_or_recorded_or_guessed(path: Path) -> None:
     [
         ("halfcheetah-expert-v2", "HalfCheetah-v4"),
         ("walker2d_medium_replay-v2", "Walker2d-v4"),
-        ("ant-random", "Ant-v4"),
+        ("ant-random", None),
         ("antmaze-umaze-v2", None),
         ("maze2d-large-sparse-v1", "seqrl/Maze2d-Large-v1"),
         ("my-robot", None),

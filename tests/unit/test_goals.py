@@ -31,7 +31,7 @@ def path(*distances: float) -> np.ndarray:
 def test_paths_are_judged_by_their_distance_to_the_goal(
     distances: tuple[float, ...], success: bool, steps: int | None, share: float | None
 ) -> None:
-    found = judge(path(*distances), GOAL, np.ones((1, 1), bool))
+    found = judge(path(*distances), GOAL)
     assert bool(found.success[0, 0]) is success
     if steps is None:
         assert np.isnan(found.steps[0, 0])
@@ -44,15 +44,13 @@ def test_paths_are_judged_by_their_distance_to_the_goal(
 def test_every_start_is_judged_against_its_own_goal() -> None:
     goals = np.array([[1.0, 1.0], [3.0, 1.0]])
     here, there = [[1.0, 1.0]] * 3, [[3.0, 1.0]] * 3
-    counted = np.array([[True, False], [False, True]])
-    found = judge(np.array([[here, here], [here, there]]), goals, counted)
+    found = judge(np.array([[here, here], [here, there]]), goals)
     assert found.success.tolist() == [[True, False], [True, True]]
-    np.testing.assert_array_equal(found.counted, counted)
 
 
 def test_distance_is_euclidean() -> None:
     near, far = [[3.3, 1.3]], [[3.4, 1.4]]  # 0.42 and 0.57 away
-    found = judge(np.array([[near], [far]]), GOAL, np.ones((2, 1), bool))
+    found = judge(np.array([[near], [far]]), GOAL)
     assert found.success.tolist() == [[True], [False]]
 
 

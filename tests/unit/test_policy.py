@@ -158,7 +158,7 @@ def test_the_history_holds_what_was_seen_done_and_earned(model: SequenceModel) -
 def test_plan_every_carries_out_the_planned_actions_in_order(model: SequenceModel) -> None:
     policy, planner = recording(model, plan_every=3)
     policy.reset(2)
-    taken = [policy.act(np.zeros((2, 3)))[:, 0].tolist() for _ in range(7)]
+    taken = [policy.act(np.zeros((2, 3)), np.zeros(2))[:, 0].tolist() for _ in range(7)]
     assert taken == [[110, 120], [111, 121], [112, 122], [210, 220], [211, 221], [212, 222], [310, 320]]
     assert len(planner.histories) == 3
     assert planner.histories[1].lengths.tolist() == [3, 3]  # what happened in between is not forgotten
@@ -167,7 +167,7 @@ def test_plan_every_carries_out_the_planned_actions_in_order(model: SequenceMode
 def test_a_whole_plan_may_be_carried_out(model: SequenceModel) -> None:
     policy, _ = recording(model, plan_every=5)
     policy.reset(1)
-    taken = [float(policy.act(np.zeros((1, 3)))[0, 0]) for _ in range(6)]
+    taken = [float(policy.act(np.zeros((1, 3)), np.zeros(1))[0, 0]) for _ in range(6)]
     assert taken == [110, 111, 112, 113, 114, 210]
 
 
@@ -281,3 +281,11 @@ def test_a_context_beyond_the_trained_window_is_refused(
 def test_the_model_is_put_into_eval_mode(model: SequenceModel) -> None:
     Policy(model.train(), planner=SAMPLE)
     assert not model.training
+
+
+def test_rewards_are_asked_for_where_the_layout_has_them(model: SequenceModel) -> None:
+    policy = Policy(model, planner={"name": "sample"})
+    policy.reset(1)
+    policy.act(np.zeros((1, 3)))
+    with pytest.raises(ConfigError, match="give act\\(\\) those that the previous actions earned"):
+        policy.act(np.zeros((1, 3)))

@@ -118,10 +118,14 @@ class EpisodeStore:
             missing = {"observations", "actions", "rewards", "terminated"} - set(episode)
             if missing:
                 raise DataError(f"episode {number} lacks {', '.join(sorted(missing))}")
-        lengths = [len(e["rewards"]) for e in episodes]
-        ends = np.zeros(sum(lengths), bool)
-        terminals = np.zeros(sum(lengths), bool)
-        stops = np.cumsum(lengths) - 1
+            lengths = {name: len(episode[name]) for name in ("observations", "actions", "rewards")}
+            if len(set(lengths.values())) > 1 or not lengths["rewards"]:
+                found = ", ".join(f"{count} {name}" for name, count in lengths.items())
+                raise DataError(f"episode {number} has {found}; give one of each for every step, and one step at least")
+        counts = [len(e["rewards"]) for e in episodes]
+        ends = np.zeros(sum(counts), bool)
+        terminals = np.zeros(sum(counts), bool)
+        stops = np.cumsum(counts) - 1
         ends[stops] = True
         terminals[stops] = [bool(e["terminated"]) for e in episodes]
         return EpisodeStore.from_arrays(

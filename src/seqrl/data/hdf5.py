@@ -13,7 +13,7 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError, DataError, did_you_mean
 
 REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
-EPISODE_RULES = ("timeouts", "time_limit")
+EPISODE_RULES = ("timeouts", "terminals", "time_limit")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -24,7 +24,8 @@ class Recording:
     Attributes:
         path: where they were read.
         observations, actions, rewards: (N, O), (N, A), (N,) numbers, not yet checked.
-        terminals, timeouts: (N,) bool; timeouts are all False where the file has none.
+        terminals: (N,) bool.
+        timeouts: (N,) bool, or None where the file has none.
         goals: (N, G) goal of the moment of whoever acted (`infos/goal`), or None.
         attributes: the file's own attributes, as plain Python values.
     """
@@ -34,7 +35,7 @@ class Recording:
     actions: np.ndarray
     rewards: np.ndarray
     terminals: np.ndarray
-    timeouts: np.ndarray
+    timeouts: np.ndarray | None
     goals: np.ndarray | None
     attributes: Mapping[str, Any]
 
@@ -74,12 +75,14 @@ def read_recording(path: Path) -> Recording:
                     f"{', '.join(REQUIRED_KEYS)}"
                 )
             arrays = {key: np.asarray(file[key][()]) for key in REQUIRED_KEYS}
-            timeouts = file["timeouts"][()] if "timeouts" in file else np.zeros(arrays["terminals"].shape, bool)
+            timeouts = file["timeouts"][()] if "timeouts" in file else None
             goals = np.asarray(file["infos/goal"][()]) if "infos/goal" in file else None
             attributes = {key: _plain(value) for key, value in file.attrs.items()}
     except OSError as error:
         raise DataError(_unreadable(path, error)) from error
-    flags = {"terminals": np.asarray(arrays["terminals"]), "timeouts": np.asarray(timeouts)}
+    flags = {"terminals": np.asarray(arrays["terminals"])}
+    if timeouts is not None:
+        flags["timeouts"] = np.asarray(timeouts)
     _check_rows(path, len(arrays["observations"]) if arrays["observations"].ndim else 0, flags, goals)
     return Recording(
         path,
@@ -87,7 +90,7 @@ def read_recording(path: Path) -> Recording:
         arrays["actions"],
         arrays["rewards"].reshape(-1) if arrays["rewards"].shape[1:] == (1,) else arrays["rewards"],
         flags["terminals"].reshape(-1).astype(bool),
-        flags["timeouts"].reshape(-1).astype(bool),
+        flags["timeouts"].reshape(-1).astype(bool) if "timeouts" in flags else None,
         goals,
         attributes,
     )
@@ -104,19 +107,29 @@ def episodes_of(
     """Cut a recording into episodes and behaviour segments.
 
     Args:
-        episodes: `timeouts` ends an episode at every terminal and timeout. `time_limit` is for one stream without
+        episodes: `timeouts` ends an episode at every terminal and timeout; `terminals` at terminals alone, for files
+            without timeouts whose episodes all end terminally. `time_limit` is for one stream without
             resets (maze2d), where a timeout only means that the next goal began: episodes are consecutive pieces of
             `time_limit` steps, the last one cut where it is shorter; terminals end them too.
         max_transitions: keep whole episodes from the start, up to this many rows.
 
     Raises:
-        DataError: what `EpisodeStore.from_arrays` refuses, or no episode with two steps.
+        DataError: what `EpisodeStore.from_arrays` refuses, no episode with two steps, or a rule that wants timeouts
+            for a file that has none.
     """
-    goal_ends = _goal_ends(recording)
-    ends = recording.terminals | recording.timeouts
-    if episodes == "time_limit":
+    if episodes == "timeouts" and recording.timeouts is None:
+        raise DataError(
+            f"{recording.path.name} has no timeouts, so that resets cannot be told from steps; set "
+            "data.episodes=time_limit data.time_limit=1000 (the task's limit), or data.episodes=terminals where every "
+            "episode ends terminally"
+        )
+    timeouts = recording.timeouts if recording.timeouts is not None else np.zeros_like(recording.terminals)
+    ends = recording.terminals | timeouts
+    if episodes == "terminals":
+        ends = recording.terminals
+    elif episodes == "time_limit":
         ends = recording.terminals | _time_limits(recording.terminals, time_limit)
-    segment_ends = recording.terminals | recording.timeouts | goal_ends
+    segment_ends = recording.terminals | timeouts | _goal_ends(recording)
     keep = _rows_to_keep(ends, max_transitions, recording.path.name)
     store = EpisodeStore.from_arrays(
         recording.observations[:keep],

@@ -22,14 +22,14 @@ from seqrl.data.windows import WindowSettings
 from seqrl.envs import check_spaces, make_environments
 from seqrl.envs.reference import reference
 from seqrl.errors import CheckpointError, ConfigError
-from seqrl.evaluation.goals import maze_of
-from seqrl.evaluation.protocol import Outcome, run_episodes
+from seqrl.evaluation.goals import MAZE_PREFIX, maze_of
+from seqrl.evaluation.protocol import EpisodeResults, check_protocol, run_episodes
 from seqrl.evaluation.report import print_table, write_tables
 from seqrl.evaluation.rollout import ImaginedPath
 from seqrl.evaluation.statistics import bootstrap, paired_difference
 from seqrl.evaluation.video import write_maze_video, write_rollout_video
 from seqrl.layout import Layout
-from seqrl.policy import Policy, check_strategy
+from seqrl.policy import Policy, build_strategy
 from seqrl.runs import write_atomically
 
 FRAME_STEPS = 4  # environment steps between two frames of a video
@@ -41,7 +41,7 @@ class Evaluation:
 
     Attributes:
         row: what stands in the table and in results.json.
-        results: per-episode results, see `seqrl.evaluation.protocol.Outcome`.
+        results: per-episode results, see `seqrl.evaluation.protocol.EpisodeResults`.
         plans: imagined paths (maze environments), for the pictures.
         folder: where the files are.
     """
@@ -80,7 +80,9 @@ def evaluate_all(
     if not configs:
         return []
     loaded = checkpoints.load(checkpoint)
-    done = [evaluate(config, loaded, _folder(config, loaded, folder)) for config in configs]
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    done = [evaluate(config, loaded, _folder(config, digest, folder)) for config in configs]
     rows = [e.row for e in done]
     comparisons = compare(done, baseline)
     print_table(rows, comparisons, loaded.config["dataset"])
@@ -115,7 +117,7 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluat
     outcome = run_episodes(config, policy, env_id)
     evaluation = Evaluation(_row(config, loaded, env_id, outcome), outcome.results, outcome.episodes.plans, folder)
     if config["video"]:
-        say(f"video: {folder / _film(folder / 'rollout.mp4', env_id, outcome)}")
+        say(f"video: {_film(folder / 'rollout.mp4', env_id, outcome)}")
     _write(evaluation)
     return evaluation
 
@@ -135,13 +137,15 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
     layout = Layout.from_config(training["layout"], *sizes)
     window = WindowSettings(**training["window"])
     try:
-        check_strategy(config, layout, window=window.length)
+        _device(config["device"])
+        build_strategy(config, layout, window=window.length)
         env_id = config["env_id"] or store.attributes.get("env_id")
         if env_id is None:
             raise ConfigError(
                 f"the data {store.attributes.get('name', 'arrays')!r} names no environment; set "
                 "evaluation.settings.env_id=... to a Gymnasium id, or evaluation=none to train only"
             )
+        check_protocol(config, layout, env_id)
         envs = make_environments(env_id, 1)
         check_spaces(envs, *sizes)
         envs.close()
@@ -149,18 +153,23 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
         raise ConfigError(f"row {config['label']!r} of the evaluation: {error}") from error
 
 
-def _film(path: Path, env_id: str, outcome: Outcome) -> str:
-    """Film one start toward every goal, or the first episode; the file's name and how it was drawn."""
-    if "paths" in outcome.results:
+def _film(path: Path, env_id: str, outcome: EpisodeResults) -> str:
+    """Film one start toward every goal, or the first episode; where the film is, and how it was drawn."""
+    episodes = outcome.episodes
+    if env_id.startswith(MAZE_PREFIX):
+        maze = maze_of(env_id)
+        if "paths" not in outcome.results:
+            drawn = write_maze_video(path, maze, episodes.observations[0, ::FRAME_STEPS, :2])
+            return f"{path.parent / drawn}"
         paths, goals = outcome.results["paths"], outcome.results["goals"]
         shown = paths[int(outcome.results["counted"].sum(1).argmax())][:, ::FRAME_STEPS]  # (runs, frames, 2)
         cut = np.full((1, 2), np.nan)  # lifts the pen between two episodes
         positions = np.concatenate([np.concatenate([run, cut]) for run in shown])
         marks = np.repeat(goals[: len(shown)], shown.shape[1] + 1, axis=0)
-        return write_maze_video(path, maze_of(env_id), positions, goals=marks)
-    if outcome.episodes.qpos is None:
-        return f"none, because {env_id} is no MuJoCo environment"
-    return write_rollout_video(path, env_id, outcome.episodes.qpos[::FRAME_STEPS])
+        return f"{path.parent / write_maze_video(path, maze, positions, goals=marks)}"
+    if episodes.qpos is None:
+        return f"none: {env_id} is no MuJoCo environment"
+    return f"{path.parent / write_rollout_video(path, env_id, episodes.qpos[::FRAME_STEPS])}"
 
 
 def compare(evaluations: Sequence[Evaluation], baseline: str | None) -> list[dict[str, Any]]:
@@ -170,14 +179,12 @@ def compare(evaluations: Sequence[Evaluation], baseline: str | None) -> list[dic
         return []
     rows = []
     for other in evaluations:
-        if other is ours:
-            continue
+        if other is ours or other.row["starts"] != ours.row["starts"]:
+            continue  # other starts: nothing is paired
         quantity = "success" if "success" in ours.results and "success" in other.results else "returns"
         left, right = ours.results[quantity], other.results[quantity]
         if quantity == "returns":
             left, right = left.mean(1), right.mean(1)
-        if left.shape != right.shape:
-            continue  # other starts: nothing is paired
         difference = paired_difference(left, right, ours.results.get("counted") if quantity == "success" else None)
         rows.append(
             {
@@ -191,11 +198,13 @@ def compare(evaluations: Sequence[Evaluation], baseline: str | None) -> list[dic
     return rows
 
 
-def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Outcome) -> dict[str, Any]:
+def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: EpisodeResults) -> dict[str, Any]:
     """A results row; rates and scores are in percent, times in environment steps or milliseconds."""
     dataset, results = loaded.config["dataset"], outcome.results
     returns = results["returns"]
     known, bounds = reference(env_id), bootstrap(returns).interval
+    if config["start_cells"] is not None or config["max_steps"] is not None or config["condition"]["name"] == "goal":
+        known = None  # the references are for the environment's own starts, task and time limit
     row = {
         "strategy": config["label"] or config["strategy_name"],
         "dataset": dataset["name"],
@@ -219,6 +228,7 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Outcom
         "behaviour_return_mean": dataset["behaviour_return_mean"],
         "behaviour_score": dataset["behaviour_score"],
         "seed": config["seed"],
+        "starts": {key: config[key] for key in ("env_id", "seed", "num_episodes", "max_steps", "start_cells", "goals")},
         "training_seed": loaded.config["seed"],
         "training_steps": loaded.step,
         "versions": {"seqrl": version("seqrl"), **{p: version(p) for p in ("torch", "gymnasium", "mujoco")}},
@@ -234,7 +244,7 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Outcom
                 {
                     "goal": goal.tolist(),
                     "starts": int(counted[:, j].sum()),
-                    "success_rate": bootstrap(results["success"][:, [j]] * 100.0, counted[:, [j]], samples=1).mean,
+                    "success_rate": 100.0 * float(results["success"][counted[:, j], j].mean()),
                 }
                 for j, goal in enumerate(results["goals"])
             ],
@@ -245,13 +255,13 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Outcom
     return row
 
 
-def _folder(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Path:
-    """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of how far the model was trained."""
+def _folder(config: Mapping[str, Any], checkpoint_digest: str, folder: Path) -> Path:
+    """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of the checkpoint's content."""
     if config["output"]:
         return Path(config["output"])
     label = config["label"] or config["strategy_name"]
     kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar", "plugins")}
-    digest = hashlib.sha256(json.dumps([kept, loaded.step], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([kept, checkpoint_digest], sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "_", label)
     return folder / "evaluations" / f"{name}-{digest[:8]}"
 
@@ -260,9 +270,12 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device={name!r} is unknown; give auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name!r} was asked for and torch sees no GPU; give auto or cpu")
+    return device
 
 
 def _write(evaluation: Evaluation) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqrl.data.maze import Maze, find_maze
+from seqrl.data.maze_physics import SUCCESS_RADIUS
 from seqrl.errors import ConfigError
 
-SUCCESS_RADIUS = 0.5  # D4RL's maze2d: closer than this to the target earns the reward
+MAZE_PREFIX = "seqrl/Maze2d-"  # of the Gymnasium ids of our mazes
 
 
 @dataclass(frozen=True)
@@ -20,29 +21,26 @@ class GoalOutcome:
         success: (n, m) bool, whether the episode from start i came within `SUCCESS_RADIUS` of goal j.
         steps: (n, m) float, first step at the goal; NaN without success.
         time_at_goal: (n, m) share of the steps from the first arrival on that were spent there; NaN without success.
-        counted: (n, m) bool, whether the start is far enough from the goal to count.
     """
 
     success: np.ndarray
     steps: np.ndarray
     time_at_goal: np.ndarray
-    counted: np.ndarray
 
 
-def judge(paths: np.ndarray, goals: np.ndarray, counted: np.ndarray) -> GoalOutcome:
+def judge(paths: np.ndarray, goals: np.ndarray) -> GoalOutcome:
     """Judge driven paths.
 
     Args:
         paths: (n, m, T + 1, 2) positions of the episode from start i toward goal j.
         goals: (m, 2).
-        counted: (n, m) bool.
     """
     near = np.linalg.norm(paths - goals[None, :, None], axis=-1) <= SUCCESS_RADIUS  # (n, m, T + 1)
     success = near.any(-1)
     first = np.where(success, near.argmax(-1).astype(float), np.nan)
     after = near.shape[-1] - near.argmax(-1)
     share = np.where(success, near.sum(-1) / after, np.nan)
-    return GoalOutcome(success, first, share, counted)
+    return GoalOutcome(success, first, share)
 
 
 def maze_of(env_id: str) -> Maze:
@@ -51,9 +49,9 @@ def maze_of(env_id: str) -> Maze:
     Raises:
         ConfigError: goals were given for an environment that is no maze.
     """
-    if not env_id.startswith("seqrl/Maze2d-"):
+    if not env_id.startswith(MAZE_PREFIX):
         raise ConfigError(f"goals are given for {env_id}; they can be judged in seqrl/Maze2d-* environments only")
-    return find_maze(env_id.removeprefix("seqrl/Maze2d-").split("-")[0].lower())
+    return find_maze(env_id.removeprefix(MAZE_PREFIX).split("-")[0].lower())
 
 
 def start_states(

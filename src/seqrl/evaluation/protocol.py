@@ -12,13 +12,14 @@ from seqrl.envs import check_spaces, make_environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.goals import far_enough, judge, maze_of, start_states
 from seqrl.evaluation.rollout import Episodes, rollout
+from seqrl.layout import Layout
 from seqrl.policy import Policy
 
 PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EpisodeResults:
     """The episodes of one evaluation.
 
     Attributes:
@@ -32,45 +33,54 @@ class Outcome:
     results: dict[str, np.ndarray]
 
 
-def run_episodes(config: Mapping[str, Any], policy: Policy, env_id: str) -> Outcome:
+def check_protocol(config: Mapping[str, Any], layout: Layout, env_id: str) -> None:
+    """Refuse episodes that cannot be run as asked for.
+
+    Args:
+        config: a resolved `conf/evaluate.yaml`.
+
+    Raises:
+        ConfigError: a number out of range, or goals and starts that do not fit the environment or the layout.
+    """
+    for name, least in (("num_episodes", 1), ("seed", 0), ("max_steps", 1)):
+        if config[name] is not None and config[name] < least:
+            raise ConfigError(f"{name}={config[name]} is too small; give {least} or more")
+    wants_goals = config["condition"]["name"] == "goal"
+    if config["goals"] is None:
+        if wants_goals:
+            raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")
+        return
+    _starts(config, env_id)
+    if wants_goals and layout.goal is not None and layout.goal.dims != (0, 1):
+        raise ConfigError(
+            f"goals are positions [x, y] and the layout's goal is made of dimensions {list(layout.goal.dims)}; train "
+            "with layout.goal.dims=[0,1]"
+        )
+    if config["shuffle_goals"] and len(config["goals"]) < 2:
+        raise ConfigError("shuffle_goals=true needs two goals or more, to give each episode another one's")
+
+
+def run_episodes(config: Mapping[str, Any], policy: Policy, env_id: str) -> EpisodeResults:
     """Run what a resolved `conf/evaluate.yaml` asks for.
 
     Raises:
         ConfigError: an environment or goals that do not fit the policy.
     """
-    if config["num_episodes"] < 1:
-        raise ConfigError(f"num_episodes={config['num_episodes']} is too few; give 1 or more")
-    if config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']} is negative; give 0 or more")
-    if config["goals"] is None:
-        if policy.condition.wants_goals:
-            raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")
-        return _free(config, policy, env_id)
-    return _toward_goals(config, policy, env_id)
+    check_protocol(config, policy.model.layout, env_id)
+    return _free(config, policy, env_id) if config["goals"] is None else _toward_goals(config, policy, env_id)
 
 
-def _free(config: Mapping[str, Any], policy: Policy, env_id: str) -> Outcome:
+def _free(config: Mapping[str, Any], policy: Policy, env_id: str) -> EpisodeResults:
     """The environment's own starts; the same seeds give the same starts to every strategy."""
     count = config["num_episodes"]
     seeds = [1_000_000 * config["seed"] + index for index in range(count)]
     episodes = _run(config, policy, env_id, count, seeds=seeds)
-    return Outcome(episodes, {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]})
+    return EpisodeResults(episodes, {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]})
 
 
-def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str) -> Outcome:
+def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str) -> EpisodeResults:
     """Every start against every goal; a policy that is not told the goal drives once and is judged against all."""
-    maze = maze_of(env_id)
-    goals = np.asarray(config["goals"], np.float64)
-    if goals.ndim != 2 or goals.shape[1] != 2:
-        raise ConfigError(f"goals={config['goals']} must be a list of [x, y]")
-    states, cells = start_states(maze, config["start_cells"], config["num_episodes"], config["seed"])
-    counted = far_enough(maze, cells, goals, config["min_cells"])
-    for goal, starts in zip(goals, counted.T, strict=True):
-        if not starts.any():
-            raise ConfigError(
-                f"no start is more than {config['min_cells']} cells from goal {goal.tolist()}; set start_cells to "
-                "cells that are, or min_cells to less"
-            )
+    states, goals, counted = _starts(config, env_id)
     told = policy.condition.wants_goals
     runs = len(goals) if told else 1
     start = np.repeat(np.arange(len(states)), runs)
@@ -86,26 +96,41 @@ def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str) -> Out
         plans_every=PLANS_EVERY,
     )
     paths = episodes.observations[:, :, :2].reshape(len(states), runs, -1, 2)
-    outcome = judge(np.broadcast_to(paths, (len(states), len(goals), *paths.shape[2:])), goals, counted)
+    outcome = judge(np.broadcast_to(paths, (len(states), len(goals), *paths.shape[2:])), goals)
     results = {
         "returns": episodes.returns.reshape(len(states), runs),
         "lengths": episodes.lengths.reshape(len(states), runs),
         "success": outcome.success,
         "steps": outcome.steps,
         "time_at_goal": outcome.time_at_goal,
-        "counted": outcome.counted,
+        "counted": counted,
         "goals": goals,
         "paths": paths.astype(np.float32),
     }
-    return Outcome(episodes, results)
+    return EpisodeResults(episodes, results)
+
+
+def _starts(config: Mapping[str, Any], env_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Start states (n, 4), goals (m, 2), and which starts count for which goal, (n, m) bool."""
+    maze = maze_of(env_id)
+    goals = np.asarray(config["goals"], np.float64)
+    if goals.ndim != 2 or goals.shape[1] != 2:
+        raise ConfigError(f"goals={config['goals']} must be a list of [x, y]")
+    states, cells = start_states(maze, config["start_cells"], config["num_episodes"], config["seed"])
+    counted = far_enough(maze, cells, goals, config["min_cells"])
+    for goal, starts in zip(goals, counted.T, strict=True):
+        if not starts.any():
+            raise ConfigError(
+                f"no start is more than {config['min_cells']} cells from goal {goal.tolist()}; set start_cells to "
+                "cells that are, or min_cells to less"
+            )
+    return states, goals, counted
 
 
 def _told_goals(goals: np.ndarray, num_starts: int, config: Mapping[str, Any]) -> np.ndarray:
     """(num_starts * m, 2): the goal that each episode is told; for the control, always another one than judged."""
     number = np.tile(np.arange(len(goals)), num_starts)
     if config["shuffle_goals"]:
-        if len(goals) < 2:
-            raise ConfigError("shuffle_goals=true needs two goals or more, to give each episode another one's")
         rng = np.random.default_rng([config["seed"], 6])
         number = (number + rng.integers(1, len(goals), len(number))) % len(goals)
     return goals[number]

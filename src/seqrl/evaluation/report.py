@@ -71,7 +71,8 @@ def _columns(rows: Sequence[Row], dataset: Row) -> tuple[list[str], list[list[st
     header += ["return", *(["score"] if scores else []), "n", "ms/action"]
     body = [[row["strategy"], _planner(row), *_cells(row, width, scores)] for row in rows]
     behaviour = ["behaviour of the data", "", *[""] * width]
-    behaviour.append(f"{dataset['behaviour_return_mean']:.1f}")
+    mean = dataset["behaviour_return_mean"]
+    behaviour.append("" if mean is None else f"{mean:.1f}")
     if scores:
         behaviour.append("" if dataset["behaviour_score"] is None else f"{dataset['behaviour_score']:.1f}")
     return header, [*body, [*behaviour, str(dataset["num_episodes"]), ""]]

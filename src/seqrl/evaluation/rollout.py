@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.envs import Environments
+from seqrl.errors import ConfigError
 from seqrl.policy import Policy
 
 
@@ -86,7 +87,9 @@ def rollout(
     """
     observations, _ = envs.reset(seeds, options=options)
     policy.reset(len(envs), goals=goals, environments=keys)
-    limit = max_steps or envs.max_episode_steps or 1000
+    limit = max_steps or envs.max_episode_steps
+    if limit is None:
+        raise ConfigError(f"{envs.env_id} has no time limit; set max_steps")
     seen, rewards = [observations], []
     lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
     qpos, plans = [_qpos(envs)], []

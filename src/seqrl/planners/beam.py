@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seqrl.errors import ConfigError
 from seqrl.layout import Field, Layout
-from seqrl.model import CacheMode, DecodingSession, SequenceModel
+from seqrl.model import DecodingSession, SequenceModel, check_cache
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
@@ -105,7 +105,7 @@ class BeamPlanner(Planner):
         k_obs: int | None = 1,
         cdf_act: float | None = 0.6,
         cdf_obs: float | None = None,
-        cache: CacheMode = "exact",
+        cache: str = "exact",
     ) -> None:
         for name, number in (("beam_width", beam_width), ("n_expand", n_expand), ("horizon", horizon)):
             if number < 1:
@@ -116,7 +116,7 @@ class BeamPlanner(Planner):
         self.horizon = horizon
         self.context = context
         self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, cdf_obs)}
-        self.cache: CacheMode = cache
+        self.cache = check_cache(cache)
 
     def check(self, layout: Layout, score: Score) -> None:
         score.check(layout)
@@ -140,12 +140,7 @@ class BeamPlanner(Planner):
         winner = order[:, :1, None]
         flat = beams.columns["tokens"].gather(1, winner.expand(-1, -1, beams.columns["tokens"].shape[2]))[:, 0]
         tokens = flat.unflatten(-1, (self.horizon, model.tokens_per_step))
-        diagnostics = {
-            name: beams.columns[name].gather(1, winner.expand(-1, -1, self.horizon))[:, 0]
-            for name in _ESTIMATED
-            if name in beams.columns
-        }
-        return Plan(model.tokenizer.decode(tokens)[..., layout.field("action").slice], best[:, 0], tokens, diagnostics)
+        return Plan(model.tokenizer.decode(tokens)[..., layout.field("action").slice], best[:, 0], tokens)
 
     def _decode(self, model: SequenceModel, beams: _Beams, field: Field, noise: Noise, depth: int) -> None:
         """Append one field of one transition to every candidate.

@@ -6,7 +6,7 @@ import torch
 
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import CacheMode, SequenceModel
+from seqrl.model import SequenceModel, check_cache
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
@@ -35,7 +35,7 @@ class SamplePlanner(Planner):
         top_k: int | None = None,
         tail_mass: float | None = None,
         context: int | None = None,
-        cache: CacheMode = "exact",
+        cache: str = "exact",
     ) -> None:
         if temperature < 0:
             raise ConfigError(f"planner.temperature={temperature} is negative; give 0 (greedy) or more")
@@ -44,7 +44,7 @@ class SamplePlanner(Planner):
         self.top_k = top_k
         self.tail_mass = tail_mass
         self.context = context
-        self.cache: CacheMode = cache
+        self.cache = check_cache(cache)
 
     def check(self, layout: Layout, score: Score) -> None:
         layout.field("action")

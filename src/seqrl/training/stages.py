@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 from seqrl.checkpoint import checkpoint_step
@@ -69,6 +70,9 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
     pl.seed_everything(max(0, config["seed"]), verbose=False)  # a negative seed is refused below, in our words
     layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
     training = config["training"]
+    for name in ("max_steps", "validate_every", "checkpoint_every", "log_every", "validation_batches"):
+        if training[name] < 1:
+            raise ConfigError(f"training.{name}={training[name]} is too small; give 1 or more")
     data = EpisodeDataModule(
         store,
         layout,
@@ -171,7 +175,7 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
     """
     if options.get("num_threads"):
         torch.set_num_threads(int(options["num_threads"]))
-    passed = {key: value for key, value in options.items() if key not in ("name", "num_threads")}
+    passed = {key: value for key, value in options.items() if key != "num_threads"}
     try:
         return pl.Trainer(
             **passed,
@@ -184,7 +188,7 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
             log_every_n_steps=1,
             enable_model_summary=False,
         )
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer={dict(passed)} is refused by Lightning: {error}") from error
 
 

@@ -26,6 +26,9 @@ def main(path: Path) -> int:
     except SeqrlError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{error.strerror or error}{f' at {error.filename!r}' if error.filename else ''}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     return 0

@@ -14,7 +14,6 @@ ENVIRONMENTS = {
     "hopper": "Hopper-v4",
     "halfcheetah": "HalfCheetah-v4",
     "walker2d": "Walker2d-v4",
-    "ant": "Ant-v4",
     "door": "AdroitHandDoor-v1",
     "maze2d-umaze": "seqrl/Maze2d-Umaze-v1",
     "maze2d-medium": "seqrl/Maze2d-Medium-v1",
@@ -35,7 +34,8 @@ class D4rlSource(DataSource):
         name: name of the data set in tables; the file's stem by default.
         env_id: Gymnasium id to evaluate in; by default the file's attribute `env_id`, else guessed from the name.
         max_transitions: keep whole episodes from the start, up to this many rows (quick runs).
-        episodes: `timeouts`, or `time_limit` for one stream without resets (maze2d), where a timeout only means that
+        episodes: `timeouts`; `terminals` for a file without timeouts whose episodes all end terminally; or
+            `time_limit` for one stream without resets (maze2d), where a timeout only means that
             the next goal began: episodes are then consecutive pieces of `time_limit` steps.
         time_limit: steps of such a piece, 2 or more.
 
