@@ -75,7 +75,7 @@ def test_a_run_leaves_what_the_docs_say_and_is_not_repeated(
         *("return_std", "score_mean", "score_ci95", "ms_per_action", "behaviour_return_mean", "behaviour_score"),
         *("seed", "versions"),
     }
-    assert [row["strategy"] for row in table["rows"]] == ["zero", "greedy imitation", "reward"]
+    assert [row["strategy"] for row in table["rows"]] == ["zero", "random", "greedy imitation", "beam H=1", "reward"]
     assert all(wanted <= set(row) for row in table["rows"])
     assert "held-out loss" in capsys.readouterr().out
 
@@ -146,8 +146,8 @@ def test_goals_in_the_maze(command: Command, tmp_path: Path) -> None:
         (["planner.cdf_act=1.0"], ["planner.cdf_act=1.0", "[0, 1)"]),
         (["planner=beam"], ["planner=beam would turn every row", "strategy="]),
         (["strategy=goal"], ["row 'goal'", "layout has no goal", "layout.goal="]),
-        (["window.length=4"], ["row 'reward'", "planner.context=5", "[2, 4]"]),
-        (["~layout.fields.value"], ["row 'reward'", "+layout.fields.value={hidden: true}"]),
+        (["window.length=4"], ["row 'beam H=1'", "planner.context=5", "[2, 4]"]),
+        (["~layout.fields.value"], ["row 'beam H=1'", "+layout.fields.value={hidden: true}"]),
         (["evaluation.settings.env_id=Walker2d-v4"], ["11 observation dimensions", "17"]),
     ],
 )
