@@ -9,6 +9,8 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
 
   seqrl train [overrides]                        train a model, then evaluate the strategies of the configuration
   seqrl evaluate checkpoint=PATH [overrides]     act with a trained model
+  seqrl plugins list [SLOT]                      components to choose from, with their options
+  seqrl plugins check NAME --slot SLOT           run the contracts of a slot on a component
 
   seqrl train --help       lists the configuration groups and their options
   seqrl train --cfg job    prints the configuration that the overrides compose
@@ -30,9 +32,13 @@ def main() -> None:
         from seqrl.cli.evaluate import run
 
         sys.exit(run(arguments))
+    elif command == "plugins":
+        from seqrl.cli.plugins import run
+
+        sys.exit(run(arguments))
     else:
         from seqrl.errors import did_you_mean
 
-        hint = did_you_mean(command, ["train", "evaluate"])
+        hint = did_you_mean(command, ["train", "evaluate", "plugins"])
         print(f"seqrl has no command {command!r}.{hint}\n\n{USAGE}", file=sys.stderr)
         sys.exit(2)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -16,41 +17,92 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from seqrl.cli.surface import component_names, missing, open_surface, provide
+from seqrl.cli.sweep import Job, SweepFolder, Task, run_job, with_folder
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.paths import config_dir
+from seqrl.plugins import failures
+
+T = TypeVar("T")
+
+_LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}  # and their extras
 
 
-def run_application(config_name: str, arguments: list[str], task: Callable[[DictConfig], Any]) -> int:
-    """Compose `conf/<config_name>.yaml` with the overrides and run the task.
+class _Job:
+    """What Hydra calls: a user's error in a single run is kept for later, a job of a sweep fails by itself.
+
+    An object of a module-level class, because launchers send it to other processes.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.errors: list[SeqrlError | OSError] = []
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return run_job(self.task, cfg)
+        try:
+            self.task(cfg, Job())
+        except (SeqrlError, OSError) as error:
+            self.errors.append(error)  # raised here, Hydra would announce it in words of its own
+        return None
+
+
+def run_application(config_name: str, arguments: list[str], task: Task) -> int:
+    """Compose `conf/<config_name>.yaml` with the overrides and run the task, or a sweep of tasks.
+
+    Args:
+        task: a function of a module, given the composed config and a record to fill in.
 
     Returns:
-        Exit status: 0, 2 for an error of the user (told in one sentence on stderr), 130 for Ctrl-C.
+        Exit status: 0, 1 if jobs of a sweep failed, 2 for an error of the user (told in one sentence on stderr), 130
+        for Ctrl-C.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions instead of being printed by Hydra
-    sys.argv = [f"seqrl {config_name}", *arguments]
-    errors: list[SeqrlError | OSError] = []
-
-    def run(cfg: DictConfig) -> Any:
-        try:
-            return task(cfg)
-        except HydraException:
-            raise
-        except (SeqrlError, OSError) as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            errors.append(error)  # raised here, Hydra would announce it in words of its own
-            return None
-
+    sys.argv = [f"seqrl {config_name}", *with_folder(config_name, arguments)]
+    job = _Job(task)
+    SweepFolder.take()
+    fault: Exception | None = None
+    status = 1
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(run)()
+        status = _run(config_name, arguments, job)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues the run", file=sys.stderr)
+        status = 130
+    except Exception as error:
+        fault = error
+    sweep = SweepFolder.take()
+    if fault is not None and sweep is None:
+        raise fault
+    if fault is not None:
+        traceback.print_exception(fault)  # of the launcher: what fails in a job stays there
+    if sweep is not None:
+        from seqrl.cli.summary import finish
+
+        status = max(status, finish(sweep))
+    return _fail(job.errors[0]) if job.errors else status
+
+
+def _run(config_name: str, arguments: list[str], job: _Job) -> int:
+    try:
+        open_surface(arguments)
+        main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(job)
+        composing(main)
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(translate(error, config_name, arguments))
     except (SeqrlError, OSError) as error:
         return _fail(error)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues the run", file=sys.stderr)
-        return 130
-    return _fail(errors[0]) if errors else 0
+    return 0
+
+
+def composing(compose: Callable[[], T]) -> T:
+    """Compose, and again as long as something that no yaml provides is found among the components of plugins."""
+    while True:
+        try:
+            return compose()
+        except MissingConfigException as error:
+            if not provide(error):
+                raise
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -72,9 +124,7 @@ def translate(error: Exception, config_name: str, arguments: Iterable[str]) -> C
     """What a composition error means, in one sentence that names what is accepted."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        options = sorted(error.options)
-        return ConfigError(f"no {group} named {name!r}.{did_you_mean(name, options)} Available: {', '.join(options)}")
+        return _unknown_option(*missing(error), error.options)
     if isinstance(error, OverrideParseException):
         return ConfigError(f"override {error.override!r} cannot be parsed: {text.splitlines()[0]}")
     match = re.search(r"Could not override '([^'@]+)", text)
@@ -83,16 +133,30 @@ def translate(error: Exception, config_name: str, arguments: Iterable[str]) -> C
     return ConfigError(" ".join(text.split()))
 
 
+def _unknown_option(group: str, name: str, found: Iterable[str]) -> ConfigError:
+    """What could have been chosen in a group, and which plugins might have had more to offer."""
+    components = component_names(group)
+    options = sorted({*found, *components})
+    text = f"no {group} named {name!r}.{did_you_mean(name, options)} Available: {', '.join(options)}"
+    if group == "hydra/launcher" and name in _LAUNCHERS:
+        text += f"; pip install 'seqrl[{_LAUNCHERS[name]}]' adds {name}"
+    if components:
+        text += "".join(f"\n  plugin {plugin!r} failed to import: {why}" for plugin, why in failures().items())
+    return ConfigError(text)
+
+
 def _unknown_key(key: str, config_name: str, arguments: Iterable[str]) -> ConfigError:
     """Which settings there would have been instead of `key`."""
     others = [a for a in arguments if not a.startswith("-") and a.lstrip("+~").split("=")[0].split("@")[0] != key]
+    kept, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # a sweep's next job needs it again
     try:
-        GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = hydra.compose(config_name, others)
             known = sorted(_keys(OmegaConf.to_container(composed)))
     except Exception:  # the other overrides are wrong as well; the user will hear of them next
         return ConfigError(f"there is no setting {key!r}; see seqrl {config_name} --cfg job for all of them")
+    finally:
+        GlobalHydra.instance().hydra = kept
     parent = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
     if not siblings:

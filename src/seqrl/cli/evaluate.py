@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
+from seqrl.cli.sweep import Job
 
 
 def run(arguments: list[str]) -> int:
@@ -14,7 +15,7 @@ def run(arguments: list[str]) -> int:
     return run_application("evaluate", arguments, _task)
 
 
-def _task(cfg: DictConfig) -> None:
+def _task(cfg: DictConfig, job: Job) -> None:
     config = plain(cfg)
     from seqrl.evaluation.evaluate import checkpoint_file, evaluate_all
     from seqrl.plugins import load_plugins
@@ -22,4 +23,6 @@ def _task(cfg: DictConfig) -> None:
     load_plugins(config["plugins"])
     checkpoint = checkpoint_file(Path(config["checkpoint"]))
     folder = checkpoint.parent.parent if checkpoint.parent.name == "model" else checkpoint.parent
-    evaluate_all([{**config, "label": config["label"] or config["strategy_name"]}], checkpoint, folder)
+    done = evaluate_all([{**config, "label": config["label"] or config["strategy_name"]}], checkpoint, folder)
+    job.folder = str(folder)
+    job.add_rows([each.row for each in done])

@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from hydra.errors import ConfigCompositionException, HydraException
 
-from seqrl.cli.application import plain, translate
+from seqrl.cli.application import composing, plain, translate
 from seqrl.errors import ConfigError, did_you_mean
 
 
@@ -50,7 +50,10 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
             continue  # a row of a shared file, taken out
         words = ["checkpoint=none", *settings, *own]
         row = _compose(label, words)
+        own_keys = {word.lstrip("+~").partition("=")[0] for word in own}
         for override in decoding:
+            if override.partition("=")[0] in own_keys:
+                continue  # the row would no longer be what its label says
             try:
                 row = plain(hydra.compose("evaluate", [*words, override]))
             except ConfigCompositionException:
@@ -69,7 +72,7 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
 
 def _compose(label: str, words: list[str]) -> dict[str, Any]:
     try:
-        return plain(hydra.compose("evaluate", words))
+        return plain(composing(lambda: hydra.compose("evaluate", words)))
     except HydraException as error:
         problem = translate(error, "evaluate", words)
         raise ConfigError(f"row {label!r} of evaluation.strategies: {problem}") from error

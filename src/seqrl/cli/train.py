@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
 from seqrl.cli.rows import Rows, compose_rows
+from seqrl.cli.sweep import Job, alone_in, forget_failure
 from seqrl.console import say
-from seqrl.errors import ConfigError, SeqrlError
+from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.plugins import load_plugins
 from seqrl.runs import RunFolder, run_name
 
@@ -48,22 +50,67 @@ def _reroute(argument: str) -> str:
     return f"++evaluation.decoding.{group}{option}={value}"
 
 
-def _task(cfg: DictConfig) -> None:
+def _task(cfg: DictConfig, job: Job) -> None:
     config = plain(cfg)
     load_plugins(config["plugins"])
-    rows = compose_rows(config.pop("evaluation"), list(HydraConfig.get().overrides.task))
+    evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
+    folder = RunFolder(Path(config["runs_dir"]) / run_name(config))
+    job.folder = str(folder.path)
+    forget_failure(folder)
+    rows = compose_rows(evaluation, list(HydraConfig.get().overrides.task))
+    check_objective(objective, [row["label"] for row in rows.configs])
+    path = folder.write_config(config)
+    say(f"run folder: {folder.path}")
+    with alone_in(folder.path):
+        _train_and_evaluate(config, folder, path, rows, job)
+    job.objective = (objective, job.metrics.get(objective))
+    if objective not in job.metrics and objective != "val/loss":  # which a run without held-out episodes lacks
+        raise ConfigError(
+            f"objective_metric={objective!r} was not measured.{did_you_mean(objective, job.metrics)} "
+            f"Measured: {', '.join(sorted(job.metrics))}"
+        )
+
+
+def _train_and_evaluate(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, job: Job) -> None:
     # torch and Lightning take seconds to import: --help and --cfg must not wait for them.
     from seqrl.evaluation.evaluate import evaluate_all
 
-    folder = RunFolder(Path(config["runs_dir"]) / run_name(config))
-    path = folder.write_config(config)
-    say(f"run folder: {folder.path}")
     last = _train(config, folder, path, rows)
+    job.metrics |= last_metrics(folder.path / "metrics.csv")
     done = evaluate_all(rows.configs, last, folder.path, baseline=rows.baseline)
+    job.add_rows([each.row for each in done])
     if rows.figure:
         from seqrl.cli.pictures import draw
 
         draw(done, folder.path)
+
+
+def check_objective(name: str, labels: Sequence[str]) -> None:
+    """Refuse an objective that no run can have, before the training.
+
+    Args:
+        name: `train/...`, `val/...`, or `eval/<row>/<key of the results row>`.
+
+    Raises:
+        ConfigError: another form, or a row that is not evaluated.
+    """
+    section, _, rest = name.partition("/")
+    label = rest.rpartition("/")[0]
+    if section not in ("train", "val", "eval") or not rest or (section == "eval" and not label):
+        raise ConfigError(
+            f"objective_metric={name!r} is none; give val/loss, another name of metrics.csv, or eval/<row>/return_mean"
+        )
+    if section == "eval" and label not in labels:
+        known = ", ".join(labels) or "none"
+        raise ConfigError(f"objective_metric={name!r} needs a row {label!r} of the evaluation; rows: {known}")
+
+
+def last_metrics(path: Path) -> dict[str, float]:
+    """The newest value of everything that a run logged; empty where it logs no CSV."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
 
 
 def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows) -> Path:

@@ -1,0 +1,165 @@
+"""Sweeps: every job leaves a record in the sweep's folder, the parent makes one table of them.
+
+Jobs may run in other processes or on other machines, one after the other or at once; all that connects them to the
+parent is the folder `<runs_dir>/sweep-<hash>/jobs` with one small file per job.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from seqrl.console import say
+from seqrl.runs import RunFolder, write_atomically
+
+ROW_KEYS = ("return_mean", "score_mean", "success_rate")  # of an evaluation's results row
+
+
+@dataclass
+class Job:
+    """What one job of a sweep is and came to; the task fills in what it knows as soon as it knows it.
+
+    Attributes:
+        overrides: of this job, as Hydra hands them out.
+        state: `running`, `done`, `failed` or `interrupted`.
+        folder: run folder, or None before there is one.
+        metrics: last values of what the training logged, and `eval/<row>/<key>` of the evaluations.
+        objective: name and value of what a sweeper optimises; the value is None where nothing of the name is known.
+        error: the sentence that ended a failed job.
+        error_files: where its traceback lies.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    state: str = "running"
+    folder: str | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    objective: tuple[str, float | None] = ("", None)
+    error: str | None = None
+    error_files: list[str] = field(default_factory=list)
+
+    def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take over the numbers of results rows."""
+        for row in rows:
+            for key, value in row.items():
+                if key in ROW_KEYS or isinstance(value, float):
+                    self.metrics[f"eval/{row['strategy']}/{key}"] = value
+
+
+Task = Callable[[DictConfig, Job], None]
+
+
+class SweepFolder(Callback):
+    """Tells the parent process where the sweep's records are, and empties the place (see conf/app.yaml)."""
+
+    _current: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        SweepFolder._current = folder = Path(config.hydra.sweep.dir).absolute()
+        for record in (folder / "jobs").glob("*"):
+            record.unlink()
+
+    @classmethod
+    def take(cls) -> Path | None:
+        """The folder of the sweep that this process started last, once; None after single runs."""
+        folder, cls._current = cls._current, None
+        return folder
+
+
+def with_folder(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments, and where a sweep of them keeps its table: one place for the same overrides and any launcher."""
+    if any(argument.lstrip("+").startswith("hydra.sweep.dir=") for argument in arguments):
+        return list(arguments)
+    kept = sorted(a for a in arguments if not a.startswith(("-", "hydra", "+hydra", "runs_dir=")))
+    digest = hashlib.sha256(json.dumps([command, kept]).encode()).hexdigest()[:8]
+    parent = "${runs_dir}" if command == "train" else "runs"
+    overrides = [place for place, a in enumerate(arguments) if "=" in a and not a.startswith("-")]
+    place = overrides[0] if overrides else len(arguments)  # argparse wants all overrides in a row
+    return [*arguments[:place], f"hydra.sweep.dir={parent}/sweep-{digest}", *arguments[place:]]
+
+
+def run_job(task: Task, cfg: DictConfig) -> float:
+    """Run one job of a sweep; what goes wrong ends this job only.
+
+    Returns:
+        The objective, NaN where there is none.
+    """
+    settings = HydraConfig.get()
+    record = Path(settings.runtime.output_dir) / "jobs" / f"{settings.job.num:05d}.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    job = Job(list(settings.overrides.task))
+    _write(record, job)  # a job that is killed keeps this record
+    say(f"job {settings.job.num}: {' '.join(job.overrides)}")
+    try:
+        task(cfg, job)
+        job.state = "done"
+    except Exception as error:
+        _fail(job, error, record)
+    except BaseException:
+        job.state = "interrupted"
+        raise
+    finally:
+        _write(record, job)
+    value = job.objective[1]
+    return math.nan if value is None else value
+
+
+def _write(record: Path, job: Job) -> None:
+    write_atomically(record, json.dumps(asdict(job), indent=2) + "\n")
+
+
+def _fail(job: Job, error: Exception, record: Path) -> None:
+    """Keep the traceback in the run's folder, if the job came that far, and beside the record."""
+    job.state = "failed"
+    job.error = f"{type(error).__name__}: {error}"
+    targets = [record.with_suffix(".error.txt")]
+    if job.folder is not None:
+        folder = RunFolder(Path(job.folder))
+        model = folder.status().get("model", {})
+        stage = "evaluation" if model.get("state") == "done" else "model"
+        folder.set_status(stage, "failed", model.get("step", 0))
+        targets.insert(0, folder.path / "error.txt")
+    for target in targets:
+        write_atomically(target, traceback.format_exc())
+    job.error_files = [str(target) for target in targets]
+    print(job.error, file=sys.stderr, flush=True)
+
+
+def forget_failure(folder: RunFolder) -> None:
+    """Remove what an earlier, failed job left in a run folder."""
+    (folder.path / "error.txt").unlink(missing_ok=True)
+    status = folder.status()
+    if status.pop("evaluation", None) is not None:
+        write_atomically(folder.path / "status.json", json.dumps(status, indent=2) + "\n")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run folder; jobs that differ in their evaluations only share one, and the second waits for the first."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process works in {folder}; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def records(folder: Path) -> list[Job]:
+    """The jobs of a sweep, in order."""
+    found = [json.loads(path.read_text()) for path in sorted((folder / "jobs").glob("*.json"))]
+    return [Job(**{**entry, "objective": tuple(entry["objective"])}) for entry in found]
