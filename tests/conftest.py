@@ -40,12 +40,14 @@ def _clear_hydra() -> None:
 @pytest.fixture
 def clean_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forgets afterwards what a test registered, loaded or failed to load."""
-    for registry in registries():
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    entries = {registry.slot: set(registry._entries) for registry in registries()}
     monkeypatch.setattr(plugins, "_failures", {})
     monkeypatch.setattr(plugins, "_entry_points_loaded", False)
     before = set(sys.modules)
     yield
+    for registry in registries():  # built-in modules that the test imported stay imported, and so registered
+        for name in set(registry._entries) - entries[registry.slot] - set(registry.builtin_names()):
+            del registry._entries[name]
     for name in set(sys.modules) - before:
         if name.startswith("seqrl_user"):
             del sys.modules[name]

@@ -68,8 +68,7 @@ def load(path: str | Path) -> Loaded:
         layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
         model = SequenceModel(layout, config["tokenizer"], config["backbone"], context=config["window"]["length"])
     except ConfigError as error:
-        needed = f" (trained with plugins={note['plugins']}; give the same)" if note.get("plugins") else ""
-        raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{needed}") from error
+        raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{_needed(note)}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{str(path)!r} has an incomplete config ({type(error).__name__}: {error})") from error
     state = content.get("state_dict", {})
@@ -80,6 +79,17 @@ def load(path: str | Path) -> Loaded:
         raise CheckpointError(f"{str(path)!r} holds weights that do not fit its own config: {error}") from error
     config = {"dataset": _UNKNOWN_DATA, "seed": 0, **config}
     return Loaded(model.eval(), config, dict(note.get("versions", {})), int(content.get("global_step", 0)))
+
+
+def _needed(note: Mapping[str, Any]) -> str:
+    """Which plugins a checkpoint was trained with, to be appended to an error; empty where it needed none."""
+    if note.get("plugins"):
+        return f" (trained with plugins={note['plugins']}; give the same)"
+    origins = note.get("origins")
+    if not isinstance(origins, Mapping) or not origins:
+        return ""
+    listed = ", ".join(f"{slot} of {origin}" for slot, origin in origins.items())
+    return f" (trained with {listed}; install or load the same)"
 
 
 def checkpoint_step(path: Path) -> int:

@@ -14,16 +14,22 @@ import hydra
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from seqrl.cli.application import plain
-from seqrl.cli.train import compose_evaluations
+from seqrl import testing
+from seqrl.cli.application import composing, plain
+from seqrl.cli.rows import compose_rows
+from seqrl.cli.surface import open_surface
+from seqrl.cli.train import _reroute
 from seqrl.paths import config_dir
+from seqrl.plugins import load_plugins
+from seqrl.registry import registries
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(`{3,})(\w*)\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"\A# (\S+\.\w+)\n")  # a first line that says: this block is a file
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c")
-DECODING_GROUPS = ("strategy", "planner", "condition", "score")
+ACME = ROOT / "tests" / "plugins" / "acme_seqrl"
 _composed: set[tuple[str, tuple[str, ...]]] = set()  # evaluations found good: many commands share theirs
 
 
@@ -90,6 +96,7 @@ def test_commands_are_found() -> None:
     assert len(COMMANDS) > 10
 
 
+@pytest.mark.usefixtures("plugin_files")
 @pytest.mark.parametrize(("command", "arguments"), [c[1:] for c in COMMANDS], ids=[c[0] for c in COMMANDS])
 def test_command_composes(command: str, arguments: list[str]) -> None:
     overrides, multirun = _split(arguments)
@@ -97,15 +104,20 @@ def test_command_composes(command: str, arguments: list[str]) -> None:
         return
     if multirun:
         overrides = [_first_choice(o) for o in overrides]
+    if command == "train":
+        overrides = [_reroute(o) for o in overrides]
+    open_surface(overrides)
+    if "tokenizer=log_bins" in overrides:  # with the package installed, it needs no `plugins=`
+        load_plugins("log_bins.py")
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = plain(hydra.compose(command, overrides))
+        config = plain(composing(lambda: hydra.compose(command, overrides)))
         if command == "evaluate":
             assert config["checkpoint"]
         else:
-            decoding = tuple(o for o in overrides if o.split(".")[0].split("=")[0] in DECODING_GROUPS)
+            decoding = tuple(o for o in overrides if o.startswith("++evaluation.decoding."))
             rows = (json.dumps(config["evaluation"]), decoding)
             if rows not in _composed:
-                compose_evaluations(config["evaluation"], overrides)
+                compose_rows(config["evaluation"], overrides)
                 _composed.add(rows)
 
 
@@ -128,7 +140,40 @@ def _first_choice(override: str) -> str:
     return f"{parsed.get_key_element()}={next(iter(parsed.sweep_string_iterator()))}"
 
 
-PYTHON = list(_blocks("python"))
+FILES = [(where, match.group(1), block[match.end() :])
+         for where, block in _blocks("python", "toml", "yaml")
+         if where.startswith("docs/guides/") and (match := FILE.match(block))]  # fmt: skip
+COMPONENTS = [file for file in FILES if "\n@register_" in file[2]]
+
+
+@pytest.fixture
+def plugin_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_plugins: None) -> None:
+    """A working folder with the files that the guides have one write."""
+    monkeypatch.chdir(tmp_path)
+    for _, path, content in COMPONENTS:
+        (tmp_path / path).write_text(content)
+
+
+@pytest.mark.usefixtures("plugin_files")
+@pytest.mark.parametrize("path", [path for _, path, _ in COMPONENTS], ids=[where for where, _, _ in COMPONENTS])
+def test_a_component_of_a_guide_keeps_its_contracts(path: str) -> None:
+    before = {(registry.slot, name) for registry in registries() for name in registry.names()}
+    load_plugins(path)
+    (added,) = {(registry.slot, name) for registry in registries() for name in registry.names()} - before
+    assert {c: v for c, v in testing.check(*added) if v is not None} == {}
+
+
+def test_guides_with_components_are_found() -> None:
+    assert len(COMPONENTS) >= 2
+
+
+@pytest.mark.parametrize(("path", "content"), [f[1:] for f in FILES], ids=[f[0] for f in FILES])
+def test_a_file_of_a_guide_is_that_of_the_tested_package(path: str, content: str) -> None:
+    (found,) = [ACME / path] if (ACME / path).exists() else ACME.rglob(f"src/**/{path}")
+    assert found.read_text() == content
+
+
+PYTHON = [(where, block) for where, block in _blocks("python") if not FILE.match(block)]
 
 
 @pytest.mark.parametrize("code", [block for _, block in PYTHON], ids=[where for where, _ in PYTHON])

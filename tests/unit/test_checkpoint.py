@@ -208,6 +208,8 @@ def test_a_component_of_a_plugin_asks_for_the_plugin(tmp_path: Path, content: di
     assert "trained with" not in refusal(saved(tmp_path, content))
     content["seqrl"]["plugins"] = ["mine.py"]
     assert "(trained with plugins=['mine.py']; give the same)" in refusal(saved(tmp_path, content))
+    content["seqrl"] |= {"plugins": [], "origins": {"tokenizer": "acme-seqrl 0.2"}}
+    assert "(trained with tokenizer of acme-seqrl 0.2; install or load the same)" in refusal(saved(tmp_path, content))
 
 
 @pytest.mark.parametrize("key", ["layout", "observation_size", "tokenizer", "backbone", "window"])

@@ -16,6 +16,8 @@ from seqrl.data.sampler import StepOrder, split_episodes
 from seqrl.data.windows import Windows, WindowSettings
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
+from seqrl.training.defaults import training_defaults
+from seqrl.training.module import SequenceModule
 from seqrl.types import Batch
 
 _ENCODE_ROWS = 65_536  # rows tokenized at a time, to bound the memory of intermediate results
@@ -64,6 +66,37 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
         self.values = transitions(store, layout)
         self._tokens: np.ndarray | None = None
+
+    @classmethod
+    def for_module(
+        cls,
+        module: SequenceModule,
+        store: EpisodeStore,
+        *,
+        batch_size: int | None = None,
+        validation_fraction: float | None = None,
+    ) -> EpisodeDataModule:
+        """The episodes as a module wants them, tokenized: its layout, window and seed, and its tokenizer.
+
+        A tokenizer without statistics is fitted to the training episodes; that of a loaded checkpoint stays as it is.
+
+        Args:
+            batch_size, validation_fraction: as in `conf/train.yaml` where they are not given.
+        """
+        training = training_defaults()
+        data = cls(
+            store,
+            module.model.layout,
+            window=WindowSettings(**module.config["window"]),
+            batch_size=training["batch_size"] if batch_size is None else batch_size,
+            validation_fraction=training["validation_fraction"] if validation_fraction is None else validation_fraction,
+            validation_batches=training["validation_batches"],
+            seed=module.config["seed"],
+        )
+        if not module.tokenizer_fitted:
+            module.fit_tokenizer(data.training_values())
+        data.encode(module.model.tokenizer.encode, module.model.tokenizer.vocab_size)
+        return data
 
     def training_values(self) -> np.ndarray:
         """(N', S) transitions of the training episodes, for the tokenizer's statistics."""

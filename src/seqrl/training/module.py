@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from seqrl.checkpoint import FORMAT
+from seqrl.data.episodes import EpisodeStore
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.objectives import Objective, Outcome
+from seqrl.plugins import origin
 from seqrl.registry import OBJECTIVE
+from seqrl.training.defaults import Setting, model_config
 from seqrl.training.optim import adamw, schedule
 from seqrl.types import Batch
 
@@ -45,10 +49,49 @@ class SequenceModule(pl.LightningModule):
         self._objective: Objective = OBJECTIVE.build(config["objective"])
         self.train_metrics = _field_metrics(layout)
         self.val_metrics = _field_metrics(layout)
+        self.tokenizer_fitted = False
+
+    @classmethod
+    def for_store(
+        cls,
+        store: EpisodeStore,
+        *,
+        layout: Setting = None,
+        tokenizer: Setting = None,
+        backbone: Setting = None,
+        objective: Setting = None,
+        optimizer: Setting = None,
+        scheduler: Setting = None,
+        window: int | None = None,
+        seed: int | None = None,
+    ) -> SequenceModule:
+        """A module for some episodes; what is not given is as in `conf/`, the published settings.
+
+        Args:
+            store: gives the sizes of observation and action.
+            layout, tokenizer, backbone, objective, optimizer, scheduler: a name, or the options that differ
+                (`backbone={"dim": 64}`), with a `name` where that differs as well.
+            window: T, transitions of a training window, 2 or more.
+            seed: of dropout, and of what an `EpisodeDataModule.for_module` draws.
+
+        Raises:
+            seqrl.errors.ConfigError: an unknown name or option, or one that a component refuses.
+        """
+        groups = {
+            "layout": layout,
+            "tokenizer": tokenizer,
+            "backbone": backbone,
+            "objective": objective,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+        }
+        sizes = {"observation_size": store.observations.shape[1], "action_size": store.actions.shape[1]}
+        return cls({**model_config(groups, window=window, seed=seed), **sizes})
 
     def fit_tokenizer(self, values: np.ndarray) -> None:
         """Give the tokenizer its statistics; `values` are (N, S) transitions of the training episodes."""
         self.model.tokenizer.fit(torch.from_numpy(values))
+        self.tokenizer_fitted = True
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         # A seed per step makes dropout a function of (seed, step, rank): a resumed run repeats the same masks.
@@ -94,12 +137,18 @@ class SequenceModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        parts = {"tokenizer": self.model.tokenizer, "backbone": self.model.backbone, "objective": self._objective}
+        origins = {slot: origin(type(part)) for slot, part in parts.items()}
         packages = ("torch", "lightning", "numpy")
         checkpoint["seqrl"] = {
             "format": FORMAT,
             "plugins": list(self.config.get("plugins", [])),
+            "origins": {slot: Path(where).name for slot, where in origins.items() if where != "seqrl"},
             "versions": {"seqrl": version("seqrl"), **{p: version(p) for p in packages}},
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.tokenizer_fitted = True
 
     def _metrics(self, stage: str) -> dict[str, MeanMetric]:
         modules = self.train_metrics if stage == "train" else self.val_metrics

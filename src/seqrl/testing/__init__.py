@@ -1,0 +1,83 @@
+"""The contracts of every slot as plain functions, for our tests and for the authors of plugins.
+
+    for contract, violation in seqrl.testing.check("tokenizer", "log_bins", num_bins=16):
+        assert violation is None, f"{contract}: {violation}"
+
+Every contract takes a `Component` and raises `ContractViolation`, an AssertionError whose message is a sentence; in a
+test of one's own a single one can be called: `tokenizers.round_trip(Component("tokenizer", "log_bins"))`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seqrl.errors import ConfigError, SeqrlError
+from seqrl.registry import registry_of
+from seqrl.testing import backbones, planners, strategies, tokenizers, training
+from seqrl.testing.contract import Component, Contract, ContractViolation
+
+__all__ = ["Component", "Contract", "ContractViolation", "check", "contracts"]
+
+_CONTRACTS: dict[str, tuple[Contract, ...]] = {
+    "data": training.DATA_CONTRACTS,
+    "tokenizer": tokenizers.CONTRACTS,
+    "backbone": backbones.CONTRACTS,
+    "objective": training.OBJECTIVE_CONTRACTS,
+    "planner": planners.CONTRACTS,
+    "condition": strategies.CONDITION_CONTRACTS,
+    "score": strategies.SCORE_CONTRACTS,
+}
+_RUNTIME = {"size": 2, "max_length": 4, "discount": 0.9}
+
+
+def contracts(slot: str) -> tuple[Contract, ...]:
+    """All contracts of a slot.
+
+    Raises:
+        ConfigError: there is no such slot, or it has no contracts.
+    """
+    registry_of(slot)
+    if slot not in _CONTRACTS:
+        raise ConfigError(f"slot {slot!r} has no contracts yet; slots that have: {', '.join(_CONTRACTS)}")
+    return _CONTRACTS[slot]
+
+
+def check(slot: str, name: str, **options: Any) -> list[tuple[str, str | None]]:
+    """Run all contracts of a slot on a registered component, with tiny models on the CPU.
+
+    Args:
+        slot: such as `tokenizer`.
+        name: as it is registered; plugin files are loaded before (`seqrl.plugins.load_plugins`).
+        options: of the component, small ones for quick answers.
+
+    Returns:
+        (contract, violation) pairs; the violation is None where the contract is kept, else a sentence that says what
+        is wrong. A component that cannot even be built has the one contract `builds`.
+
+    Raises:
+        ConfigError: an unknown slot, name or option, or one that the component refuses.
+        DataError: a data source without its data.
+    """
+    component = Component(slot, name, options)
+    wanted = contracts(slot)
+    try:
+        component.build(**_RUNTIME)
+    except SeqrlError:
+        raise
+    except Exception as error:
+        return [("builds", f"the constructor raises {type(error).__name__}: {error}")]
+    return [(contract.__name__.replace("_", " "), _violation(contract, component)) for contract in wanted]
+
+
+def _violation(contract: Contract, component: Component) -> str | None:
+    try:
+        contract(component)
+    except ContractViolation as violation:
+        return str(violation)
+    except SeqrlError as error:
+        if component.slot == "data":  # a missing file is the caller's affair, no fault of the source
+            raise
+        return f"it refuses the check's own settings: {error}"
+    except Exception as error:
+        return f"it fails with {type(error).__name__}: {error}"
+    return None

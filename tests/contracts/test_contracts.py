@@ -1,0 +1,321 @@
+"""Every registered component keeps its slot's contracts, and a broken one is told what it breaks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seqrl import testing
+from seqrl.backbones.gpt import GptBackbone
+from seqrl.conditions.goal import GoalCondition
+from seqrl.data.sources import DataSource
+from seqrl.errors import ConfigError, DataError
+from seqrl.objectives import Outcome
+from seqrl.objectives.next_token import NextTokenObjective
+from seqrl.planners.sample import SamplePlanner
+from seqrl.planners.zero import ZeroPlanner
+from seqrl.registry import registries, registry_of
+from seqrl.scores.likelihood import LikelihoodScore
+from seqrl.scores.reward import RewardScore
+from seqrl.testing import samples, tokenizers
+from seqrl.tokenizers.uniform import UniformTokenizer
+from seqrl.types import Plan
+
+NAMES = [(registry.slot, name) for registry in registries() for name in registry.builtin_names()]
+SMALL: dict[tuple[str, str], dict[str, Any]] = {  # options that make a component quick to check
+    ("planner", "beam"): {"beam_width": 4, "horizon": 3},
+}
+SMALL_BACKBONE = {"num_layers": 2, "num_heads": 2, "dim": 16}
+
+
+def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
+    if (slot, name) == ("data", "maze2d"):
+        return {"num_transitions": 400, "cache_dir": str(folder)}
+    if (slot, name) == ("data", "d4rl"):
+        return {"path": str(recording(folder))}
+    if slot == "backbone":
+        known = {option.name for option in registry_of(slot).options(name)}
+        return {key: value for key, value in SMALL_BACKBONE.items() if key in known}
+    return SMALL.get((slot, name), {})
+
+
+def recording(folder: Path) -> Path:
+    """A file of two episodes, in D4RL's layout."""
+    rng = np.random.default_rng(0)
+    path = folder / "hopper-tiny.hdf5"
+    with h5py.File(path, "w") as file:
+        file["observations"] = rng.normal(size=(12, 3))
+        file["actions"] = rng.uniform(-1, 1, size=(12, 2))
+        file["rewards"] = rng.normal(size=12)
+        file["terminals"] = np.arange(12) == 5
+        file["timeouts"] = np.arange(12) == 11
+    return path
+
+
+@pytest.mark.parametrize(("slot", "name"), NAMES, ids=["-".join(pair) for pair in NAMES])
+def test_a_registered_component_keeps_its_contracts(slot: str, name: str, tmp_path: Path) -> None:
+    violations = {c: v for c, v in testing.check(slot, name, **small_options(slot, name, tmp_path)) if v is not None}
+    assert not violations
+
+
+def test_every_slot_has_contracts() -> None:
+    for registry in registries():
+        assert len(testing.contracts(registry.slot)) >= 3
+
+
+def test_an_unknown_slot_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no slot named 'tokeniser'\. Did you mean 'tokenizer'\? Slots: data"):
+        testing.check("tokeniser", "uniform")
+
+
+class SwappedBins(UniformTokenizer):
+    def decode(self, tokens: Tensor) -> Tensor:
+        return super().decode((tokens + 1) % self.vocab_size)
+
+
+class ForgetfulTokenizer(UniformTokenizer):
+    """Keeps what it learnt in attributes."""
+
+    def fit(self, values: Tensor) -> None:
+        self.span = values.amax(0) - values.amin(0)
+        super().fit(values)
+
+
+class UnboundedTokenizer(UniformTokenizer):
+    def encode(self, values: Tensor) -> Tensor:
+        span = (self.high - self.low).clamp(min=1e-9)
+        return ((values - self.low) / span * self.vocab_size).floor().long()
+
+
+class WholeBatchTokenizer(UniformTokenizer):
+    """Centres by whatever stands in the same call."""
+
+    def encode(self, values: Tensor) -> Tensor:
+        return super().encode(values - values.mean(0))
+
+
+class NarrowTokenizer(UniformTokenizer):
+    """Has no place for the termination token."""
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return torch.arange(self.vocab_size, dtype=torch.float32)[tokens]
+
+
+class DatalessTokenizer(UniformTokenizer):
+    """Has the same bins for all data."""
+
+    def fit(self, values: Tensor) -> None:
+        self.low.fill_(-2.0)
+        self.high.fill_(2.0)
+
+
+class LookAheadBackbone(GptBackbone):
+    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
+        return super().forward(x + x.mean(1, keepdim=True), positions, mask, cache)
+
+
+class DeafBackbone(GptBackbone):
+    """Does not hand the mask on."""
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
+        return super().forward(x, positions, None if cache is None else mask, cache)
+
+
+class CountingBackbone(GptBackbone):
+    """Ignores the positions that it is given."""
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
+        return super().forward(x, torch.arange(x.shape[1])[None], mask, cache)
+
+
+class MixingBackbone(GptBackbone):
+    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
+        return super().forward(x + 0.1 * x.mean(0, keepdim=True), positions, mask, cache)
+
+
+class FrozenBackbone(GptBackbone):
+    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
+        return super().forward(x, positions, mask, cache).detach()
+
+
+class RandomisedPlanner(ZeroPlanner):
+    def plan(self, *arguments: Any) -> Plan:
+        plan = super().plan(*arguments)
+        return Plan(torch.rand_like(plan.actions) * 0.1, plan.value)
+
+
+class WildPlanner(ZeroPlanner):
+    def plan(self, *arguments: Any) -> Plan:
+        plan = super().plan(*arguments)
+        return Plan(plan.actions + 2.0, plan.value)
+
+
+class FlatPlanner(ZeroPlanner):
+    def plan(self, *arguments: Any) -> Plan:
+        plan = super().plan(*arguments)
+        return Plan(plan.actions[:, 0], plan.value)
+
+
+class MeanPlanner(SamplePlanner):
+    """Gives every environment the same action."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def plan(self, *arguments: Any) -> Plan:
+        plan = super().plan(*arguments)
+        return Plan(plan.actions.mean(0, keepdim=True).expand_as(plan.actions), plan.value)
+
+
+class RashPlanner(ZeroPlanner):
+    """Accepts whatever comes, and needs rewards."""
+
+    def plan(self, model: Any, *rest: Any) -> Plan:
+        model.layout.field("reward")
+        return super().plan(model, *rest)
+
+
+class SurlyPlanner(ZeroPlanner):
+    def check(self, layout: Any, score: Any) -> None:
+        raise ConfigError("it is not in the mood")
+
+
+class SecondGuessPlanner(SamplePlanner):
+    """Its cached search is another search."""
+
+    def __init__(self, *, cache: str = "exact") -> None:
+        super().__init__(temperature=0.0 if cache == "exact" else 5.0)
+
+
+class CuriousCondition(GoalCondition):
+    wants_goals = False
+
+
+class BatchScore(LikelihoodScore):
+    def __call__(self, trace: Any) -> Tensor:
+        score = super().__call__(trace)
+        return score - score.mean()
+
+
+class LastStepScore(LikelihoodScore):
+    def __call__(self, trace: Any) -> Tensor:
+        return trace.log_probs
+
+
+class TrustingScore(RewardScore):
+    def check(self, layout: Any) -> None:
+        """Fits everything, it says."""
+
+
+class UnmaskedObjective(NextTokenObjective):
+    def __call__(self, model: Any, batch: Any) -> Outcome:
+        return super().__call__(model, type(batch)(batch.tokens, torch.ones_like(batch.mask), batch.prefix))
+
+
+class MeanObjective(NextTokenObjective):
+    def __call__(self, model: Any, batch: Any) -> Outcome:
+        outcome = super().__call__(model, batch)
+        return Outcome(outcome.total / outcome.count.clamp(min=1), outcome.count, outcome.fields)
+
+
+class DetachedObjective(NextTokenObjective):
+    def __call__(self, model: Any, batch: Any) -> Outcome:
+        outcome = super().__call__(model, batch)
+        return Outcome(outcome.total.detach(), outcome.count, outcome.fields)
+
+
+class UnseededSource(DataSource):
+    def load(self) -> Any:
+        store = samples.store()
+        store.rewards[:] = np.random.default_rng().normal(size=len(store))
+        return store
+
+
+class FullOfHolesSource(DataSource):
+    def load(self) -> Any:
+        store = samples.store()
+        store.rewards[3] = np.nan
+        return store
+
+
+class ClosedBackbone(GptBackbone):
+    def __init__(self, max_length: int) -> None:
+        raise RuntimeError("no")
+
+
+BROKEN = [
+    ("tokenizer", SwappedBins, "round trip", "decode and encode again changes 1"),
+    ("tokenizer", ForgetfulTokenizer, "moves and double precision", "the tensor 'span' is no buffer"),
+    ("tokenizer", UnboundedTokenizer, "shapes and ranges", r"encode gives tokens from .* they must lie in \[0, 100\)"),
+    ("tokenizer", WholeBatchTokenizer, "shapes and ranges", "rows must be encoded one by one"),
+    ("tokenizer", NarrowTokenizer, "termination token", "decode of the termination token 100 fails"),
+    ("tokenizer", NarrowTokenizer, "constant columns", "a constant column of 3.7 decodes to 0"),
+    (
+        "tokenizer",
+        DatalessTokenizer,
+        "error within range",
+        "moves a value by 999 in a dimension whose values span 0.98",
+    ),
+    ("tokenizer", DatalessTokenizer, "fewer rows than bins", "fitted to 1 rows, it decodes to values outside"),
+    ("backbone", LookAheadBackbone, "causality", "a change of token 1 changes features of tokens before it"),
+    ("backbone", DeafBackbone, "mask is obeyed", "pass the mask to attention"),
+    ("backbone", CountingBackbone, "cache token by token", "one token at a time with a cache differ from"),
+    (
+        "backbone",
+        CountingBackbone,
+        "cache in chunks with padding",
+        "a row with 2 tokens of padding on its left differs",
+    ),
+    ("backbone", MixingBackbone, "batch invariance", "row 0 has other features alone than in a batch"),
+    ("backbone", FrozenBackbone, "overfits one batch", "it must fall under a fifth"),
+    ("backbone", ClosedBackbone, "builds", "the constructor raises RuntimeError: no"),
+    ("planner", RandomisedPlanner, "same seed same plan", "draw from `noise` only"),
+    ("planner", WildPlanner, "shapes and bounds", "actions reach from 2 to 2, beyond those of the data"),
+    ("planner", FlatPlanner, "shapes and bounds", r"actions have shape \(3, 2\) and type float32; \(B, horizon, A\)"),
+    ("planner", MeanPlanner, "batch invariance", "row 0 gets another plan alone than in a batch"),
+    ("planner", RashPlanner, "refuses or serves", "check accepts a layout without reward and value fields and score"),
+    ("planner", SurlyPlanner, "shapes and bounds", "check refuses every built-in score.*not in the mood"),
+    ("planner", SecondGuessPlanner, "cache modes agree", "cache=exact gives another plan than cache=none"),
+    ("condition", CuriousCondition, "goals are asked for", "although wants_goals is False"),
+    ("score", BatchScore, "score is pure", "a row gets another score alone than in a batch"),
+    ("score", LastStepScore, "score has a number per plan", r"one finite number per plan, \(3, 4\), is needed"),
+    (
+        "score",
+        TrustingScore,
+        "score refuses or serves",
+        "check accepts a layout without a value field, and scoring fai",
+    ),
+    ("objective", UnmaskedObjective, "masked tokens do not count", "other tokens at masked places change the loss"),
+    ("objective", MeanObjective, "rows add up", "give sums, not means"),
+    ("objective", DetachedObjective, "loss is differentiable", "total carries no gradient"),
+    ("data", UnseededSource, "loads the same twice", "seed what is random"),
+    ("data", FullOfHolesSource, "store is sound", "rewards holds NaN or infinity"),
+]
+
+
+@pytest.mark.usefixtures("clean_plugins")
+@pytest.mark.parametrize(
+    ("slot", "broken", "contract", "message"), BROKEN, ids=[f"{case[1].__name__}-{case[2]}" for case in BROKEN]
+)
+def test_a_violation_is_told_in_words(slot: str, broken: type, contract: str, message: str) -> None:
+    registry_of(slot).register("broken")(broken)
+    options = SMALL_BACKBONE if slot == "backbone" and broken is not ClosedBackbone else {}
+    violation = dict(testing.check(slot, "broken", **options))[contract]
+    assert violation is not None
+    assert re.search(message, violation), violation
+
+
+def test_a_single_contract_can_be_called() -> None:
+    tokenizers.round_trip(testing.Component("tokenizer", "uniform", {"num_bins": 7}))
+
+
+def test_missing_data_are_no_violation() -> None:
+    with pytest.raises(DataError, match="there is no file"):
+        testing.check("data", "d4rl", path="/nowhere.hdf5")
