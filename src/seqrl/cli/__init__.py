@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 from importlib.metadata import version
+
+from seqrl.errors import did_you_mean
+
+COMMANDS = ("train", "evaluate", "plugins")
 
 USAGE = """seqrl: offline reinforcement learning as sequence modelling
 
@@ -19,26 +25,25 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
 
 def main() -> None:
     """Entry point of the `seqrl` command; exits with 2 for a user's error and 130 for Ctrl-C."""
-    command, *arguments = sys.argv[1:] or ["--help"]
+    try:
+        status = _run(*(sys.argv[1:] or ["--help"]))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader went away, as `| head` does; nothing is left to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141  # what a shell reports for SIGPIPE
+    sys.exit(status)
+
+
+def _run(command: str, *arguments: str) -> int:
     if command in ("--help", "-h"):
         print(USAGE)
-    elif command == "--version":
+        return 0
+    if command == "--version":
         print(version("seqrl"))
-    elif command == "train":
-        from seqrl.cli.train import run
-
-        sys.exit(run(arguments))
-    elif command == "evaluate":
-        from seqrl.cli.evaluate import run
-
-        sys.exit(run(arguments))
-    elif command == "plugins":
-        from seqrl.cli.plugins import run
-
-        sys.exit(run(arguments))
-    else:
-        from seqrl.errors import did_you_mean
-
-        hint = did_you_mean(command, ["train", "evaluate", "plugins"])
+        return 0
+    if command not in COMMANDS:
+        hint = did_you_mean(command, COMMANDS)
         print(f"seqrl has no command {command!r}.{hint}\n\n{USAGE}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    module = importlib.import_module(f"seqrl.cli.{command}")  # one command does not wait for another's imports
+    return int(module.run(list(arguments)))
