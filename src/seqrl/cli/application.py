@@ -43,6 +43,8 @@ class _Job:
             return run_job(self.task, cfg)
         try:
             self.task(cfg, Job())
+        except BrokenPipeError:
+            raise
         except (SeqrlError, OSError) as error:
             self.errors.append(error)  # raised here, Hydra would announce it in words of its own
         return None
@@ -90,6 +92,8 @@ def _run(config_name: str, arguments: list[str], job: _Job) -> int:
         composing(main)
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(translate(error, config_name, arguments))
+    except BrokenPipeError:
+        raise  # nobody reads any more; seqrl.cli.main ends quietly
     except (SeqrlError, OSError) as error:
         return _fail(error)
     return 0
