@@ -82,6 +82,10 @@ class Layout:
         Raises:
             ConfigError: an unknown field, option or goal dimension, or an order that cannot be decoded.
         """
+        known = {"fields", "goal", "discount", "termination_penalty"}
+        for key in config:
+            if key not in known:
+                raise ConfigError(f"layout has no setting {key!r}.{did_you_mean(key, known)} Settings: {sorted(known)}")
         sizes = {"observation": observation_size, "action": action_size, "reward": 1, "value": 1}
         fields: list[Field] = []
         start = 0

@@ -7,6 +7,7 @@ fails is remembered, not raised, so that it breaks only the runs that need it.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -39,8 +40,20 @@ def load_plugins(specs: str | Iterable[str]) -> None:
                 importlib.import_module(spec)
         except PluginError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin that exits must not take the command with it
             raise PluginError(f"plugin {spec!r} failed to import: {type(error).__name__}: {error}") from error
+
+
+def identities(specs: Iterable[str]) -> list[list[str]]:
+    """What a plugin is to the hash of a run: the name and content of a file, the name of a module."""
+    found = []
+    for spec in specs:
+        path = Path(spec).expanduser()
+        if spec.endswith(".py") and path.is_file():
+            found.append([path.name, hashlib.sha256(path.read_bytes()).hexdigest()])
+        else:
+            found.append([spec])
+    return found
 
 
 def load_entry_points() -> None:

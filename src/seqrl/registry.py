@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,8 +60,14 @@ class Registry:
         """Class decorator that files a component under `name`.
 
         Raises:
-            PluginError: the name belongs to another class (re-importing the same class is fine), or to a built-in.
+            PluginError: the name is no word, belongs to another class (re-importing the same class is fine) or to a
+                built-in, or the class has an option called `name`.
         """
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name):
+            raise PluginError(
+                f"@register_{self.slot}({name!r}): give the component a name of letters, digits and underscores, as in "
+                f'@register_{self.slot}("mine")'
+            )
 
         def decorate(cls: type[T]) -> type[T]:
             if name in self.builtin_names() and cls.__module__ != f"{self.package}.{name}":
@@ -73,6 +80,10 @@ class Registry:
                 raise PluginError(
                     f"two {self.slot} components are named {name!r}: {taken.__module__}.{taken.__qualname__} and "
                     f"{cls.__module__}.{cls.__qualname__}; rename one of them"
+                )
+            if "name" in inspect.signature(cls).parameters:
+                raise PluginError(
+                    f"{self.slot} {name!r} has an option 'name', the key that chooses components; rename it"
                 )
             self._entries[name] = cls
             return cls

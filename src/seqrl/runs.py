@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from seqrl.errors import ConfigError
+from seqrl.plugins import identities
 
 # Settings that say where and how to run, not what to compute: they do not change a run's name.
 _NOT_HASHED = {
@@ -25,7 +26,7 @@ _NOT_HASHED = {
 def run_name(config: Mapping[str, Any]) -> str:
     """`<experiment>-<8 hex digits>`, the digits being a hash of the resolved config without its paths.
 
-    Of data files name and size count, of plugin files the name, and not their folders.
+    Of data files name and size count, of plugin files name and content, and not their folders.
     """
     kept = {key: value for key, value in config.items() if key not in _NOT_HASHED[""]}
     for section in ("trainer", "data", "training"):
@@ -34,7 +35,7 @@ def run_name(config: Mapping[str, Any]) -> str:
     if kept.get("data", {}).get("path"):
         path = Path(kept["data"]["path"]).expanduser()
         kept["data"]["path"] = [path.name, path.stat().st_size if path.is_file() else None]
-    kept["plugins"] = [Path(plugin).name for plugin in config.get("plugins", [])]
+    kept["plugins"] = identities(config.get("plugins", []))
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     return f"{config.get('experiment_name') or 'run'}-{digest[:8]}"
 

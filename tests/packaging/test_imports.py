@@ -35,6 +35,7 @@ ORDER = [
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 BESIDE = {  # the exceptions, by exact module: planners are handed scores, and know their abstract class alone
     ("registry", "plugins"),
+    ("runs", "plugins"),
     ("planners", "scores"),
 }
 NARROWER = {"sampling": {"types", "errors"}}  # parts that may import less than their place in the order allows

@@ -83,7 +83,7 @@ def test_the_environment_is_given_or_recorded_or_guessed(path: Path) -> None:
     store = D4rlSource(str(path)).load()
     assert store.attributes["env_id"] == "Hopper-v5"
     assert store.attributes["seed"] == 7
-    assert D4rlSource(str(path), env_id="Mine-v0", name="mine").load().attributes["env_id"] == "Mine-v0"
+    assert D4rlSource(str(path), env_id="Mine-v0", dataset_name="mine").load().attributes["env_id"] == "Mine-v0"
 
 
 @pytest.mark.parametrize(

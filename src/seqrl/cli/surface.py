@@ -62,10 +62,10 @@ def config_folders() -> Iterator[tuple[str, Path]]:
     """(entry point, folder) of every installed plugin with a `conf/` beside its code, which is not imported."""
     seen: set[Path] = set()
     for entry in sorted(set(entry_points(group=ENTRY_POINT_GROUP))):  # editable installs list an entry twice
-        package, *below = entry.module.split(".")
         try:
+            package, *below = entry.module.split(".")
             spec = importlib.util.find_spec(package)
-        except (ImportError, ValueError):  # a broken installation: heard of when its code is asked for
+        except (ImportError, ValueError, AttributeError):  # a broken installation: heard of when its code is asked for
             continue
         for location in (spec.submodule_search_locations or ()) if spec else ():
             inner = Path(location).joinpath(*below)

@@ -29,6 +29,7 @@ from seqrl.evaluation.rollout import ImaginedPath
 from seqrl.evaluation.statistics import bootstrap, paired_difference
 from seqrl.evaluation.video import write_maze_video, write_rollout_video
 from seqrl.layout import Layout
+from seqrl.plugins import identities
 from seqrl.policy import Policy, build_strategy
 from seqrl.runs import write_atomically
 
@@ -260,7 +261,8 @@ def _folder(config: Mapping[str, Any], checkpoint_digest: str, folder: Path) -> 
     if config["output"]:
         return Path(config["output"])
     label = config["label"] or config["strategy_name"]
-    kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar", "plugins")}
+    kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar")}
+    kept["plugins"] = identities(config["plugins"])
     digest = hashlib.sha256(json.dumps([kept, checkpoint_digest], sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "_", label)
     return folder / "evaluations" / f"{name}-{digest[:8]}"

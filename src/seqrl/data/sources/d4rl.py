@@ -31,7 +31,7 @@ class D4rlSource(DataSource):
 
     Args:
         path: the file.
-        name: name of the data set in tables; the file's stem by default.
+        dataset_name: name of the data set in tables; the file's stem by default.
         env_id: Gymnasium id to evaluate in; by default the file's attribute `env_id`, else guessed from the name.
         max_transitions: keep whole episodes from the start, up to this many rows (quick runs).
         episodes: `timeouts`; `terminals` for a file without timeouts whose episodes all end terminally; or
@@ -46,7 +46,7 @@ class D4rlSource(DataSource):
         self,
         path: str,
         *,
-        name: str | None = None,
+        dataset_name: str | None = None,
         env_id: str | None = None,
         max_transitions: int | None = None,
         episodes: str = "timeouts",
@@ -56,7 +56,7 @@ class D4rlSource(DataSource):
         if max_transitions is not None and max_transitions < 2:
             raise ConfigError(f"data.max_transitions={max_transitions} is too few; give 2 or more, or null for all")
         self.path = Path(path).expanduser()
-        self.name = name or self.path.stem
+        self.name = dataset_name or self.path.stem
         self.env_id = env_id
         self.max_transitions = max_transitions
         self.episodes = episodes
