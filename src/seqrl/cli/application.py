@@ -92,6 +92,10 @@ def _run(config_name: str, arguments: list[str], job: _Job) -> int:
         composing(main)
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(translate(error, config_name, arguments))
+    except ValueError as error:
+        if "Config group override must be" not in str(error):
+            raise
+        return _fail(ConfigError("a group was set to null; choose one of its options, see --help"))
     except BrokenPipeError:
         raise  # nobody reads any more; seqrl.cli.main ends quietly
     except (SeqrlError, OSError) as error:

@@ -50,8 +50,14 @@ def _reroute(argument: str) -> str:
     return f"++evaluation.decoding.{group}{option}={value}"
 
 
+_SECTIONS = ("data", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "trainer", "window")
+
+
 def _task(cfg: DictConfig, job: Job) -> None:
     config = plain(cfg)
+    for section in _SECTIONS:
+        if not isinstance(config.get(section), dict):
+            raise ConfigError(f"{section} is missing from the configuration; choose one with {section}=NAME")
     load_plugins(config["plugins"])
     evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
     folder = RunFolder(Path(config["runs_dir"]) / run_name(config))

@@ -22,7 +22,7 @@ from seqrl.objectives import Objective, Outcome
 from seqrl.plugins import origin
 from seqrl.registry import OBJECTIVE
 from seqrl.training.defaults import Setting, model_config
-from seqrl.training.optim import adamw, schedule
+from seqrl.training.optim import adamw, check_optimizer, schedule
 from seqrl.types import Batch
 
 
@@ -46,6 +46,7 @@ class SequenceModule(pl.LightningModule):
         self.config = dict(config)
         layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
         self.model = SequenceModel(layout, config["tokenizer"], config["backbone"], context=config["window"]["length"])
+        check_optimizer(config["optimizer"])
         self._objective: Objective = OBJECTIVE.build(config["objective"])
         self.train_metrics = _field_metrics(layout)
         self.val_metrics = _field_metrics(layout)

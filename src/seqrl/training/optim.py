@@ -19,6 +19,20 @@ def split_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramete
     return decayed, [p for p in module.parameters() if id(p) not in linear]
 
 
+def check_optimizer(config: Mapping[str, Any]) -> None:
+    """Refuse settings that `conf/optimizer/adamw.yaml` does not have.
+
+    Raises:
+        ConfigError: names them.
+    """
+    known = ("learning_rate", "betas", "weight_decay", "clip_norm")
+    for key in config:
+        if key not in known:
+            raise ConfigError(
+                f"optimizer has no setting {key!r}.{did_you_mean(key, known)} Settings: {', '.join(known)}"
+            )
+
+
 def adamw(module: nn.Module, *, learning_rate: float, betas: list[float], weight_decay: float) -> torch.optim.AdamW:
     """AdamW that decays the weights of linear layers only (Janner et al. 2021, appendix A, and their code)."""
     decayed, plain = split_decay(module)
