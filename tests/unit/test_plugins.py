@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqrl.errors import PluginError
-from seqrl.plugins import load_plugins
+from seqrl.plugins import identities, load_plugins
 from seqrl.registry import TOKENIZER
 
 pytestmark = pytest.mark.usefixtures("clean_plugins")
@@ -103,3 +103,18 @@ def test_a_file_that_fails_is_named_and_may_be_mended(tmp_path: Path, code: str,
 def test_a_file_that_takes_a_built_in_name_says_so_itself(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="tokenizer 'quantile' is built into seqrl"):
         load_plugins([str(plugin(tmp_path, "quantile"))])
+
+
+def test_a_file_that_exits_is_an_error_and_not_the_end(tmp_path: Path) -> None:
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(PluginError, match="SystemExit"):
+        load_plugins([str(tmp_path / "exits.py")])
+
+
+def test_a_plugin_is_known_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    for folder, code in (("a", "x = 1\n"), ("b", "x = 1\n"), ("c", "x = 2\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(code)
+    a, b, c = (identities([str(tmp_path / folder / "mine.py")]) for folder in "abc")
+    assert a == b != c
+    assert identities(["my.module"]) == [["my.module"]]

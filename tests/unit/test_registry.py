@@ -147,3 +147,23 @@ def test_an_installed_plugin_that_fails_is_listed_where_a_name_is_missing() -> N
         f"  available: quantile, uniform (seqrl); from_a_package ({__name__})",
         "  plugin 'other-pkg' failed to import: ModuleNotFoundError: No module named 'foo'",
     ]
+
+
+@pytest.mark.parametrize("name", ["a=b", "two words", "", "9lives", Thing])
+def test_a_name_must_be_a_word_that_the_command_line_can_spell(registry: Registry, name: Any) -> None:
+    with pytest.raises(PluginError, match="letters, digits and underscores"):
+        registry.register(name)
+
+
+def test_an_option_called_name_is_refused(registry: Registry) -> None:
+    class Named:
+        def __init__(self, name: str = "x") -> None: ...
+
+    with pytest.raises(PluginError, match="has an option 'name'"):
+        registry.register("named")(Named)
+
+
+@pytest.mark.parametrize("option", [{"width": "3"}, {"width": True}, {"width": 3, "depth": 2.5}])
+def test_an_option_of_the_wrong_type_is_refused(registry: Registry, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="is no int; give a value of that type"):
+        registry.build({"name": "thing", **option}, size=1)
