@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,3 +99,18 @@ def tiny_store() -> EpisodeStore:
         terminals,
         attributes={"name": "tiny"},
     )
+
+
+@pytest.fixture
+def in_folder_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder with `hopper-tiny.hdf5`: D4RL's layout, Hopper's sizes, three time-limited episodes."""
+    import h5py
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    with h5py.File("hopper-tiny.hdf5", "w") as file:
+        file["observations"] = rng.normal(size=(60, 11)).astype(np.float32)
+        file["actions"] = rng.uniform(-1, 1, (60, 3)).astype(np.float32)
+        file["rewards"] = rng.normal(size=60).astype(np.float32)
+        file["terminals"], file["timeouts"] = np.zeros(60, bool), np.arange(60) % 20 == 19
+    return tmp_path

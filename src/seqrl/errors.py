@@ -41,6 +41,14 @@ class CheckpointError(SeqrlError):
     """A checkpoint cannot be loaded, or does not fit what it is used for."""
 
 
+def sentence(error: Exception) -> str:
+    """What a command prints of an error that a user can mend; an OSError says where, as a full disk does."""
+    if isinstance(error, OSError):
+        where = f" at {error.filename!r}" if error.filename else ""
+        error = SeqrlError(f"{error.strerror or error}{where}; mend that, then the same command continues the run")
+    return f"{type(error).__name__}: {error}"
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """`" Did you mean 'uniform'?"` (leading space) where a known name is close to `given`, else an empty string."""
     matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)

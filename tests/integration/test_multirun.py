@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 from hydra.core.config_store import ConfigStore
 
@@ -54,17 +52,10 @@ class FragileTokenizer(Tokenizer):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(in_folder_with_data: Path) -> Path:
     """A current folder with a small file in D4RL's layout and a plugin."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    with h5py.File("hopper-tiny.hdf5", "w") as file:
-        file["observations"] = rng.normal(size=(60, 11)).astype(np.float32)
-        file["actions"] = rng.uniform(-1, 1, (60, 3)).astype(np.float32)
-        file["rewards"] = rng.normal(size=60).astype(np.float32)
-        file["terminals"], file["timeouts"] = np.zeros(60, bool), np.arange(60) % 20 == 19
     Path("fragile.py").write_text(FRAGILE)
-    return tmp_path
+    return in_folder_with_data
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import hydra
 import numpy as np
 import pytest
@@ -72,15 +71,8 @@ class StayPlanner(Planner):
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_plugins: None) -> Iterator[Command]:
+def command(in_folder_with_data: Path, clean_plugins: None) -> Iterator[Command]:
     """Runs a command in an empty folder with a small data file and two plugin files; forgets the plugins after it."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    with h5py.File("hopper-tiny.hdf5", "w") as file:
-        file["observations"] = rng.normal(size=(60, 11)).astype(np.float32)
-        file["actions"] = rng.uniform(-1, 1, (60, 3)).astype(np.float32)
-        file["rewards"] = rng.normal(size=60).astype(np.float32)
-        file["terminals"], file["timeouts"] = np.zeros(60, bool), np.arange(60) % 20 == 19
     Path("log_bins.py").write_text(LOG_BINS)
     Path("stay.py").write_text(STAY)
     modules = set(sys.modules)

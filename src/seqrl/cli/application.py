@@ -19,7 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from seqrl.cli.surface import component_names, missing, open_surface, provide
 from seqrl.cli.sweep import Job, SweepFolder, Task, run_job, with_folder
-from seqrl.errors import ConfigError, SeqrlError, did_you_mean
+from seqrl.errors import ConfigError, SeqrlError, did_you_mean, sentence
 from seqrl.paths import config_dir
 from seqrl.plugins import failures
 
@@ -185,8 +185,5 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
 
 
 def _fail(error: Exception) -> int:
-    if isinstance(error, OSError):  # a full disk, a folder that may not be written, a file that vanished
-        where = f" at {error.filename!r}" if error.filename else ""
-        error = SeqrlError(f"{error.strerror or error}{where}; mend that, then the same command continues the run")
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    print(sentence(error), file=sys.stderr)
     return 2

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from seqrl.errors import SeqrlError
+from seqrl.errors import SeqrlError, sentence
 from seqrl.plugins import load_plugins
 from seqrl.runs import RunFolder
 from seqrl.training.stages import train
@@ -23,11 +23,8 @@ def main(path: Path) -> int:
     try:
         load_plugins(config["plugins"])
         train(config, RunFolder(path.parent))
-    except SeqrlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.strerror or error}{f' at {error.filename!r}' if error.filename else ''}", file=sys.stderr)
+    except (SeqrlError, OSError) as error:
+        print(sentence(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
