@@ -12,7 +12,7 @@ from torch import Tensor
 from seqrl.conditions import Condition
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.model import SequenceModel, check_cache
 from seqrl.planners import Planner
 from seqrl.registry import CONDITION, PLANNER, SCORE
 from seqrl.sampling import Noise
@@ -23,11 +23,14 @@ from seqrl.types import History, Plan
 OPTIMISTIC_VALUE = 1e6
 
 
-def build_strategy(config: Mapping[str, Any], layout: Layout, *, window: int) -> tuple[Planner, Condition, Score]:
+def build_strategy(
+    config: Mapping[str, Any], layout: Layout, *, window: int, relative: bool
+) -> tuple[Planner, Condition, Score]:
     """Make the parts of a strategy, or refuse one that a model of this layout and training window cannot serve.
 
     Args:
         config: with `planner`, `condition`, `score` and `plan_every`, as in `conf/evaluate.yaml`.
+        relative: whether the model's backbone has relative positions.
 
     Raises:
         ConfigError: says what is missing and the override that adds it.
@@ -40,6 +43,8 @@ def build_strategy(config: Mapping[str, Any], layout: Layout, *, window: int) ->
     context = config["planner"].get("context")
     if context is not None and not 2 <= context <= window:
         raise ConfigError(f"planner.context={context} is outside [2, {window}], the trained window")
+    if config["planner"].get("cache") is not None:
+        check_cache(config["planner"]["cache"], relative=relative)
     if not 1 <= config["plan_every"] <= planner.horizon:
         raise ConfigError(
             f"plan_every={config['plan_every']} is outside [1, {planner.horizon}], the steps of this planner's plans"
@@ -54,7 +59,8 @@ class Policy:
         model: trained; it is put into eval mode.
         planner, condition, score: component configs, `{"name": ..., **options}`; see `conf/strategy`.
         seed: of all random choices.
-        plan_every: actions of a plan that are carried out before the next plan, 1 or more; at most the horizon.
+        plan_every: actions of a plan that are carried out before the next plan, 1 or more, at most the horizon; fewer
+            where a time budget made the plan shorter.
 
     Attributes:
         plan: the newest plan of the active environments, for pictures and diagnostics; None before the first.
@@ -80,7 +86,9 @@ class Policy:
             "score": score or {"name": "likelihood"},
             "plan_every": plan_every,
         }
-        self.planner, self.condition, self.score = build_strategy(config, model.layout, window=model.context)
+        self.planner, self.condition, self.score = build_strategy(
+            config, model.layout, window=model.context, relative=model.backbone.relative
+        )
         self.model = model.eval()
         self.seed = seed
         self.plan_every = plan_every

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from seqrl import testing
+from seqrl.backbones.attention import FullAttention
 from seqrl.backbones.gpt import GptBackbone
+from seqrl.backbones.llama import LlamaBackbone
 from seqrl.conditions.goal import GoalCondition
 from seqrl.data.sources import DataSource
 from seqrl.errors import ConfigError, DataError
@@ -40,6 +42,11 @@ def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
         return {"num_transitions": 400, "cache_dir": str(folder)}
     if (slot, name) == ("data", "d4rl"):
         return {"path": str(recording(folder))}
+    if (slot, name) == ("data", "mix"):
+        return {"parts": [str(recording(folder)), {"name": "d4rl", "path": str(recording(folder)), "max_transitions": 6}]}
+    if (slot, name) == ("data", "store"):
+        samples.store().save(folder / "store")
+        return {"path": str(folder / "store")}
     if slot == "backbone":
         known = {option.name for option in registry_of(slot).options(name)}
         return {key: value for key, value in SMALL_BACKBONE.items() if key in known}
@@ -117,32 +124,46 @@ class DatalessTokenizer(UniformTokenizer):
 
 
 class LookAheadBackbone(GptBackbone):
-    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
-        return super().forward(x + x.mean(1, keepdim=True), positions, mask, cache)
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(x + x.mean(1, keepdim=True), positions, attention)
 
 
 class DeafBackbone(GptBackbone):
-    """Does not hand the mask on."""
+    """Attends as it likes."""
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
-        return super().forward(x, positions, None if cache is None else mask, cache)
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(x, positions, FullAttention() if isinstance(attention, FullAttention) else attention)
 
 
 class CountingBackbone(GptBackbone):
     """Ignores the positions that it is given."""
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
-        return super().forward(x, torch.arange(x.shape[1])[None], mask, cache)
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(x, torch.arange(x.shape[1])[None], attention)
+
+
+class ShiftingBackbone(GptBackbone):
+    """Lets a token see the one before it outside attention."""
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(x + torch.nn.functional.pad(x, (0, 0, 1, 0))[:, :-1], positions, attention)
+
+
+class BoastingBackbone(LlamaBackbone):
+    """Calls itself relative, and looks at where it stands."""
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(x + 0.01 * positions[..., None], positions, attention)
 
 
 class MixingBackbone(GptBackbone):
-    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
-        return super().forward(x + 0.1 * x.mean(0, keepdim=True), positions, mask, cache)
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(x + 0.1 * x.mean(0, keepdim=True), positions, attention)
 
 
 class FrozenBackbone(GptBackbone):
-    def forward(self, x: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
-        return super().forward(x, positions, mask, cache).detach()
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(x, positions, attention).detach()
 
 
 class RandomisedPlanner(ZeroPlanner):
@@ -265,14 +286,13 @@ BROKEN = [
     ),
     ("tokenizer", DatalessTokenizer, "fewer rows than bins", "fitted to 1 rows, it decodes to values outside"),
     ("backbone", LookAheadBackbone, "causality", "a change of token 1 changes features of tokens before it"),
-    ("backbone", DeafBackbone, "mask is obeyed", "pass the mask to attention"),
-    ("backbone", CountingBackbone, "cache token by token", "one token at a time with a cache differ from"),
-    (
-        "backbone",
-        CountingBackbone,
-        "cache in chunks with padding",
-        "a row with 2 tokens of padding on its left differs",
-    ),
+    ("backbone", DeafBackbone, "mask is obeyed", "let tokens meet nowhere but in attention.attend"),
+    ("backbone", CountingBackbone, "positions matter", "the first two tokens may change places"),
+    ("backbone", BoastingBackbone, "positions matter", "the backbone calls itself relative"),
+    ("backbone", ShiftingBackbone, "cache token by token", "one token at a time with a cache differ from"),
+    ("backbone", ShiftingBackbone, "cache without a hidden token", "with a token hidden as a key"),
+    ("backbone", ShiftingBackbone, "rows that branch", "keep nothing of a sequence outside"),
+    ("backbone", CountingBackbone, "pieces with padding", "a row with 2 tokens of padding on its left differs"),
     ("backbone", MixingBackbone, "batch invariance", "row 0 has other features alone than in a batch"),
     ("backbone", FrozenBackbone, "overfits one batch", "it must fall under a fifth"),
     ("backbone", ClosedBackbone, "builds", "the constructor raises RuntimeError: no"),

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
-from seqrl.types import Batch, History
+from seqrl.types import Batch
 
 OBS, ACT, V, T = 3, 2, 7, 5
 K = OBS + ACT + 2
@@ -151,88 +150,6 @@ def test_a_goal_reaches_every_token() -> None:
     tokens = random_tokens(1, 3)
     one, other = model(tokens, torch.tensor([[1, 2]])), model(tokens, torch.tensor([[1, 3]]))
     assert float((one - other).detach().abs().amax(-1).min()) > 1e-6
-
-
-def window_logits(
-    model: SequenceModel, tokens: torch.Tensor, prefix: torch.Tensor | None, context: int
-) -> torch.Tensor:
-    """(V + 1,) next-token logits of one row by the training-time forward pass over the tokens that fit the context."""
-    limit = context * K - 1
-    excess = max(0, len(tokens) - limit)
-    kept = tokens[-(-excess // K) * K :]
-    padded = torch.cat([kept, torch.zeros(-(len(kept) + 1) % K + 1, dtype=torch.int64)])
-    return model(padded.view(1, -1, K), prefix)[0, len(kept) - 1]
-
-
-@pytest.mark.parametrize("cache", ["none", "exact"])
-@pytest.mark.parametrize("goal", [False, True])
-def test_session_equals_the_training_pass_across_cuts_selections_and_ragged_histories(cache: str, goal: bool) -> None:
-    model = make(goal)
-    generator = torch.Generator().manual_seed(3)
-    lengths = torch.tensor([2, 0, 1])
-    history = torch.randint(0, V, (3, 2 * K + OBS), generator=generator)
-    prefix = torch.randint(0, V + 1, (3, 2), generator=generator) if goal else None
-    rows = [history[r, (2 - int(lengths[r])) * K :] for r in range(3)]
-    prefixes = [None if prefix is None else prefix[r : r + 1] for r in range(3)]
-    with torch.no_grad():
-        session = model.start(History(history, lengths, prefix), cache=cache, context=4)
-        for step in range(4 * K):
-            for r, row in enumerate(rows):
-                torch.testing.assert_close(
-                    session.logits[r], window_logits(model, row, prefixes[r], 4), atol=1e-9, rtol=0
-                )
-            if step % 5 == 2:
-                chosen = torch.randint(0, len(rows), (4,), generator=generator)
-                session.select(chosen)
-                rows, prefixes = [rows[i] for i in chosen], [prefixes[i] for i in chosen]
-            tokens = torch.randint(0, V + 1, (len(rows),), generator=generator)
-            session.append(tokens)
-            rows = [torch.cat([row, tokens[r : r + 1]]) for r, row in enumerate(rows)]
-
-
-def test_float32_cache_stays_within_1e_4() -> None:
-    model = make().float()
-    history = History(torch.randint(0, V, (8, 2 * K + OBS)), torch.full((8,), 2), None)
-    with torch.no_grad():
-        exact, none = model.start(history, cache="exact", context=4), model.start(history, cache="none", context=4)
-        for _ in range(3 * K):
-            tokens = none.logits.argmax(-1)
-            exact.append(tokens)
-            none.append(tokens)
-            assert float((exact.logits - none.logits).abs().max()) < 1e-4 * float(none.logits.abs().max())
-
-
-def test_cached_steps_do_not_recompute_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two cuts the backbone sees one new token at a time, and at a cut the whole context once."""
-    model = make()
-    seen: list[int] = []
-    forward = model.backbone.forward
-    monkeypatch.setattr(model.backbone, "forward", lambda x, *rest: seen.append(x.shape[1]) or forward(x, *rest))
-    with torch.no_grad():
-        session = model.start(History(random_tokens(1, 1).flatten(1)[:, :OBS], torch.zeros(1).long()), context=3)
-        for _ in range(4 * K - OBS):
-            session.append(torch.zeros(1, dtype=torch.int64))
-    full = [n for n in seen[1:] if n > 1]
-    assert full == [2 * K, 2 * K]  # the third and the fourth transition were completed
-    assert len(seen) == 1 + 4 * K - OBS
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"cache": "exakt"}, "Did you mean 'exact'"),
-        ({"context": 1}, r"outside \[2, 5\]"),
-        ({"context": 6}, r"outside \[2, 5\]"),
-    ],
-)
-def test_a_session_refuses_what_it_cannot_do(arguments: dict[str, object], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        make().start(History(random_tokens(1, 1).flatten(1)[:, :OBS], torch.zeros(1).long()), **arguments)
-
-
-def test_a_goal_model_refuses_a_history_without_one() -> None:
-    with pytest.raises(ConfigError, match="prefix"):
-        make(goal=True).start(History(random_tokens(1, 1).flatten(1)[:, :OBS], torch.zeros(1).long()))
 
 
 def test_the_model_overfits_one_batch() -> None:

@@ -7,40 +7,26 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+SUPPORT_MODULES = ("attention", "cache")  # no components
 
-class KeyValueCache:
-    """Keys and values of the tokens seen so far, one pair of buffers per layer, filled from the left.
 
-    Attributes:
-        length: how many tokens are stored.
-    """
+class Attention(ABC):
+    """How queries find their keys. A backbone calls it in every layer and need not know of masks or caches."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.length = 0
-        self._layers: list[tuple[Tensor, Tensor]] = []
+    @abstractmethod
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, dropout: float = 0.0) -> Tensor:
+        """Softmax attention, scaled by `1 / sqrt(head_dim)`, over the new tokens and those before them.
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (R, heads, n, head_dim) new keys and values, and return those of all tokens so far.
+        Args:
+            layer: counts from 0; what earlier tokens left behind is kept by layer.
+            query: (R, n, heads, head_dim) of the new tokens.
+            key, value: (R, n, kv_heads, head_dim); `heads` is a multiple of `kv_heads`, and consecutive query heads
+                share a key head (grouped-query attention).
+            dropout: probability with which an attention weight is dropped.
 
-        `length` moves on when the last layer calls `advance`.
+        Returns:
+            (R, n, heads * head_dim).
         """
-        if layer == len(self._layers):
-            rows, heads, _, dim = keys.shape
-            shape = (rows, heads, self.capacity, dim)
-            self._layers.append((keys.new_empty(shape), values.new_empty(shape)))
-        stored_keys, stored_values = self._layers[layer]
-        end = self.length + keys.shape[2]
-        stored_keys[:, :, self.length : end] = keys
-        stored_values[:, :, self.length : end] = values
-        return stored_keys[:, :, :end], stored_values[:, :, :end]
-
-    def advance(self, count: int) -> None:
-        self.length += count
-
-    def select(self, rows: Tensor) -> None:
-        """Keep, repeat or reorder rows: (R',) indices into the present ones."""
-        self._layers = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self._layers]
 
 
 class Backbone(nn.Module, ABC):
@@ -48,22 +34,21 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         dim: D, the width of inputs and outputs.
+        relative: features depend on differences of positions alone. Such a backbone can go on past the positions it
+            was trained on, which `cache: window` asks for.
     """
 
     dim: int
+    relative: bool = False
 
     @abstractmethod
-    def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Features of n tokens.
 
         Args:
             x: (R, n, D) embedded tokens.
-            positions: (R or 1, n) int64 in [0, max_length), their places in the context.
-            mask: (R or 1, 1, n, m) bool, True where query i may attend to key j of the m = cached + n keys; None
-                for plain causal attention without a cache.
-            cache: holds the keys and values of the tokens before; the new ones are added.
+            positions: (R or 1, n) int64, their places in the context; in [0, max_length) unless `relative`.
+            attention: the only way by which tokens may see one another.
 
         Returns:
             (R, n, D).

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from seqrl.backbones import Backbone, KeyValueCache
+from seqrl.backbones import Attention, Backbone
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
@@ -24,21 +23,14 @@ class _Block(nn.Module):
         self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.dropout = nn.Dropout(residual_dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
-        x = x + self.dropout(self._attend(self.attention_norm(x), mask, cache, layer))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-
-    def _attend(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, attention: Attention, layer: int) -> Tensor:
         rows, length, dim = x.shape
-        qkv = self.query_key_value(x).view(rows, length, 3, self.num_heads, dim // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (R, heads, n, head_dim)
-        if cache is not None:
-            key, value = cache.extend(layer, key, value)
+        qkv = self.query_key_value(self.attention_norm(x))
+        query, key, value = qkv.view(rows, length, 3, self.num_heads, dim // self.num_heads).unbind(2)
         dropout = self.attention_dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
-        )
-        return self.attention_out(out.transpose(1, 2).reshape(rows, length, dim))
+        attended = attention.attend(layer, query, key, value, dropout=dropout)
+        x = x + self.dropout(self.attention_out(attended))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
 @register_backbone("gpt")
@@ -84,13 +76,9 @@ class GptBackbone(Backbone):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         x = self.embedding_dropout(x + self.positions(positions))
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, cache, layer)
-        if cache is not None:
-            cache.advance(positions.shape[-1])
+            x = block(x, attention, layer)
         normed: Tensor = self.norm(x)
         return normed

@@ -31,6 +31,7 @@ from seqrl.evaluation.video import write_maze_video, write_rollout_video
 from seqrl.layout import Layout
 from seqrl.plugins import identities
 from seqrl.policy import Policy, build_strategy
+from seqrl.registry import BACKBONE
 from seqrl.runs import write_atomically
 
 FRAME_STEPS = 4  # environment steps between two frames of a video
@@ -139,7 +140,8 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
     window = WindowSettings(**training["window"])
     try:
         _device(config["device"])
-        build_strategy(config, layout, window=window.length)
+        relative = BACKBONE.get(training["backbone"]["name"]).relative
+        build_strategy(config, layout, window=window.length, relative=relative)
         env_id = config["env_id"] or store.attributes.get("env_id")
         if env_id is None:
             raise ConfigError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 
@@ -72,6 +74,29 @@ class _Beams:
         )
 
 
+class _Clock:
+    """Whether another round would end after the budget, going by the longest one so far."""
+
+    def __init__(self, budget_ms: float | None, device: torch.device) -> None:
+        self.budget = None if budget_ms is None else budget_ms / 1000
+        self.device = device
+        self.start = self.round_start = self._now()
+        self.longest = 0.0
+
+    def is_up(self) -> bool:
+        if self.budget is None:
+            return False
+        now = self._now()
+        self.longest = max(self.longest, now - self.round_start)
+        self.round_start = now
+        return now - self.start + self.longest > self.budget
+
+    def _now(self) -> float:
+        if self.budget is not None and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # what was launched is not done yet
+        return time.perf_counter()
+
+
 @register_planner("beam")
 class BeamPlanner(Planner):
     """Sample actions, predict what follows, keep the best partial plans; for each of `horizon` transitions.
@@ -89,7 +114,10 @@ class BeamPlanner(Planner):
             trained window.
         k_act, k_obs: keep only the likeliest k tokens of an action or observation; None keeps all.
         cdf_act, cdf_obs: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
-        cache: `exact` or `none`.
+        cache: `none`, `exact` or `window`; see `seqrl.model.DecodingSession`.
+        time_budget_ms: stop before a transition that, going by those before it, would end later than this after the
+            start of the plan for the whole batch; the best plan so far then has fewer than `horizon` transitions, but
+            never less than one. Such plans depend on the machine and its load. None for no limit.
 
     Reference: Janner et al. 2021, algorithm 1; defaults of their code.
     """
@@ -106,7 +134,10 @@ class BeamPlanner(Planner):
         cdf_act: float | None = 0.6,
         cdf_obs: float | None = None,
         cache: str = "exact",
+        time_budget_ms: float | None = None,
     ) -> None:
+        if time_budget_ms is not None and not time_budget_ms > 0:
+            raise ConfigError(f"planner.time_budget_ms={time_budget_ms} is no time; give more than 0, or null")
         for name, number in (("beam_width", beam_width), ("n_expand", n_expand), ("horizon", horizon)):
             if number < 1:
                 raise ConfigError(f"planner.{name}={number} is too small; give 1 or more")
@@ -117,6 +148,7 @@ class BeamPlanner(Planner):
         self.context = context
         self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, cdf_obs)}
         self.cache = check_cache(cache)
+        self.time_budget_ms = time_budget_ms
 
     def check(self, layout: Layout, score: Score) -> None:
         score.check(layout)
@@ -124,6 +156,7 @@ class BeamPlanner(Planner):
     def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
         layout = model.layout
         observation = layout.field("observation")
+        clock = _Clock(self.time_budget_ms, history.tokens.device)
         session = model.start(history, cache=self.cache, context=self.context)
         beams = _Beams(session, history.tokens[:, -observation.size :])
         for depth in range(self.horizon):
@@ -132,14 +165,14 @@ class BeamPlanner(Planner):
             for field in layout.fields[1:]:
                 self._decode(model, beams, field, noise, depth)
             best, order = score(beams.trace(layout)).sort(dim=1, descending=True, stable=True)
-            if depth + 1 == self.horizon:
+            if depth + 1 == self.horizon or clock.is_up():
                 break
             beams.select(order[:, : self.beam_width])
             beams.advance()
             self._decode(model, beams, observation, noise, depth + 1)
         winner = order[:, :1, None]
         flat = beams.columns["tokens"].gather(1, winner.expand(-1, -1, beams.columns["tokens"].shape[2]))[:, 0]
-        tokens = flat.unflatten(-1, (self.horizon, model.tokens_per_step))
+        tokens = flat.unflatten(-1, (depth + 1, model.tokens_per_step))
         return Plan(model.tokenizer.decode(tokens)[..., layout.field("action").slice], best[:, 0], tokens)
 
     def _decode(self, model: SequenceModel, beams: _Beams, field: Field, noise: Noise, depth: int) -> None:

@@ -23,7 +23,7 @@ class SamplePlanner(Planner):
         top_k: keep the likeliest k tokens; None keeps all.
         tail_mass: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
         context: transitions that the model sees, the present one included; None for the trained window.
-        cache: `exact` or `none`.
+        cache: `none`, `exact` or `window`; see `seqrl.model.DecodingSession`.
     """
 
     horizon = 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seqrl.backbones import Backbone, KeyValueCache, causal_mask
+from seqrl.backbones import Backbone, causal_mask
+from seqrl.backbones.attention import FullAttention, TreeAttention
+from seqrl.backbones.cache import KeyValueCache
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
 
@@ -17,7 +19,7 @@ _TOLERANCE = 1e-8  # everything is computed in float64
 def shapes(component: Component) -> None:
     """(R, n, D) embedded tokens become (R, n, D) features."""
     backbone, x = _backbone(component), _inputs(component)
-    out = backbone(x, _positions())
+    out = backbone(x, _positions(), FullAttention())
     require(
         out.shape == x.shape and bool(out.isfinite().all()),
         f"(R, n, D) = {tuple(x.shape)} becomes {shape(out)}, or numbers that are not finite; "
@@ -29,9 +31,9 @@ def causality(component: Component) -> None:
     """No token's features depend on a later token, and they do depend on the token itself."""
     backbone, x = _backbone(component), _inputs(component)
     for mask in (None, causal_mask(LENGTH, x.device)[None, None]):
-        before = backbone(x, _positions(), mask)
+        before = backbone(x, _positions(), FullAttention(mask))
         for changed in (1, LENGTH // 2, LENGTH - 1):
-            after = backbone(_altered(x, changed), _positions(), mask)
+            after = backbone(_altered(x, changed), _positions(), FullAttention(mask))
             word = "without a mask" if mask is None else "with a causal mask"
             require(
                 close(after[:, :changed], before[:, :changed], _TOLERANCE),
@@ -50,27 +52,62 @@ def mask_is_obeyed(component: Component) -> None:
     mask = causal_mask(LENGTH, x.device)
     mask[:, hidden] = False
     others = torch.arange(LENGTH) != hidden
-    before = backbone(x, _positions(), mask[None, None])
-    after = backbone(_altered(x, hidden), _positions(), mask[None, None])
+    before = backbone(x, _positions(), FullAttention(mask[None, None]))
+    after = backbone(_altered(x, hidden), _positions(), FullAttention(mask[None, None]))
     require(
         close(after[:, others], before[:, others], _TOLERANCE),
-        "a token that the mask hides as a key still changes the features of other tokens; pass the mask to attention",
+        "a token that the mask hides as a key still changes the features of other tokens; let tokens meet nowhere but "
+        "in attention.attend",
     )
+
+
+def positions_matter(component: Component) -> None:
+    """The order of the past matters; with `relative`, where it stands as a whole does not."""
+    backbone, x = _backbone(component), _inputs(component)
+    before = backbone(x, _positions(), FullAttention())
+    swapped = backbone(x, _positions()[:, [1, 0, *range(2, LENGTH)]], FullAttention())
+    require(
+        not close(swapped[:, -1], before[:, -1], _TOLERANCE),
+        "the first two tokens may change places without a trace in the last one's features; use the positions",
+    )
+    if backbone.relative:
+        moved = backbone(x, _positions() + 1000, FullAttention())
+        require(
+            close(moved, before, _TOLERANCE),
+            "the backbone calls itself relative, and features change when all positions move by 1000; "
+            "use differences of positions alone, or set relative = False",
+        )
 
 
 def cache_token_by_token(component: Component) -> None:
     """One token at a time against the cache gives what the whole sequence gives."""
     backbone, x = _backbone(component), _inputs(component)
-    whole = backbone(x, _positions())
-    parts = _in_chunks(backbone, x, _positions(), causal_mask(LENGTH, x.device)[None, None], [1] * LENGTH)
+    whole = backbone(x, _positions(), FullAttention())
+    cache = KeyValueCache(_ROWS, capacity=LENGTH, room=LENGTH)
+    parts = torch.cat([_step(backbone, x, cache, token) for token in range(LENGTH)], dim=1)
     require(
         close(parts, whole, _TOLERANCE),
         "features computed one token at a time with a cache differ from those of the whole sequence",
     )
 
 
-def cache_in_chunks_with_padding(component: Component) -> None:
-    """Rows with padding on their left, in chunks against the cache, give what each row gives by itself."""
+def cache_without_a_hidden_token(component: Component) -> None:
+    """A token that nothing may see gets its features and leaves nothing in the cache."""
+    backbone, x = _backbone(component), _inputs(component)
+    hidden = LENGTH // 2
+    mask = causal_mask(LENGTH, x.device)
+    mask[:, hidden] = False
+    whole = backbone(x, _positions(), FullAttention(mask[None, None]))
+    cache = KeyValueCache(_ROWS, capacity=LENGTH, room=LENGTH)
+    parts = [_step(backbone, x, cache, token, stored=token != hidden) for token in range(LENGTH)]
+    require(
+        close(torch.cat(parts, dim=1), whole, _TOLERANCE),
+        "with a token hidden as a key, features computed against a cache differ from those of the whole sequence",
+    )
+
+
+def pieces_with_padding(component: Component) -> None:
+    """Rows with padding on their left, whole or in pieces, give what each row gives by itself."""
     backbone, x = _backbone(component), _inputs(component)
     padding = torch.tensor([0, 2, 5])
     columns = torch.arange(LENGTH)
@@ -78,39 +115,49 @@ def cache_in_chunks_with_padding(component: Component) -> None:
     positions = (columns - padding[:, None]).clamp(min=0)
     mask = causal_mask(LENGTH, x.device) & real[:, None]
     mask = (mask | (torch.eye(LENGTH, dtype=torch.bool) & ~real[:, None]))[:, None]
-    for sizes, word in (([LENGTH], "without a cache"), ([5, 4, 1, 1, 1], "in chunks with a cache")):
-        out = backbone(x, positions, mask) if len(sizes) == 1 else _in_chunks(backbone, x, positions, mask, sizes)
+    whole = backbone(x, positions, FullAttention(mask))
+    tree = TreeAttention()
+    pieces = []
+    for start, stop in ((0, 5), (5, 9), (9, LENGTH)):
+        tree.grow(mask[:, :, start:stop, :stop], torch.arange(_ROWS) if start else None)
+        pieces.append(backbone(x[:, start:stop], positions[:, start:stop], tree))
+    for out, word in ((whole, "in one piece"), (torch.cat(pieces, dim=1), "in three pieces")):
         for row, pad in enumerate(padding.tolist()):
-            alone = backbone(x[row : row + 1, pad:], _positions()[:, : LENGTH - pad])
+            alone = backbone(x[row : row + 1, pad:], _positions()[:, : LENGTH - pad], FullAttention())
             require(
                 close(out[row : row + 1, pad:], alone, _TOLERANCE),
                 f"{word}, a row with {pad} tokens of padding on its left differs from the same row without padding",
             )
 
 
-def cache_rows_can_be_selected(component: Component) -> None:
-    """Repeating and reordering the rows of the cache is repeating and reordering sequences."""
+def rows_that_branch(component: Component) -> None:
+    """Repeated, dropped and reordered rows give what each one's own sequence gives."""
     backbone, x = _backbone(component), _inputs(component)
-    rows = torch.tensor([2, 0, 0, 1])
-    mask = causal_mask(LENGTH, x.device)[None, None]
-    half = LENGTH // 2
-    cache = KeyValueCache(LENGTH)
-    backbone(x[:, :half], _positions()[:, :half], mask[..., :half, :half], cache)
-    cache.select(rows)
-    out = backbone(x[rows, half:], _positions()[:, half:], mask[..., half:, :], cache)
-    require(
-        close(out, backbone(x, _positions())[rows, half:], _TOLERANCE),
-        "after rows of the cache were repeated and reordered, features differ; keep all state in the cache",
-    )
+    cache = KeyValueCache(_ROWS, capacity=LENGTH, room=3)
+    history = x
+    selections = {4: [0, 0, 1, 1, 2, 2], 6: [5, 0, 2, 2], 9: [3, 1, 0, 0, 2, 2, 2, 1]}
+    for token in range(LENGTH):
+        if token in selections:
+            rows = torch.tensor(selections[token])
+            cache.select(rows)
+            history = history[rows]
+            history[:, token:] = _inputs(component, rows=len(rows), seed=token)[:, token:]
+        out = _step(backbone, history, cache, token)
+        expected = backbone(history[:, : token + 1], _positions()[:, : token + 1], FullAttention())[:, -1:]
+        require(
+            close(out, expected, _TOLERANCE),
+            "after rows of the cache were repeated, dropped and reordered, features differ; keep nothing of a "
+            "sequence outside attention.attend",
+        )
 
 
 def batch_invariance(component: Component) -> None:
     """A row's features do not depend on the rows beside it."""
     backbone, x = _backbone(component), _inputs(component)
-    together = backbone(x, _positions())
+    together = backbone(x, _positions(), FullAttention())
     for row in range(_ROWS):
         require(
-            close(backbone(x[row : row + 1], _positions()), together[row : row + 1], _TOLERANCE),
+            close(backbone(x[row : row + 1], _positions(), FullAttention()), together[row : row + 1], _TOLERANCE),
             f"row {row} has other features alone than in a batch; rows must not see each other",
         )
 
@@ -127,7 +174,7 @@ def overfits_one_batch(component: Component) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     losses = []
     for _ in range(steps):
-        features = backbone(embedding(tokens[:, :-1]), _positions())
+        features = backbone(embedding(tokens[:, :-1]), _positions(), FullAttention())
         loss = nn.functional.cross_entropy(head(features).flatten(0, 1), tokens[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -144,9 +191,11 @@ CONTRACTS: tuple[Contract, ...] = (
     shapes,
     causality,
     mask_is_obeyed,
+    positions_matter,
     cache_token_by_token,
-    cache_in_chunks_with_padding,
-    cache_rows_can_be_selected,
+    cache_without_a_hidden_token,
+    pieces_with_padding,
+    rows_that_branch,
     batch_invariance,
     overfits_one_batch,
 )
@@ -160,9 +209,9 @@ def _backbone(component: Component) -> Backbone:
     return backbone
 
 
-def _inputs(component: Component) -> Tensor:
+def _inputs(component: Component, rows: int = _ROWS, seed: int = 4) -> Tensor:
     dim = component.build(max_length=LENGTH).dim
-    return torch.randn(_ROWS, LENGTH, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    return torch.randn(rows, LENGTH, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def _positions() -> Tensor:
@@ -176,11 +225,8 @@ def _altered(x: Tensor, place: int) -> Tensor:
     return other
 
 
-def _in_chunks(backbone: Backbone, x: Tensor, positions: Tensor, mask: Tensor, sizes: list[int]) -> Tensor:
-    """The features of (R, n, D) tokens that come in pieces, each run against the cache of those before."""
-    cache, start, parts = KeyValueCache(LENGTH), 0, []
-    for size in sizes:
-        stop = start + size
-        parts.append(backbone(x[:, start:stop], positions[:, start:stop], mask[..., start:stop, :stop], cache))
-        start = stop
-    return torch.cat(parts, dim=1)
+def _step(backbone: Backbone, x: Tensor, cache: KeyValueCache, token: int, *, stored: bool = True) -> Tensor:
+    """(R, 1, D) features of one token of (R, n, D), those before it having been run against the cache."""
+    cache.expect(stored=stored)
+    out: Tensor = backbone(x[:, token : token + 1], _positions()[:, token : token + 1], cache)
+    return out

@@ -1,0 +1,134 @@
+"""The decoder of the Llama family: rotary positions, RMS norms, gated feed-forward layers, grouped-query attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqrl.backbones import Attention, Backbone
+from seqrl.errors import ConfigError
+from seqrl.registry import register_backbone
+
+_FEED_FORWARD_MULTIPLE = 8  # widths of matrix products stay a multiple of this
+
+
+class _Block(nn.Module):
+    """Pre-norm grouped-query attention and a gated (SwiGLU) feed-forward layer; no biases."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        feed_forward_dim: int,
+        qk_norm: bool,
+        residual_dropout: float,
+        attention_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.head_dim = dim // num_heads
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.attention_dropout = attention_dropout
+        self.attention_norm = nn.RMSNorm(dim, eps=1e-5)
+        self.query_key_value = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
+        gains = torch.ones(num_heads + num_kv_heads, self.head_dim) if qk_norm else None
+        self.query_key_gain = None if gains is None else nn.Parameter(gains)
+        self.attention_out = nn.Linear(dim, dim, bias=False)
+        self.feed_forward_norm = nn.RMSNorm(dim, eps=1e-5)
+        self.gate_and_up = nn.Linear(dim, 2 * feed_forward_dim, bias=False)
+        self.down = nn.Linear(feed_forward_dim, dim, bias=False)
+        self.dropout = nn.Dropout(residual_dropout)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attention: Attention, layer: int) -> Tensor:
+        qkv = self.query_key_value(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
+        query_key, value = qkv.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
+        if self.query_key_gain is not None:
+            query_key = F.rms_norm(query_key, (self.head_dim,), eps=1e-5) * self.query_key_gain
+        query, key = _rotate(query_key, *rotation).split((self.num_heads, self.num_kv_heads), dim=2)
+        dropout = self.attention_dropout if self.training else 0.0
+        attended = attention.attend(layer, query, key, value, dropout=dropout)
+        x = x + self.dropout(self.attention_out(attended))
+        gate, up = self.gate_and_up(self.feed_forward_norm(x)).chunk(2, dim=-1)
+        return x + self.dropout(self.down(F.silu(gate) * up))
+
+
+@register_backbone("llama")
+class LlamaBackbone(Backbone):
+    """Rotary positions, RMS norms, SwiGLU, grouped-query attention; same size as `gpt` with the same `dim`.
+
+    Positions enter as rotations of queries and keys alone, so that features depend on differences of positions, and
+    decoding may go on past the training window (`cache: window`).
+
+    Args:
+        max_length: positions of the training window; nothing is sized by it.
+        num_layers, num_heads, dim: 4, 4 and 128 as in `gpt`; `dim` is a multiple of `2 * num_heads`.
+        num_kv_heads: key and value heads, a divisor of `num_heads`; fewer make the cache smaller. None for as many.
+        qk_norm: normalise queries and keys before the rotation, with a gain for each head, for stability at high rates.
+        rope_base: wavelengths of the rotations reach up to about `2 pi` times this, in tokens.
+        embedding_dropout, residual_dropout, attention_dropout: probabilities.
+
+    Raises:
+        ConfigError: `dim`, `num_heads` and `num_kv_heads` do not divide.
+
+    Reference: Touvron et al. 2023 (Llama 2); Su et al. 2021 (rotary positions); Shazeer 2020 (SwiGLU); Ainslie et al.
+    2023 (grouped-query attention); Henry et al. 2020 (QK-norm).
+    """
+
+    relative = True
+
+    def __init__(
+        self,
+        max_length: int,
+        *,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        num_kv_heads: int | None = 2,
+        dim: int = 128,
+        qk_norm: bool = False,
+        rope_base: float = 10_000.0,
+        embedding_dropout: float = 0.1,
+        residual_dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if dim % (2 * num_heads):
+            raise ConfigError(f"backbone.dim={dim} is no multiple of twice backbone.num_heads={num_heads}")
+        if num_kv_heads < 1 or num_heads % num_kv_heads:
+            raise ConfigError(f"backbone.num_kv_heads={num_kv_heads} does not divide backbone.num_heads={num_heads}")
+        self.dim = dim
+        self.head_dim = dim // num_heads
+        self.rope_base = rope_base
+        # Three matrices of 8/3 of the width have as many weights as the two of 4 times the width in `gpt`.
+        feed_forward_dim = -(-8 * dim // (3 * _FEED_FORWARD_MULTIPLE)) * _FEED_FORWARD_MULTIPLE
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.blocks = nn.ModuleList(
+            _Block(dim, num_heads, num_kv_heads, feed_forward_dim, qk_norm, residual_dropout, attention_dropout)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.RMSNorm(dim, eps=1e-5)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        x = self.embedding_dropout(x)
+        rotation = self._rotation(positions, x.dtype)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, attention, layer)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines for `_rotate`, (R or 1, n, 1, head_dim) each, of the angles at some positions."""
+        exponents = torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float64) / self.head_dim
+        angles = (positions[..., None] * self.rope_base**-exponents)[:, :, None]  # in float64, or far ones would blur
+        sin = angles.sin()
+        return angles.cos().repeat(1, 1, 1, 2).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(R, n, heads, head_dim) with the pairs (i, i + head_dim / 2) turned by the angles of their positions."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), sin)

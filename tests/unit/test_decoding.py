@@ -1,0 +1,267 @@
+"""Decoding sessions against the training-time pass and against attention written out; what is computed, and how often.
+
+The reference is always the whole forward pass of the model over the tokens that fit the context, one row at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqrl.backbones.attention import FullAttention
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.registry import PLANNER, SCORE
+from seqrl.sampling import Noise
+from seqrl.types import History
+
+OBS, ACT, V, CONTEXT = 3, 2, 7, 4
+K = OBS + ACT + 2
+LIMIT = CONTEXT * K - 1
+LLAMA = {"name": "llama", "num_heads": 4, "num_kv_heads": 2, "dim": 16}
+BACKBONES = {
+    "gpt": {"name": "gpt", "num_heads": 2, "dim": 8},
+    "llama": LLAMA,
+    "llama-qk-norm": {**LLAMA, "qk_norm": True, "num_kv_heads": 1},
+}
+
+
+def make(backbone: str = "llama", *, goal: bool = False, hidden: bool = True, num_layers: int = 2) -> SequenceModel:
+    """A tiny float64 model with large random weights, so that every token matters."""
+    torch.manual_seed(0)
+    fields = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": hidden}}
+    layout = Layout.from_config({"fields": fields, "goal": {"dims": [0, 2]} if goal else None}, OBS, ACT)
+    options = {**BACKBONES[backbone], "num_layers": num_layers}
+    model = SequenceModel(layout, {"name": "uniform", "num_bins": V}, options, context=5)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    model.tokenizer.fit(torch.tensor([[-1.0] * K, [1.0] * K]))
+    return model.double().eval().requires_grad_(False)
+
+
+def one_history(rows: int = 1, transitions: int = 1) -> History:
+    tokens = torch.randint(0, V, (rows, transitions * K + OBS), generator=torch.Generator().manual_seed(2))
+    return History(tokens, torch.full((rows,), transitions))
+
+
+def next_logits(model: SequenceModel, tokens: Tensor, prefix: Tensor | None) -> Tensor:
+    """(V + 1,) by the training-time forward pass over the newest tokens of one row that fit the context."""
+    excess = max(0, len(tokens) - LIMIT)
+    kept = tokens[-(-excess // K) * K :]
+    padded = torch.cat([kept, torch.zeros(-(len(kept) + 1) % K + 1, dtype=torch.int64)])
+    return model(padded.view(1, -1, K), prefix)[0, len(kept) - 1]
+
+
+def sliding_logits(model: SequenceModel, tokens: Tensor) -> Tensor:
+    """(V + 1,) by one pass over all tokens ever, each of which saw what the context held when it came.
+
+    When token i comes, the newest transitions that fit the limit remain, token i included.
+    """
+    count = len(tokens)
+    mask = torch.zeros(count, count, dtype=torch.bool)
+    for i in range(count):
+        oldest = -(-max(0, i + 1 - LIMIT) // K) * K
+        for j in range(oldest, i + 1):
+            mask[i, j] = not (j % K == K - 1 and bool(model.hidden[K - 1]))
+    x = model.embed(tokens[None])
+    features = model.backbone(x, torch.arange(count)[None], FullAttention(mask[None, None]))
+    return model.next_logits(features[0, -1:], count % K)[0]
+
+
+class Rows:
+    """A session, and beside it the tokens of every row, held as plain lists."""
+
+    def __init__(self, model: SequenceModel, mode: str) -> None:
+        self.generator = torch.Generator().manual_seed(3)
+        lengths = torch.tensor([2, 0, 1])
+        history = torch.randint(0, V, (3, 2 * K + OBS), generator=self.generator)
+        prefix = None
+        if model.layout.prefix_size:
+            prefix = torch.randint(0, V + 1, (3, 2), generator=self.generator)
+        self.tokens = [history[r, (2 - int(lengths[r])) * K :] for r in range(3)]
+        self.prefixes = [None if prefix is None else prefix[r : r + 1] for r in range(3)]
+        self.session = model.start(History(history, lengths, prefix), cache=mode, context=CONTEXT)
+
+    def select(self, rows: list[int]) -> None:
+        self.session.select(torch.tensor(rows))
+        self.tokens, self.prefixes = [self.tokens[i] for i in rows], [self.prefixes[i] for i in rows]
+
+    def append(self) -> None:
+        tokens = torch.randint(0, V + 1, (len(self.tokens),), generator=self.generator)
+        if len(tokens) > 1:
+            tokens[1] = tokens[0]  # rows with the same past stay the same now and then
+        self.session.append(tokens)
+        self.tokens = [torch.cat([row, tokens[r : r + 1]]) for r, row in enumerate(self.tokens)]
+
+
+SCRIPTS: dict[str, dict[int, list[int]]] = {
+    "no selection": {},
+    # Beams: every environment's rows are repeated, pruned in their environment, repeated again, ...
+    "beams": {
+        3: [0, 0, 1, 1, 2, 2],
+        4: [1, 0, 3, 2, 4, 4],
+        11: [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5],
+        14: [3, 0, 4, 5, 8, 8],
+        20: [r // 2 for r in range(12)],
+        25: [0, 1, 6, 5, 11, 10],
+    },
+    # Anything: environments change their order, are dropped, and come back as several rows.
+    "any rows": {2: [2, 0, 0, 1], 7: [3, 1, 1, 0], 8: [2, 2, 2], 16: [0, 1, 2, 2, 1, 0], 23: [5, 1]},
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("goal", [False, True])
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("mode", ["none", "exact"])
+def test_a_session_equals_the_training_pass(mode: str, backbone: str, goal: bool, script: str) -> None:
+    """Across cuts, selections, goals and histories of different lengths."""
+    model = make(backbone, goal=goal)
+    rows = Rows(model, mode)
+    for step in range(4 * K):
+        expected = [next_logits(model, row, p) for row, p in zip(rows.tokens, rows.prefixes, strict=True)]
+        torch.testing.assert_close(rows.session.logits, torch.stack(expected), atol=1e-9, rtol=0)
+        if step in SCRIPTS[script]:
+            rows.select(SCRIPTS[script][step])
+        rows.append()
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_window_keeps_what_was_computed_before_a_cut(script: str, hidden: bool) -> None:
+    model = make(hidden=hidden)
+    rows = Rows(model, "window")
+    for step in range(5 * K):
+        expected = torch.stack([sliding_logits(model, row) for row in rows.tokens])
+        torch.testing.assert_close(rows.session.logits, expected, atol=1e-9, rtol=0)
+        if step in SCRIPTS[script]:
+            rows.select(SCRIPTS[script][step])
+        rows.append()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("goal", [False, True])
+def test_window_with_one_layer_is_exact(goal: bool, script: str) -> None:
+    """Keys of the first layer know nothing of the past: forgetting a transition is never having seen it.
+
+    With a goal this holds only if the prefix moves along with the cuts.
+    """
+    model = make(goal=goal, num_layers=1)
+    rows = Rows(model, "window")
+    for step in range(5 * K):
+        expected = [next_logits(model, row, p) for row, p in zip(rows.tokens, rows.prefixes, strict=True)]
+        torch.testing.assert_close(rows.session.logits, torch.stack(expected), atol=1e-9, rtol=0)
+        if step in SCRIPTS[script]:
+            rows.select(SCRIPTS[script][step])
+        rows.append()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_float32_stays_within_1e_4(backbone: str) -> None:
+    model = make(backbone).float()
+    exact, none = (model.start(one_history(8, 2), cache=mode, context=CONTEXT) for mode in ("exact", "none"))
+    for step in range(3 * K):
+        if step % K == 3:
+            chosen = torch.arange(8).repeat_interleave(2)[torch.randperm(16)[:8].sort().values]
+            exact.select(chosen)
+            none.select(chosen)
+        tokens = none.logits.argmax(-1)
+        exact.append(tokens)
+        none.append(tokens)
+        assert float((exact.logits - none.logits).abs().max()) < 1e-4 * float(none.logits.abs().max())
+
+
+class _Counter:
+    """Notes the (rows, tokens) of every pass of a backbone."""
+
+    def __init__(self, model: SequenceModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.passes: list[tuple[int, int]] = []
+        forward = model.backbone.forward
+
+        def counted(x: Tensor, *rest: Any) -> Tensor:
+            self.passes.append((x.shape[0], x.shape[1]))
+            return forward(x, *rest)
+
+        monkeypatch.setattr(model.backbone, "forward", counted)
+
+
+@pytest.mark.parametrize(("mode", "backbone"), [("exact", "gpt"), ("window", "llama")])
+def test_a_context_is_encoded_at_cuts_only(mode: str, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In between the backbone sees one new token at a time; in mode `window`, always."""
+    model = make(backbone)
+    counter = _Counter(model, monkeypatch)
+    session = model.start(one_history(), cache=mode, context=3)
+    for _ in range(3 * K - OBS):
+        session.append(torch.zeros(1, dtype=torch.int64))
+    assert counter.passes[0] == (1, K + OBS)
+    assert [tokens for _, tokens in counter.passes[1:] if tokens > 1] == ([2 * K, 2 * K] if mode == "exact" else [])
+    assert len(counter.passes) == 1 + 3 * K - OBS
+
+
+def test_beginnings_in_common_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a cut of 2 environments x 4 rows: the shared history once an environment, then what differs, once each."""
+    model = make("gpt")
+    session = model.start(one_history(2, 2), cache="exact", context=CONTEXT)
+    session.select(torch.arange(2).repeat_interleave(4))
+    for step in range(2 * K - OBS - 1):
+        first = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])  # two kinds of first transition in each environment
+        second = torch.tensor([0, 1, 2, 2, 0, 0, 0, 0])  # then three kinds in the first one, still two in the other
+        session.append(first if step < K - OBS else second)
+    counter = _Counter(model, monkeypatch)
+    session.append(torch.zeros(8, dtype=torch.int64))
+    # After the cut: one transition of history with the shared observation, then the two imagined ones.
+    assert counter.passes == [(2, K), (4, K), (5, K)]
+
+
+def test_a_repeated_row_is_computed_from_the_shared_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beams that share a history read the same memory: repeating allocates and copies nothing of it."""
+    model = make()
+    session = model.start(one_history(2, 3), cache="exact", context=CONTEXT)
+    before = [keys.data_ptr() for keys, _ in session._cache._blocks[0].layers]
+    session.select(torch.arange(2).repeat_interleave(6))
+    session.append(torch.zeros(12, dtype=torch.int64))
+    session.select(torch.tensor([3, 2, 2, 0, 11, 8, 8, 6]))
+    session.append(torch.zeros(8, dtype=torch.int64))
+    assert [keys.data_ptr() for keys, _ in session._cache._blocks[0].layers] == before
+    assert [block.rows for block in session._cache._blocks] == [2, 8]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_search_finds_the_same_plan_with_and_without_cache(backbone: str, cut: bool) -> None:
+    """Sampled actions, ragged histories, a beam that prunes: the same tokens in float64."""
+    model = make(backbone)
+    tokens = torch.randint(0, V, (3, 3 * K + OBS), generator=torch.Generator().manual_seed(5))
+    history = History(tokens, torch.tensor([3, 0, 2]))
+    plans = []
+    for mode in ("none", "exact"):
+        options = {"beam_width": 5, "n_expand": 3, "horizon": 4, "context": 4 if cut else 5, "cdf_act": 0.2}
+        planner = PLANNER.build({"name": "beam", "cache": mode, **options})
+        plans.append(
+            planner.plan(model, history, SCORE.build({"name": "reward"}, discount=0.9), Noise.of(0, torch.arange(3), 0))
+        )
+    assert torch.equal(plans[0].tokens, plans[1].tokens)
+    torch.testing.assert_close(plans[0].value, plans[1].value, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"cache": "exakt"}, "Did you mean 'exact'"),
+        ({"cache": "window"}, "needs a backbone with relative positions"),
+        ({"context": 1}, r"outside \[2, 5\]"),
+        ({"context": 6}, r"outside \[2, 5\]"),
+    ],
+)
+def test_a_session_refuses_what_it_cannot_do(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make("gpt").start(one_history(), **arguments)
+
+
+def test_a_goal_model_refuses_a_history_without_one() -> None:
+    with pytest.raises(ConfigError, match="prefix"):
+        make(goal=True).start(one_history())
