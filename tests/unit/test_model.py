@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
+from seqrl.registry import BACKBONE
 from seqrl.types import Batch
 
 OBS, ACT, V, T = 3, 2, 7, 5
@@ -80,6 +82,82 @@ def gpt_by_hand(model: SequenceModel, tokens: list[int], prefix: list[int]) -> n
     features = norm(x, "backbone.norm")[len(prefix) :]
     head_weights = weights["head.weight"].reshape(K, classes, dim)
     return np.stack([head_weights[(i + 1) % K] @ features[i] for i in range(len(tokens))])
+
+
+def llama_by_hand(model: SequenceModel, tokens: list[int]) -> np.ndarray:
+    """The same for `llama` with 4 query heads on 2 key heads: positions as complex rotations, everything in loops."""
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    classes, dim, heads, kv_heads = V + 1, 16, 4, 2
+    size = dim // heads
+
+    def norm(x: np.ndarray, gain: np.ndarray) -> np.ndarray:
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * gain
+
+    def turned(x: np.ndarray, position: int) -> np.ndarray:
+        pairs = x[: size // 2] + 1j * x[size // 2 :]
+        pairs = pairs * np.exp(1j * position / 10_000.0 ** (np.arange(size // 2) * 2 / size))
+        return np.concatenate([pairs.real, pairs.imag])
+
+    x = weights["embedding.weight"][[token + (i % K) * classes for i, token in enumerate(tokens)]]
+    for layer in range(2):
+        block = f"backbone.blocks.{layer}"
+        qkv = norm(x, weights[f"{block}.attention_norm.weight"]) @ weights[f"{block}.query_key_value.weight"].T
+        parts = qkv.reshape(len(tokens), heads + 2 * kv_heads, size)
+        if f"{block}.query_key_gain" in weights:
+            gains = np.concatenate([weights[f"{block}.query_key_gain"], np.zeros((kv_heads, size))])
+            values = parts[:, heads + kv_heads :].copy()
+            parts = norm(parts, gains)
+            parts[:, heads + kv_heads :] = values
+        out = np.zeros((len(tokens), heads, size))
+        for head in range(heads):
+            group = head // (heads // kv_heads)
+            for i in range(len(tokens)):
+                keys = [j for j in range(i + 1) if j % K != K - 1]
+                query = turned(parts[i, head], i)
+                scores = np.array([turned(parts[j, heads + group], j) @ query for j in keys]) / np.sqrt(size)
+                probabilities = np.exp(scores - scores.max())
+                out[i, head] = (probabilities / probabilities.sum()) @ parts[keys, heads + kv_heads + group]
+        x = x + out.reshape(len(tokens), dim) @ weights[f"{block}.attention_out.weight"].T
+        both = norm(x, weights[f"{block}.feed_forward_norm.weight"]) @ weights[f"{block}.gate_and_up.weight"].T
+        gate, up = np.split(both, 2, -1)
+        x = x + (gate / (1 + np.exp(-gate)) * up) @ weights[f"{block}.down.weight"].T
+    features = norm(x, weights["backbone.norm.weight"])
+    head_weights = weights["head.weight"].reshape(K, classes, dim)
+    return np.stack([head_weights[(i + 1) % K] @ features[i] for i in range(len(tokens))])
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_llama_equals_a_computation_by_hand(qk_norm: bool) -> None:
+    torch.manual_seed(0)
+    model = SequenceModel(
+        make().layout,
+        {"name": "uniform", "num_bins": V},
+        {"name": "llama", "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "dim": 16, "qk_norm": qk_norm},
+        context=T,
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    tokens = random_tokens(1, 2)
+    expected = llama_by_hand(model.double().eval(), tokens.flatten().tolist()[:-1])
+    np.testing.assert_allclose(model(tokens)[0].detach().numpy(), expected, atol=1e-10)
+
+
+def test_llama_has_as_many_weights_as_gpt() -> None:
+    sizes = {}
+    for name, options in (("gpt", {}), ("llama", {"num_kv_heads": 4})):
+        model = SequenceModel(make().layout, {"name": "uniform"}, {"name": name, **options}, context=10)
+        sizes[name] = sum(p.numel() for p in model.backbone.parameters() if p.ndim == 2)
+    positions = 10 * K * 128
+    assert sizes["llama"] == pytest.approx(sizes["gpt"] - positions, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"dim": 20}, "no multiple of twice"), ({"num_kv_heads": 3}, "does not divide"), ({"num_kv_heads": 0}, "divide")],
+)
+def test_llama_refuses_sizes_that_do_not_divide(options: dict[str, int], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        BACKBONE.build({"name": "llama", **options}, max_length=8)
 
 
 @pytest.mark.parametrize("goal", [False, True])

@@ -207,6 +207,47 @@ def test_baselines(model: SequenceModel) -> None:
     assert float(drawn.std()) == pytest.approx(1.5 / np.sqrt(12), rel=0.05)
 
 
+class _Watch:
+    """Time that passes only when a score is asked for: 10 ms a transition."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def check(self, layout: Layout) -> None: ...
+
+    def __call__(self, trace: Trace) -> Tensor:
+        self.now += 0.010
+        assert trace.rewards is not None
+        return trace.rewards.sum(-1)
+
+
+@pytest.mark.parametrize(("budget", "transitions"), [(1.0, 1), (19.9, 1), (20.1, 2), (35.0, 3), (500.0, 5), (None, 5)])
+def test_a_time_budget_ends_the_search_before_it_is_exceeded(
+    model: SequenceModel, monkeypatch: pytest.MonkeyPatch, budget: float | None, transitions: int
+) -> None:
+    """The plan is then the best so far: that of a search with a shorter horizon."""
+    watch = _Watch()
+    monkeypatch.setattr("seqrl.planners.beam.time", watch)
+    options = {"beam_width": 3, "context": 6}
+    planner = PLANNER.build({"name": "beam", "horizon": 5, "time_budget_ms": budget, **options})
+    shorter = PLANNER.build({"name": "beam", "horizon": transitions, **options})
+    with torch.no_grad():
+        found = planner.plan(model, histories(2), watch, noise(2))
+        expected = shorter.plan(model, histories(2), watch, noise(2))
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.actions, expected.actions)
+    assert torch.equal(found.value, expected.value)
+
+
+@pytest.mark.parametrize("budget", [0, -3.0, float("nan")])
+def test_a_time_budget_must_be_some_time(budget: float) -> None:
+    with pytest.raises(ConfigError, match=r"planner\.time_budget_ms="):
+        PLANNER.build({"name": "beam", "time_budget_ms": budget})
+
+
 @pytest.mark.parametrize("option", ["beam_width", "n_expand", "horizon"])
 def test_sizes_below_one_are_refused(option: str) -> None:
     with pytest.raises(ConfigError, match=f"planner.{option}=0 is too small"):

@@ -183,12 +183,12 @@ class BeamPlanner(Planner):
         """
         for place in range(field.start, field.start + field.size):
             logits = beams.logits
-            if field.name in self.filters:
-                top_k, tail_mass = self.filters[field.name]
+            top_k, tail_mass = self.filters.get(field.name, (1, None))
+            if top_k == 1:
+                tokens = logits.argmax(-1)
+            else:
                 uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
                 tokens = draw(keep_top_k(drop_tail(logits, tail_mass), top_k), uniform)
-            else:
-                tokens = logits.argmax(-1)
             if field.name in _ESTIMATED:
                 centres = model.tokenizer.bin_centres(place).to(logits.dtype)
                 beams.record(field.name, logits.softmax(-1)[..., :-1] @ centres)
