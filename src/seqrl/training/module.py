@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torch import Tensor
+from torchmetrics import Metric
 
 from seqrl.checkpoint import FORMAT
 from seqrl.data.episodes import EpisodeStore
@@ -48,8 +48,8 @@ class SequenceModule(pl.LightningModule):
         self.model = SequenceModel(layout, config["tokenizer"], config["backbone"], context=config["window"]["length"])
         check_optimizer(config["optimizer"])
         self._objective: Objective = OBJECTIVE.build(config["objective"])
-        self.train_metrics = _field_metrics(layout)
-        self.val_metrics = _field_metrics(layout)
+        self.train_metrics = FieldMeans(layout)
+        self.val_metrics = FieldMeans(layout)
         self.tokenizer_fitted = False
 
     @classmethod
@@ -96,9 +96,9 @@ class SequenceModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         # A seed per step makes dropout a function of (seed, step, rank): a resumed run repeats the same masks.
-        torch.manual_seed(_mix(self.config["seed"], self.global_step, self.global_rank))
+        self._seed_dropout(_mix(self.config["seed"], self.global_step, self.global_rank))
         outcome = self._objective(self.model, batch)
-        self._update("train", outcome)
+        self.train_metrics.update(outcome)
         # Ranks hold different numbers of tokens that count: the mean over ranks of total / mean(count) is the mean
         # over all tokens.
         count = outcome.count.float()
@@ -107,7 +107,7 @@ class SequenceModule(pl.LightningModule):
         return outcome.total / count.clamp(min=1)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._update("val", self._objective(self.model, batch))
+        self.val_metrics.update(self._objective(self.model, batch))
 
     def on_validation_epoch_end(self) -> None:
         entries = self.pop_metrics("val")
@@ -118,11 +118,10 @@ class SequenceModule(pl.LightningModule):
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
         """Means over all ranks since the last call, by logged name."""
-        logged = {}
-        for name, metric in self._metrics(stage).items():
-            logged[f"{stage}/{name}"] = float(metric.compute())
-            metric.reset()
-        return logged
+        metrics = self.train_metrics if stage == "train" else self.val_metrics
+        means: list[float] = metrics.compute().tolist()
+        metrics.reset()
+        return {f"{stage}/{name}": mean for name, mean in zip(metrics.names, means, strict=True)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         options = dict(self.config["optimizer"])
@@ -151,22 +150,37 @@ class SequenceModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.tokenizer_fitted = True
 
-    def _metrics(self, stage: str) -> dict[str, MeanMetric]:
-        modules = self.train_metrics if stage == "train" else self.val_metrics
-        return {name: metric for name, metric in modules.items() if isinstance(metric, MeanMetric)}
-
-    def _update(self, stage: str, outcome: Outcome) -> None:
-        metrics = self._metrics(stage)
-        metrics["loss"].update((outcome.total / outcome.count.clamp(min=1)).detach(), outcome.count)
-        for name, field in outcome.fields.items():
-            count = field.count.clamp(min=1)
-            metrics[f"{name}_loss"].update(field.loss.detach() / count, field.count)
-            metrics[f"{name}_accuracy"].update(field.correct / count, field.count)
+    def _seed_dropout(self, seed: int) -> None:
+        if self.device.type == "cpu":
+            # torch.manual_seed would also queue a call, with its stack trace, for the GPUs that are never used.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
 
-def _field_metrics(layout: Layout) -> nn.ModuleDict:
-    names = ["loss", *(f"{f.name}_{kind}" for f in layout.fields for kind in ("loss", "accuracy"))]
-    return nn.ModuleDict({name: MeanMetric() for name in names})
+class FieldMeans(Metric):
+    """Means over the tokens of many batches (and all ranks), in one tensor: adding a batch does not wait for a GPU.
+
+    Attributes:
+        names: `loss`, then `<field>_loss` and `<field>_accuracy` of every field; the order of `compute()`.
+    """
+
+    totals: Tensor  # (2, names) sums, and the counts that they are divided by
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self._fields = [field.name for field in layout.fields]
+        self.names = ["loss", *(f"{name}_{kind}" for name in self._fields for kind in ("loss", "accuracy"))]
+        self.add_state("totals", torch.zeros(2, len(self.names)), dist_reduce_fx="sum")
+
+    def update(self, outcome: Outcome) -> None:
+        fields = [outcome.fields[name] for name in self._fields]
+        sums = [outcome.total, *(number for field in fields for number in (field.loss, field.correct))]
+        counts = [outcome.count, *(field.count for field in fields for _ in range(2))]
+        self.totals += torch.stack([number.detach().to(self.totals) for number in (*sums, *counts)]).view(2, -1)
+
+    def compute(self) -> Tensor:
+        return self.totals[0] / self.totals[1]
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

@@ -1,0 +1,1 @@
+"""How fast planning, training and loading are, beside what they could be: `seqrl bench`."""

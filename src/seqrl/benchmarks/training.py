@@ -1,0 +1,94 @@
+"""Tokens per second of a training run and of a bare loop over the same model: `seqrl bench train`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, spread, synchronize
+from seqrl.benchmarks.workload import WARM_UP, TrainSettings, train_block
+from seqrl.console import say
+from seqrl.training.module import SequenceModule
+from seqrl.training.optim import adamw, schedule
+from seqrl.types import Batch
+
+
+def bench_train(settings: TrainSettings) -> dict[str, Any]:
+    """Measure blocks of steps of both loops in turn.
+
+    Returns:
+        The machine, the settings, `seqrl` and `plain` with `tokens_per_second` (median, min, max) and `ms_per_step`
+        each, and `ratio`, the first's tokens per second over the second's.
+    """
+    device = open_device(settings.device, settings.threads)
+    config, data = settings.config(), settings.data()
+    seen: list[Batch] = []
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def ours(repeat: int) -> float:
+            seconds, batches, _ = train_block(config, data, Path(folder) / str(repeat))
+            seen[:] = batches
+            return seconds
+
+        def plain(repeat: int) -> float:
+            return plain_block(config, seen, data.steps_per_epoch)[0]
+
+        measured = interleaved({"seqrl": ours, "plain": plain}, settings.repeats, say)
+    tokens = settings.steps * seen[0].tokens.numel()
+    ours_median, plain_median = (spread(measured[name])["median"] for name in ("seqrl", "plain"))
+    entries = {
+        name: {
+            "tokens_per_second": spread([tokens / second for second in seconds]),
+            "ms_per_step": spread(seconds, 1e3 / settings.steps)["median"],
+        }
+        for name, seconds in measured.items()
+    }
+    return {
+        "machine": describe_machine(device, torch.float32),
+        "settings": asdict(settings),
+        **entries,
+        "ratio": plain_median / ours_median,
+    }
+
+
+def plain_block(config: dict[str, Any], batches: list[Batch], steps_per_epoch: int) -> tuple[float, nn.Module]:
+    """The same training as a bare loop: no Lightning, metrics, logs or loader; the batches lie ready in memory.
+
+    Returns:
+        Seconds as `seqrl.benchmarks.workload.train_block` takes them, and the trained module.
+    """
+    device = batches[0].tokens.device
+    torch.manual_seed(config["seed"])
+    module = SequenceModule(config).to(device).train()
+    model = module.model
+    options = dict(config["optimizer"])
+    clip_norm = options.pop("clip_norm")
+    optimizer = adamw(module, **options)
+    multiplier = schedule(config["scheduler"], max_steps=len(batches), steps_per_epoch=steps_per_epoch)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)
+    places = torch.arange(1, batches[0].tokens[0].numel(), device=device) % model.tokens_per_step
+    weights = torch.tensor(model.layout.loss_weights, device=device)[places]
+    stamps: list[float] = []
+    for index, batch in enumerate(batches):
+        if index in (WARM_UP, len(batches) - 1):
+            synchronize(device)
+            stamps.append(time.perf_counter())
+        mask = batch.mask.flatten(1)[:, 1:]
+        targets = batch.tokens.flatten(1)[:, 1:]
+        logits = model(batch.tokens, batch.prefix)
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        loss = (losses * weights * mask).sum() / mask.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        optimizer.step()
+        scheduler.step()
+    return stamps[1] - stamps[0], module

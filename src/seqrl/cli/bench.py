@@ -1,0 +1,208 @@
+"""`seqrl bench`: how fast planning, training and loading are on this machine. Without Hydra."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from seqrl.console import say
+from seqrl.errors import ConfigError, SeqrlError
+from seqrl.runs import write_atomically
+
+_BACKBONES = ("llama", "gpt")
+_PUBLISHED = {"observation": 11, "action": 3, "layers": 4, "heads": 4, "width": 128}
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if options.output is not None and not options.output.parent.is_dir():
+            raise ConfigError(f"--output {str(options.output)!r}: there is no folder {str(options.output.parent)!r}")
+        result = options.task(options)
+        if options.output is not None:
+            write_atomically(options.output, json.dumps(result, indent=2) + "\n")
+            say(f"written: {options.output}")
+    except SeqrlError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "seqrl bench",
+        description="Measure speed. Numbers of one run compare with each other, not with those of another hour.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="plan | train | data")
+    shared = argparse.ArgumentParser(add_help=False)
+    cores = len(os.sched_getaffinity(0))
+    shared.add_argument("--threads", type=_count(), default=cores, help=f"CPU threads of torch; default {cores}")
+    for name, default in _PUBLISHED.items():
+        shared.add_argument(f"--{name}", type=_count(), default=default, help=f"default {default}")
+    shared.add_argument("--repeats", type=_count(), default=3, help="measurements of each kind; default 3")
+    shared.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
+    shared.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON")
+
+    plan = commands.add_parser("plan", parents=[shared], help="one plan in every cache mode, side by side")
+    for name, default in {"bins": 100, "beam-width": 128, "n-expand": 2, "horizon": 15, "context": 5}.items():
+        least = 2 if name in ("bins", "context") else 1
+        plan.add_argument(f"--{name}", type=_count(least), default=default, help=f"default {default}")
+    plan.add_argument(
+        "--backbone", nargs="+", default=list(_BACKBONES), metavar="NAME", help=f"default {' '.join(_BACKBONES)}"
+    )
+    plan.add_argument(
+        "--reference-transitions", type=_transitions, default=2, metavar="M",
+        help="imagined transitions over which the uncached reference is timed, or all; default 2",
+    )  # fmt: skip
+    plan.add_argument("--environments", type=_count(), default=16, help="of the batched plan; default 16, 1: none")
+    plan.add_argument("--batched-repeats", type=_count(), default=1, help="measurements of batched plans; default 1")
+    plan.add_argument("--dtype", choices=("float32", "float64", "bfloat16", "float16"), default="float32")
+    plan.set_defaults(task=_plan)
+
+    training = {"window": 10, "batch-size": 256, "steps": 20, "log-every": 20, "transitions": 100_000}
+    for command, task, summary in (
+        ("train", _train, "training beside a bare PyTorch loop"),
+        ("data", _data, "the loader beside training"),
+    ):
+        added = commands.add_parser(command, parents=[shared], help=summary)
+        added.add_argument("--backbone", default="gpt", metavar="NAME", help="default gpt")
+        for name, default in training.items():
+            least = 2 if name in ("window", "transitions") else 1
+            added.add_argument(f"--{name}", type=_count(least), default=default, help=f"default {default}")
+        if command == "data":
+            added.add_argument("--batches", type=_count(), default=200, help="asked of the loader; default 200")
+        added.set_defaults(task=task)
+    return parser
+
+
+def _count(least: int = 1) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+        return int(text)
+
+    return count
+
+
+def _transitions(text: str) -> int | None:
+    return None if text == "all" else _count()(text)
+
+
+def _settings(kind: Any, options: argparse.Namespace) -> Any:
+    """The options that a settings class has fields for."""
+    given = vars(options)
+    return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})
+
+
+def _plan(options: argparse.Namespace) -> dict[str, Any]:
+    from seqrl.benchmarks.plan import MODES, PlanSettings, bench_plan
+
+    backbones = list(dict.fromkeys(options.backbone))
+    result = bench_plan(_settings(PlanSettings, options), backbones)
+    lines = []
+    for backbone in backbones:
+        modes = result if backbone == result["backbone"] else result[backbone]
+        for mode in MODES:
+            lines.append([backbone, mode, *_plan_cells(modes[mode])])
+    _print_table(["backbone", "cache", "ms/plan", "ms/token", "peak MB", "speedup", "floor ms", "x floor"], lines)
+    say(f"reference: {result['reference_scaling']}")
+    say("floor: of a window plan, for all modes; see seqrl.benchmarks.floor. Random weights: hardly any equal rows")
+    for backbone in backbones:
+        modes = result if backbone == result["backbone"] else result[backbone]
+        for mode in MODES:
+            if "skipped" in modes[mode]:
+                say(f"{backbone}, {mode}: {modes[mode]['skipped']}")
+    if "batched" in result:
+        batched = dict(result["batched"])
+        count = batched.pop("environments")
+        rows = [
+            [mode, _number(m["ms_batched"]), _number(m["ms_singles"]), f"{m['ratio']:.2f}"]
+            for mode, m in batched.items()
+        ]
+        _print_table([f"{backbones[0]}, cache", f"ms, {count} in one plan", f"ms, {count} plans", "ratio"], rows)
+    _say_machine(result["machine"])
+    return dict(result)
+
+
+def _plan_cells(mode: Mapping[str, Any]) -> list[str]:
+    if "skipped" in mode:
+        return ["-"] * 6
+    peak = "-" if mode["peak_mb"] is None else f"{mode['peak_mb']:.0f}"
+    return [
+        _range({"median": mode["ms_per_plan"], "min": mode["ms_min"], "max": mode["ms_max"]}),
+        _number(mode["ms_per_token_step"]),
+        peak,
+        f"{mode['speedup']:.1f}",
+        _number(mode["floor_ms"]),
+        f"{mode['floor_ratio']:.2f}",
+    ]
+
+
+def _train(options: argparse.Namespace) -> dict[str, Any]:
+    from seqrl.benchmarks.training import bench_train
+    from seqrl.benchmarks.workload import TrainSettings
+
+    result = bench_train(_settings(TrainSettings, options))
+    rows = [
+        [label, _range(result[name]["tokens_per_second"]), _number(result[name]["ms_per_step"])]
+        for name, label in (("seqrl", "seqrl train"), ("plain", "plain PyTorch loop"))
+    ]
+    _print_table(["loop", "tokens/s", "ms/step"], rows)
+    say(f"seqrl train reaches {result['ratio']:.3f} of the plain loop's tokens/s; no checkpoint falls into the steps")
+    _say_machine(result["machine"])
+    return dict(result)
+
+
+def _data(options: argparse.Namespace) -> dict[str, Any]:
+    from seqrl.benchmarks.loader import bench_data
+    from seqrl.benchmarks.workload import TrainSettings
+
+    result = bench_data(_settings(TrainSettings, options), options.batches)
+    rows = [[name, _range(result[name]["windows_per_second"])] for name in ("loader", "training")]
+    _print_table(["", "windows/s"], rows)
+    say(f"the loader is {result['ratio']:.0f} times as fast as training consumes")
+    _say_machine(result["machine"])
+    return dict(result)
+
+
+def _range(values: Mapping[str, float]) -> str:
+    return f"{_number(values['median'])} [{_number(values['min'])}, {_number(values['max'])}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _say_machine(machine: Mapping[str, Any]) -> None:
+    rates = ""
+    if "copy_gb_per_second" in machine:
+        rates = (
+            f"; matrix product {machine['matrix_product_gflops']:.0f} GFLOP/s, "
+            f"copy {machine['copy_gb_per_second']:.1f} GB/s"
+        )
+    say(f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, torch {machine['torch']}{rates}")
+
+
+def _print_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+    console = Console(width=None if Console().is_terminal else 120)
+    table = Table()
+    for number, name in enumerate(header):
+        table.add_column(escape(name), justify="left" if number == 0 else "right")
+    for line in body:
+        table.add_row(*map(escape, line))
+    console.print(table)
