@@ -87,15 +87,21 @@ def test_four_jobs_leave_four_runs_and_a_table(
     assert [(row["tokenizer"], row["seed"]) for row in rows] == [
         *(("uniform", "1"), ("uniform", "2"), ("quantile", "1"), ("quantile", "2"))
     ]
-    assert list(rows[0]) == ["tokenizer", "seed", "status", "val/loss", "eval/still/return_mean", "run"]
+    means = ["val/loss", "eval/still/return_mean", "eval/still/ms_per_action"]
+    ends = ["eval/still/return_ci95_low", "eval/still/return_ci95_high"]
+    assert list(rows[0]) == ["tokenizer", "seed", "status", *means[:2], *ends, means[2], "run"]
+    for row in rows:
+        assert float(row[ends[0]]) <= float(row[means[1]]) <= float(row[ends[1]])
     assert {row["status"] for row in rows} == {"done"}
     assert sorted(Path(row["run"]).name for row in rows) == [run.name for run in runs(folder)]
     assert len(runs(folder)) == 4
     assert [float(row["val/loss"]) for row in rows] == pytest.approx(returned, rel=1e-4), "what sweepers are given"
     assert {path.name for path in folder.iterdir()} == {"runs", "hopper-tiny.hdf5", "fragile.py"}
     markdown = next(folder.glob("runs/sweep-*/summary.md")).read_text()
-    assert markdown.splitlines()[0] == f"| {' | '.join(rows[0])} |"
+    assert markdown.splitlines()[0] == f"| tokenizer | seed | status | {' | '.join(means)} | run |"
+    assert f"| {rows[0][means[1]]} [{rows[0][ends[0]]}, {rows[0][ends[1]]}] |" in markdown.splitlines()[2]
     assert len(markdown.splitlines()) == 6
+    assert not list(folder.glob("runs/sweep-*/*.png")), "nothing of the decoding varies"
     assert "still return" in capsys.readouterr().out.rpartition("4 jobs")[2], "the table is printed at the end"
 
     changed = [(run / "model" / "last.ckpt").stat().st_mtime_ns for run in runs(folder)]
@@ -165,6 +171,7 @@ def test_an_evaluation_sweeps_too(sweep: Command, folder: Path) -> None:
         ("3", "done", str(run)),
         ("4", "done", str(run)),
     ]
+    assert list(rows[0]) == ["seed", "status", "eval/zero/return_mean", "eval/zero/ms_per_action", "run"]
     assert evaluate.run([*words, "seed=-1"]) == 1
     assert json.loads((run / "status.json").read_text()) == {"model": {"state": "done", "step": 4}}
 
@@ -202,6 +209,26 @@ def test_a_command_that_does_not_compose_starts_no_job(
     assert not runs(folder)
     assert sweep("hydra/launcher=jobli") == 2
     assert "no hydra/launcher named 'jobli'" in capsys.readouterr().err
+
+
+def test_a_sweep_over_decoding_settings_draws_their_tradeoff(sweep: Command, folder: Path) -> None:
+    assert train.run(TINY) == 0
+    (run,) = runs(folder)
+    words = ["-m", f"checkpoint={run}", "num_episodes=2", "max_steps=2", "progress_bar=false", "planner.horizon=2"]
+    words += ["planner.beam_width=2,0", "planner.time_budget_ms=1e-6,null"]
+    assert evaluate.run(words) == 1
+    rows = summary(folder)
+    assert [row["status"] for row in rows] == ["done", "done", "failed", "failed"]
+    assert [row["eval/reward/horizon_mean"] for row in rows] == ["1", "2", "", ""], "no time for a second transition"
+    for row in rows[:2]:
+        low, mean, high = (float(row[f"eval/reward/return_{end}"]) for end in ("ci95_low", "mean", "ci95_high"))
+        assert low <= mean <= high
+        assert float(row["eval/reward/ms_per_action"]) > 0
+    found = [json.loads(path.read_text())[0] for path in run.glob("evaluations/*/results.json")]
+    assert {(each["time_budget_ms"], each["horizon_mean"]) for each in found} == {(1e-6, 1.0), (None, 2.0)}
+    (picture,) = folder.glob("runs/sweep-*/tradeoff.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert not list(picture.parent.glob(".*png*"))
 
 
 def test_a_killed_job_stands_in_the_table() -> None:

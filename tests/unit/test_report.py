@@ -11,7 +11,7 @@ import pytest
 from seqrl.checkpoint import Loaded
 from seqrl.errors import ConfigError
 from seqrl.evaluation.evaluate import evaluate
-from seqrl.evaluation.report import print_table, write_tables
+from seqrl.evaluation.report import abbreviate, print_table, write_tables
 
 DATASET = {
     "name": "tiny",
@@ -29,13 +29,18 @@ def row(**changes: Any) -> dict[str, Any]:
         "planner": {"name": "sample", "temperature": 0, "cache": "exact"},
         "cache": "exact",
         "plan_every": 1,
+        "time_budget_ms": None,
+        "horizon_mean": 1.0,
         "num_episodes": 10,
         "return_mean": 3.14159,
         "return_ci95": [1.0, 5.26],
         "score_mean": 50.06,
         "score_ci95": [40.0, 60.0],
         "ms_per_action": 1.2345,
+        "device": "cpu",
+        "threads": 2,
         "seed": 0,
+        "starts": {"max_steps": None},
         "training_seed": 3,
         "training_steps": 500,
         "versions": {"mujoco": "3.3.0"},
@@ -118,8 +123,36 @@ def test_the_title_says_what_the_numbers_hold_for(tmp_path: Path) -> None:
     title = (tmp_path / "results.md").read_text().splitlines()[0]
     for word in ("tiny (1234 transitions)", "Hopper-v5", "mujoco 3.3.0", "training seed 3", "500 steps"):
         assert word in title
-    assert "evaluation seed 0" in title
+    assert "evaluation seed 0; cpu, threads 2" in title
     assert title.endswith("; scores: from v2")
+
+
+def test_the_title_names_everything_in_which_rows_differ(tmp_path: Path) -> None:
+    rows = [row(), row(seed=1, starts={"max_steps": 100}, score_note="from v2"), row(env_id="Hopper-v4")]
+    write_tables(tmp_path, rows, [], DATASET)
+    title = (tmp_path / "results.md").read_text().splitlines()[0]
+    assert "Hopper-v5, Hopper-v4, mujoco 3.3.0;" in title
+    assert "evaluation seed 0, 1, cut after their own limit, 100 steps;" in title
+    assert title.endswith("; scores: from v2")
+
+
+def test_a_time_budget_stands_beside_what_it_left_of_the_plans(tmp_path: Path) -> None:
+    planner = {"name": "beam", "beam_width": 8, "horizon": 15, "n_expand": 2, "cache": "window", "time_budget_ms": 50}
+    hurried = row(planner=planner, cache="window", time_budget_ms=50, horizon_mean=3.248)
+    (_, first, _) = table(tmp_path, [hurried])
+    assert first[1] == "beam W8 H15 E2, 50 ms (H 3.2 of 15), cache window"
+    assert "they depend on the machine" in (tmp_path / "results.md").read_text()
+    table(tmp_path, [row()])
+    assert "machine" not in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "short"),
+    [("beam_width", "64", "W64"), ("plan_every", "4", "every 4"), ("time_budget_ms", "20", "20 ms"),
+     ("time_budget_ms", "null", "no time_budget_ms"), ("cdf_act", "0.6", "cdf_act 0.6")],
+)  # fmt: skip
+def test_settings_have_short_names(setting: str, value: str, short: str) -> None:
+    assert abbreviate(setting, value) == short
 
 
 def test_comparisons_are_sentences_in_the_units_of_what_is_compared(tmp_path: Path) -> None:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seqrl.analysis.maze import PathPanel, draw_paths
+from seqrl.analysis.tradeoff import Point, draw_tradeoff
 from seqrl.console import say
-from seqrl.evaluation.evaluate import Evaluation
-from seqrl.evaluation.goals import maze_of
+from seqrl.evaluation.report import abbreviate, circumstances
+
+if TYPE_CHECKING:  # with torch, which the parent of a sweep can do without
+    from seqrl.cli.sweep import Job
+    from seqrl.evaluation.evaluate import Evaluation
+
+_GAINS = (  # best first: key of a results row, the axis it stands on, its interval
+    ("score_mean", "normalised score", "score_ci95"),
+    ("success_rate", "success rate in %", "success_ci95"),
+    ("return_mean", "return", "return_ci95"),
+)
+_DECODING = re.compile(r"(.*\.)?(planner|condition|score|plan_every)(\..*)?|strategy")
 
 
 def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
     """Draw the paths of the evaluations that were run toward goals, strategies below each other."""
+    from seqrl.evaluation.goals import maze_of
+
     with_goals = [e for e in evaluations if "paths" in e.results and e.row["planner"]["name"] != "zero"]
     if not with_goals:
         return
@@ -28,3 +44,42 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
     ]
     first = with_goals[0]
     say(f"picture: {draw_paths(folder / 'paths.png', maze_of(first.row['env_id']), first.results['goals'], panels)}")
+
+
+def draw_sweep(path: Path, jobs: Sequence[Job], settings: Sequence[Mapping[str, str]]) -> Path | None:
+    """Draw what the decoding settings of a sweep cost and earn, one point a finished job.
+
+    Args:
+        settings: of each job, the overrides that vary between the jobs.
+
+    Returns:
+        The file, or None where there is nothing to compare: fewer than two points, jobs with several results rows, or
+        decoding settings that do not vary.
+    """
+    done = [(job.rows[0], own) for job, own in zip(jobs, settings, strict=True) if job.state == "done" and job.rows]
+    varying = list(dict.fromkeys(key for own in settings for key in own))
+    if len(done) < 2 or any(len(job.rows) > 1 for job in jobs) or not any(map(_DECODING.fullmatch, varying)):
+        return None
+    series = None if len(varying) < 2 else "planner.cache" if "planner.cache" in varying else varying[0]
+    rows = [row for row, _ in done]
+    gain, axis, interval = next(each for each in _GAINS if all(_is_number(row.get(each[0])) for row in rows))
+    points = [
+        Point(
+            " ".join(_short(key, value) for key, value in own.items() if key != series),
+            _short(series, own[series]) if series else "",
+            row["ms_per_action"],
+            row[gain],
+            row[interval],
+        )
+        for row, own in done
+    ]
+    data, episodes = (", ".join(dict.fromkeys(str(row[key]) for row in rows)) for key in ("dataset", "num_episodes"))
+    return draw_tradeoff(path, points, gain=axis, title=f"{data}, {circumstances(rows)}; {episodes} episodes")
+
+
+def _short(key: str, value: str) -> str:
+    return abbreviate(key.rpartition(".")[2], value.rpartition("/")[2])
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

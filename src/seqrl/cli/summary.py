@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from seqrl.cli.sweep import ROW_KEYS, Job, records
+from seqrl.cli.pictures import draw_sweep
+from seqrl.cli.sweep import ENDS, ROW_KEYS, Job, records
 from seqrl.console import say
 from seqrl.runs import write_atomically
 
+PICTURE = "tradeoff.png"
 _SHOWN = {"running": "killed"}  # nothing runs any more when the table is made
 
 
@@ -31,9 +33,13 @@ def finish(folder: Path) -> int:
         return 0
     header, body = table(jobs)
     varying = header[: header.index("status")]
-    _print(header, body)
+    _print(*_folded(header, body))
     for path in _write(folder, header, body):
         say(f"written: {path}")
+    (folder / PICTURE).unlink(missing_ok=True)  # an earlier sweep may have had more to show
+    picture = draw_sweep(folder / PICTURE, jobs, [dict(zip(varying, line, strict=False)) for line in body])
+    if picture is not None:
+        say(f"picture: {picture}")
     failed = [(job, line) for job, line in zip(jobs, body, strict=True) if job.state != "done"]
     if not failed:
         return 0
@@ -45,13 +51,16 @@ def finish(folder: Path) -> int:
 
 
 def table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:
-    """Column names and cells: overrides that vary, status, metrics, run folder; a column nobody fills is left out."""
+    """Column names and cells: overrides that vary, status, metrics, run folder; a column nobody fills is left out.
+
+    Where no job has more than one results row, there is room for its intervals and its time.
+    """
     overrides = [dict(map(_split, job.overrides)) for job in jobs]
     keys = dict.fromkeys(key for each in overrides for key in each)
     varying = [key for key in keys if len({each.get(key) for each in overrides}) > 1]
     objective = jobs[0].objective[0]
     names = dict.fromkeys(["val/loss", *([objective] if objective else [])])
-    names |= dict.fromkeys(name for job in jobs for name in job.metrics if _is_of_a_row(name))
+    names |= dict.fromkeys(_names_of_rows(jobs))
     shown = [name for name in names if any(job.metrics.get(name) is not None for job in jobs)]
     body = [
         [
@@ -77,8 +86,31 @@ def _split(override: str) -> tuple[str, str]:
     return re.sub(r"^evaluation\.(decoding\.)?(?=planner|condition|score|strategy$)", "", key.lstrip("+~")), value
 
 
-def _is_of_a_row(name: str) -> bool:
-    return name.startswith("eval/") and name.rpartition("/")[2] in ROW_KEYS
+def _names_of_rows(jobs: Sequence[Job]) -> list[str]:
+    rows = [row for job in jobs for row in job.rows]
+    keys = list(ROW_KEYS)
+    if all(len(job.rows) <= 1 for job in jobs):
+        keys = [name for key in ROW_KEYS for name in (key, *(f"{_quantity(key)}_ci95_{end}" for end in ENDS))]
+        keys.append("ms_per_action")
+        if any(row["time_budget_ms"] is not None for row in rows):
+            keys.append("horizon_mean")
+    return [f"eval/{label}/{key}" for label in dict.fromkeys(row["strategy"] for row in rows) for key in keys]
+
+
+def _quantity(key: str) -> str:
+    """What a number is of: `return` of `return_mean`."""
+    return "ms/action" if key == "ms_per_action" else re.sub("_(mean|rate)$", "", key)
+
+
+def _folded(header: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """The table for readers: the ends of an interval stand beside its mean."""
+    header, lines = list(header), [list(line) for line in body]
+    for low in reversed([place for place, name in enumerate(header) if name.endswith(f"_ci95_{ENDS[0]}")]):
+        for line in lines:
+            line[low - 1] += f" [{line[low]}, {line[low + 1]}]" if line[low] else ""
+        for cells in (header, *lines):
+            del cells[low : low + len(ENDS)]
+    return header, lines
 
 
 def _number(value: float | None) -> str:
@@ -89,6 +121,7 @@ def _write(folder: Path, header: Sequence[str], body: Sequence[Sequence[str]]) -
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *body])
     write_atomically(folder / "summary.csv", text.getvalue())
+    header, body = _folded(header, body)
     lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in line] for line in body)]
     write_atomically(folder / "summary.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
     return [folder / "summary.csv", folder / "summary.md"]
@@ -98,7 +131,8 @@ def _print(header: Sequence[str], body: Sequence[Sequence[str]]) -> None:
     console = Console(width=None if Console().is_terminal else 160)
     shown = Table(title=f"{len(body)} jobs", title_justify="left")
     for name in header:
-        shown.add_column(escape(re.sub(r"^eval/(.*)/([a-z]+)_\w+$", r"\1 \2", name)), overflow="fold")
+        short = re.sub("^eval/(.*)/(.*)$", lambda match: f"{match[1]} {_quantity(match[2])}", name)
+        shown.add_column(escape(short), overflow="fold")
     for line in body:
         shown.add_row(*map(escape, [*line[:-1], Path(line[-1]).name]))
     console.print(shown)

@@ -26,6 +26,7 @@ from seqrl.console import say
 from seqrl.runs import RunFolder, write_atomically
 
 ROW_KEYS = ("return_mean", "score_mean", "success_rate")  # of an evaluation's results row
+ENDS = ("low", "high")  # of an interval
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Job:
         state: `running`, `done`, `failed` or `interrupted`.
         folder: run folder, or None before there is one.
         metrics: last values of what the training logged, and `eval/<row>/<key>` of the evaluations.
+        rows: the results rows of the evaluations.
         objective: name and value of what a sweeper optimises; the value is None where nothing of the name is known.
         error: the sentence that ended a failed job.
         error_files: where its traceback lies.
@@ -46,16 +48,21 @@ class Job:
     state: str = "running"
     folder: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     objective: tuple[str, float | None] = ("", None)
     error: str | None = None
     error_files: list[str] = field(default_factory=list)
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over the numbers of results rows."""
+        """Take over results rows; their numbers are metrics too, an interval's ends as `<key>_low` and `<key>_high`."""
         for row in rows:
+            self.rows.append(dict(row))
             for key, value in row.items():
                 if key in ROW_KEYS or isinstance(value, float):
                     self.metrics[f"eval/{row['strategy']}/{key}"] = value
+                elif key.endswith("_ci95") and value is not None:
+                    for end, bound in zip(ENDS, value, strict=True):
+                        self.metrics[f"eval/{row['strategy']}/{key}_{end}"] = bound
 
 
 Task = Callable[[DictConfig, Job], None]

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from seqrl import checkpoint as checkpoints
+from seqrl.backbones import Backbone
 from seqrl.checkpoint import Loaded
 from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.windows import WindowSettings
 from seqrl.envs import check_spaces, make_environments
-from seqrl.envs.reference import reference
+from seqrl.envs.reference import reference, reference_note
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.evaluation.goals import MAZE_PREFIX, maze_of
 from seqrl.evaluation.protocol import EpisodeResults, check_protocol, run_episodes
@@ -35,6 +36,7 @@ from seqrl.registry import BACKBONE
 from seqrl.runs import write_atomically
 
 FRAME_STEPS = 4  # environment steps between two frames of a video
+ROW_FORMAT = 2  # raised when rows say more than before: an evaluation that was finished earlier is then run again
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
     window = WindowSettings(**training["window"])
     try:
         _device(config["device"])
-        relative = BACKBONE.get(training["backbone"]["name"]).relative
-        build_strategy(config, layout, window=window.length, relative=relative)
+        backbone: type[Backbone] = BACKBONE.get(training["backbone"]["name"])
+        build_strategy(config, layout, window=window.length, relative=backbone.relative)
         env_id = config["env_id"] or store.attributes.get("env_id")
         if env_id is None:
             raise ConfigError(
@@ -217,6 +219,8 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
         "score_name": config["score"]["name"],
         "cache": config["planner"].get("cache"),
         "plan_every": config["plan_every"],
+        "time_budget_ms": config["planner"].get("time_budget_ms"),
+        "horizon_mean": outcome.episodes.horizon_mean,
         "num_episodes": int(returns.size),
         "return_mean": float(returns.mean()),
         "return_std": float(returns.std()),
@@ -224,10 +228,11 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
         "length_mean": float(results["lengths"].mean()),
         "score_mean": None if known is None else known.score(float(returns.mean())),
         "score_ci95": None if known is None or bounds is None else [known.score(r) for r in bounds],
-        "score_note": None if known is None else known.note,
+        "score_note": None if known is None else reference_note(env_id, dataset),
         "ms_per_action": outcome.episodes.ms_per_action,
         "environments_per_batch": int(returns.size),
         "device": str(_device(config["device"])),
+        "threads": torch.get_num_threads(),
         "behaviour_return_mean": dataset["behaviour_return_mean"],
         "behaviour_score": dataset["behaviour_score"],
         "seed": config["seed"],
@@ -265,7 +270,7 @@ def _folder(config: Mapping[str, Any], checkpoint_digest: str, folder: Path) -> 
     label = config["label"] or config["strategy_name"]
     kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar")}
     kept["plugins"] = identities(config["plugins"])
-    digest = hashlib.sha256(json.dumps([kept, checkpoint_digest], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([kept, checkpoint_digest, ROW_FORMAT], sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "_", label)
     return folder / "evaluations" / f"{name}-{digest[:8]}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,16 @@ from seqrl.runs import write_atomically
 Row = Mapping[str, Any]
 
 
-LEGEND = (
+GOAL_LEGEND = (
     "success %: episodes that came within 0.5 of the goal, of the starts far enough away; steps: median until then; "
-    "at goal: share of the remaining steps spent there; n: episodes; ms/action: wall time of the policy"
+    "at goal: share of the remaining steps spent there. "
 )
+LEGEND = (
+    "n: episodes, one environment each, planned for together; ms/action: wall time of the policy over all their actions"
+)
+BUDGET_LEGEND = "; H 3.2 of 15: mean transitions of the plans that the time budget allowed; they depend on the machine"
+_LETTERS = {"beam_width": "W", "horizon": "H", "n_expand": "E", "temperature": "T"}
+_PHRASES = {"plan_every": "every {}", "time_budget_ms": "{} ms", "cache": "cache {}"}
 
 
 def print_table(rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -> None:
@@ -32,8 +38,7 @@ def print_table(rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -
     for line in body:
         table.add_row(*map(escape, line))
     console.print(table)
-    if any("success_rate" in row for row in rows):
-        console.print(LEGEND, highlight=False)
+    console.print(_legend(rows), highlight=False)
     for sentence in _comparison_lines(comparisons):
         console.print(sentence, highlight=False, markup=False)
 
@@ -42,22 +47,49 @@ def write_tables(folder: Path, rows: Sequence[Row], comparisons: Sequence[Row], 
     """Write `results.md` and `results.json` of several rows into the run folder."""
     header, body = _columns(rows, dataset)
     lines = [_title(rows, dataset), "", _markdown(header), _markdown(["---"] * len(header)), *map(_markdown, body)]
-    lines += ["", LEGEND] if any("success_rate" in row for row in rows) else []
-    lines += ["", *(f"- {line}" for line in _comparison_lines(comparisons)), ""]
+    lines += ["", _legend(rows), "", *(f"- {line}" for line in _comparison_lines(comparisons)), ""]
     write_atomically(folder / "results.md", "\n".join(lines))
     content = {"dataset": dict(dataset), "rows": [dict(r) for r in rows], "comparisons": [dict(c) for c in comparisons]}
     write_atomically(folder / "results.json", json.dumps(content, indent=2) + "\n")
     return [folder / "results.md", folder / "results.json"]
 
 
-def _title(rows: Sequence[Row], dataset: Row) -> str:
-    first = rows[0]
-    title = (
-        f"{dataset['name']} ({dataset['num_transitions']} transitions), {first['env_id']}, "
-        f"mujoco {first['versions']['mujoco']}; training seed {first['training_seed']}, "
-        f"{first['training_steps']} steps; evaluation seed {first['seed']}; 95 % intervals over starts"
+def circumstances(rows: Sequence[Row]) -> str:
+    """What the numbers of some rows hold for, beside the data; where the rows differ, every value is named."""
+
+    def of(values: Iterable[Any]) -> str:
+        return ", ".join(dict.fromkeys(map(str, values)))
+
+    limits = dict.fromkeys(row["starts"]["max_steps"] for row in rows)
+    cut = "" if limits == {None: None} else f", cut after {of(limit or 'their own limit' for limit in limits)} steps"
+    return (
+        f"{of(row['env_id'] for row in rows)}, mujoco {of(row['versions']['mujoco'] for row in rows)}; "
+        f"training seed {of(row['training_seed'] for row in rows)}, {of(row['training_steps'] for row in rows)} steps; "
+        f"evaluation seed {of(row['seed'] for row in rows)}{cut}; "
+        f"{of(row['device'] for row in rows)}, threads {of(row['threads'] for row in rows)}"
     )
-    return title + (f"; scores: {first['score_note']}" if first.get("score_note") else "")
+
+
+def abbreviate(setting: str, value: str) -> str:
+    """A decoding setting, short enough for a table or a picture: W64, every 4, cache exact, cdf_act 0.6, no k_act."""
+    if value == "null":
+        return f"no {setting}"
+    if setting in _LETTERS:
+        return f"{_LETTERS[setting]}{value}"
+    if setting in _PHRASES:
+        return _PHRASES[setting].format(value)
+    return f"{setting} {value}"
+
+
+def _title(rows: Sequence[Row], dataset: Row) -> str:
+    title = f"{dataset['name']} ({dataset['num_transitions']} transitions), {circumstances(rows)}"
+    notes = dict.fromkeys(row["score_note"] for row in rows if row.get("score_note"))
+    return f"{title}; 95 % intervals over starts" + (f"; scores: {'; '.join(notes)}" if notes else "")
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    text = (GOAL_LEGEND if any("success_rate" in row for row in rows) else "") + LEGEND
+    return text + (BUDGET_LEGEND if any(row["time_budget_ms"] is not None for row in rows) else "") + "."
 
 
 def _columns(rows: Sequence[Row], dataset: Row) -> tuple[list[str], list[list[str]]]:
@@ -94,15 +126,16 @@ def _cells(row: Row, width: int, scores: bool) -> list[str]:
 
 
 def _planner(row: Row) -> str:
-    """What was searched how, short enough for a table: `beam W8 H8 E2, every 4, exact`."""
+    """What was searched how, short enough for a table: `beam W8 H8 E2, every 4, 50 ms (H 3.2 of 8), cache exact`."""
     planner = row["planner"]
-    words = [planner["name"]]
-    for name, letter in (("beam_width", "W"), ("horizon", "H"), ("n_expand", "E"), ("temperature", "T")):
-        if name in planner:
-            words.append(f"{letter}{planner[name]:g}")
+    words = [planner["name"], *(abbreviate(name, f"{planner[name]:g}") for name in _LETTERS if name in planner)]
     text = " ".join(words)
-    text += f", every {row['plan_every']}" if row["plan_every"] > 1 else ""
-    return text + (f", cache {row['cache']}" if row["cache"] else "")
+    if row["plan_every"] > 1:
+        text += f", {abbreviate('plan_every', str(row['plan_every']))}"
+    if row["time_budget_ms"] is not None:
+        text += f", {abbreviate('time_budget_ms', format(row['time_budget_ms'], 'g'))}"
+        text += f" (H {row['horizon_mean']:.1f} of {planner['horizon']})"
+    return text + (f", {abbreviate('cache', row['cache'])}" if row["cache"] else "")
 
 
 def _point(position: Sequence[float]) -> str:

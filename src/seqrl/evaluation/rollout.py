@@ -12,6 +12,7 @@ import numpy as np
 from seqrl.envs import Environments
 from seqrl.errors import ConfigError
 from seqrl.policy import Policy
+from seqrl.types import Plan
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Episodes:
         lengths: (B,) steps until the end.
         terminated: (B,) bool.
         seconds: time spent in the policy.
+        horizons: transitions of every plan that was made, in order; one plan serves all environments of the batch.
         qpos: (T + 1, nq) MuJoCo positions of the first environment, for a video; None where it has none.
         plans: imagined paths, every so many steps.
     """
@@ -48,6 +50,7 @@ class Episodes:
     lengths: np.ndarray
     terminated: np.ndarray
     seconds: float
+    horizons: list[int]
     qpos: np.ndarray | None = None
     plans: list[ImaginedPath] = field(default_factory=list)
 
@@ -61,6 +64,11 @@ class Episodes:
     def ms_per_action(self) -> float:
         """Wall time of the policy per action, all environments of the batch counted."""
         return 1000.0 * self.seconds / max(1, int(self.lengths.sum()))
+
+    @property
+    def horizon_mean(self) -> float:
+        """Mean transitions of a plan; below the planner's horizon where a time budget cut plans short."""
+        return float(np.mean(self.horizons))
 
 
 def rollout(
@@ -92,19 +100,22 @@ def rollout(
         raise ConfigError(f"{envs.env_id} has no time limit; set max_steps")
     seen, rewards = [observations], []
     lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
-    qpos, plans = [_qpos(envs)], []
+    qpos, plans, horizons = [_qpos(envs)], [], []
     earned: np.ndarray | None = None
     seconds = 0.0
-    newest, due = None, 0
+    newest: Plan | None = None
+    due = 0  # step at which the next imagined path is kept
     for step in _progress(limit, description):
         active = envs.active.copy()
         began = time.perf_counter()
         actions = policy.act(observations, earned, active)
         seconds += time.perf_counter() - began
-        if plans_every and step >= due and policy.plan is not newest:
-            plans += _imagined(policy, step, np.flatnonzero(active))
-            due = step + plans_every
-        newest = policy.plan
+        if policy.plan is not None and policy.plan is not newest:
+            newest = policy.plan
+            horizons.append(newest.actions.shape[1])
+            if plans_every and step >= due:
+                plans += _imagined(policy, newest, step, np.flatnonzero(active))
+                due = step + plans_every
         observations, earned, ended, _, _ = envs.step(actions)
         lengths[active] += 1
         terminated |= ended
@@ -114,14 +125,12 @@ def rollout(
         if not envs.active.any():
             break
     first = [q for q in qpos[: lengths[0] + 1] if q is not None]
-    return Episodes(
-        np.stack(seen, 1), np.stack(rewards, 1), lengths, terminated, seconds, np.stack(first) if first else None, plans
-    )
+    film = np.stack(first) if first else None
+    return Episodes(np.stack(seen, 1), np.stack(rewards, 1), lengths, terminated, seconds, horizons, film, plans)
 
 
-def _imagined(policy: Policy, step: int, environments: np.ndarray) -> list[ImaginedPath]:
-    plan = policy.plan
-    if plan is None or plan.tokens is None:
+def _imagined(policy: Policy, plan: Plan, step: int, environments: np.ndarray) -> list[ImaginedPath]:
+    if plan.tokens is None:
         return []
     values = policy.model.tokenizer.decode(plan.tokens)[..., policy.model.layout.field("observation").slice]
     return [ImaginedPath(step, environments, values.float().cpu().numpy())]
