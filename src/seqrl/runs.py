@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from seqrl.plugins import identities
 _NOT_HASHED = {
     "": {"runs_dir"},
     "trainer": {"accelerator", "devices", "num_nodes", "num_threads", "strategy"},
-    "data": {"cache_dir"},
+    "data": {"cache_dir", "url"},
     "training": {"checkpoint_every", "log_every", "loggers", "progress_bar"},
 }
 
@@ -29,15 +29,37 @@ def run_name(config: Mapping[str, Any]) -> str:
     Of data files name and size count, of plugin files name and content, and not their folders.
     """
     kept = {key: value for key, value in config.items() if key not in _NOT_HASHED[""]}
-    for section in ("trainer", "data", "training"):
+    for section in ("trainer", "training"):
         if isinstance(kept.get(section), Mapping):
             kept[section] = {k: v for k, v in kept[section].items() if k not in _NOT_HASHED[section]}
-    if kept.get("data", {}).get("path"):
-        path = Path(kept["data"]["path"]).expanduser()
-        kept["data"]["path"] = [path.name, path.stat().st_size if path.is_file() else None]
+    if isinstance(kept.get("data"), Mapping):
+        kept["data"] = _data_identity(kept["data"])
     kept["plugins"] = identities(config.get("plugins", []))
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     return f"{config.get('experiment_name') or 'run'}-{digest[:8]}"
+
+
+def _data_identity(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source is to the hash of a run, and each part of a mix; a part may be a mere path or id."""
+    kept = {key: value for key, value in source.items() if key not in _NOT_HASHED["data"]}
+    if kept.get("path"):
+        kept["path"] = _name_and_size(Path(kept["path"]).expanduser())
+    if isinstance(kept.get("parts"), Sequence):
+        kept["parts"] = [
+            _data_identity(part)
+            if isinstance(part, Mapping)
+            else _name_and_size(path)
+            if (path := Path(str(part)).expanduser()).exists()
+            else part
+            for part in kept["parts"]
+        ]
+    return kept
+
+
+def _name_and_size(path: Path) -> list[str | int | None]:
+    """Of a file, or of a folder with the files in it; None as the size of what is not there."""
+    files = [path] if path.is_file() else list(path.iterdir()) if path.is_dir() else None
+    return [path.name, None if files is None else sum(file.stat().st_size for file in files)]
 
 
 class RunFolder:

@@ -6,9 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.returns import penalised_rewards, returns_to_go, transitions
+from seqrl.data.returns import penalised_rewards, returns_to_go, sample_transitions, transition_chunks, transitions
 from seqrl.errors import DataError
 from seqrl.layout import Layout
 
@@ -109,18 +111,6 @@ def test_from_episodes_names_what_is_missing() -> None:
         EpisodeStore.from_episodes([{"observations": np.zeros((2, 3)), "actions": np.zeros((2, 1))}])
 
 
-@pytest.mark.parametrize("discount", [0.0, 0.9, 0.99, 1.0])
-def test_returns_to_go_equal_a_double_loop(discount: float) -> None:
-    rng = np.random.default_rng(1)
-    rewards, offsets = rng.normal(size=60), np.array([0, 1, 3, 30, 60])
-    wanted = np.zeros(60)
-    for start, stop in itertools.pairwise(offsets):
-        for step in range(start, stop):
-            for later in range(step + 1, stop):  # r_t itself is left out
-                wanted[step] += discount ** (later - step - 1) * rewards[later]
-    np.testing.assert_allclose(returns_to_go(rewards, offsets, discount), wanted, rtol=1e-12, atol=1e-13)
-
-
 def test_the_penalty_replaces_the_reward_of_true_ends_only() -> None:
     found = store()
     rewards = found.rewards.astype(np.float64)
@@ -147,3 +137,112 @@ def test_transitions_follow_the_layout() -> None:
     assert values[3, 5:].tolist() == [0.0, -8.0]
     assert values[2, 5] == -8.0  # the penalty is part of what follows
     np.testing.assert_allclose(values[1, 5], found.rewards[2] + 0.5 * -8.0, rtol=1e-6)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float]:
+    """Rewards, the offsets of episodes of 1 to 9 steps, and a discount."""
+    lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))
+    numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
+    rewards = draw(st.lists(numbers, min_size=sum(lengths), max_size=sum(lengths)))
+    return np.array(rewards), np.concatenate([[0], np.cumsum(lengths)]), draw(st.floats(0, 1))
+
+
+def naive(rewards: np.ndarray, offsets: np.ndarray, discount: float) -> tuple[np.ndarray, np.ndarray]:
+    """The definition as a double loop, and the sum of its terms' sizes (what rounding is measured against)."""
+    wanted, size = np.zeros((2, len(rewards)))
+    for start, stop in itertools.pairwise(offsets):
+        for step in range(start, stop):
+            for later in range(step + 1, stop):  # r_t itself is left out
+                term = discount ** (later - step - 1) * rewards[later]
+                wanted[step] += term
+                size[step] += abs(term)
+    return wanted, size
+
+
+@given(streams())
+def test_returns_to_go_equal_a_double_loop_for_any_episodes(stream: tuple[np.ndarray, np.ndarray, float]) -> None:
+    wanted, size = naive(*stream)
+    assert (np.abs(returns_to_go(*stream) - wanted) <= 1e-12 * size).all()  # rtol where terms do not cancel
+    positive = (np.abs(stream[0]), *stream[1:])
+    np.testing.assert_allclose(returns_to_go(*positive), naive(*positive)[0], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("penalty", [None, -7.0])
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=8), discount=st.floats(0, 1))
+def test_chunks_equal_the_whole_bit_for_bit(penalty: float | None, lengths: list[int], discount: float) -> None:
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    rewards = np.random.default_rng(lengths).normal(size=offsets[-1])
+    rows, ends = np.arange(len(rewards)), flags(len(rewards), *(offsets[1:] - 1))
+    found = EpisodeStore.from_arrays(rows[:, None], -rows[:, None], rewards, ends, ends & (rows % 3 > 0))
+    fields = {"observation": {}, "action": {}, "reward": {}, "value": {}}
+    layout = Layout.from_config({"fields": fields, "discount": discount, "termination_penalty": penalty}, 1, 1)
+    seen = penalised_rewards(found, penalty)
+    columns = [rows, -rows, seen, returns_to_go(seen, offsets, discount)]
+    wanted = np.stack(columns, axis=1).astype(np.float32)
+    np.testing.assert_array_equal(transitions(found, layout), wanted)
+    for size in (1, 2, 3, 5, 8):
+        chunks = list(transition_chunks(found, layout, size))
+        assert [first for first, _ in chunks] == list(range(0, len(rewards), size))[::-1]
+        np.testing.assert_array_equal(np.concatenate([values for _, values in chunks[::-1]]), wanted)
+
+
+def test_a_sample_is_everything_where_it_fits(tiny_store: EpisodeStore, tiny_layout: Layout) -> None:
+    values = transitions(tiny_store, tiny_layout)
+    np.testing.assert_array_equal(sample_transitions(tiny_store, tiny_layout), values)
+    some = sample_transitions(tiny_store, tiny_layout, np.array([0, 3]), scalars=11 * tiny_layout.size)
+    np.testing.assert_array_equal(some, values[[*range(6), *range(16, 21)]])
+
+
+def test_a_sample_of_many_is_even_repeatable_and_keeps_the_ranges(tiny_layout: Layout) -> None:
+    rng = np.random.default_rng(0)
+    rows = 200_000  # several chunks
+    ends = flags(rows, *range(999, rows, 1000))
+    observations = rng.normal(size=(rows, 3))
+    observations[:, 0] = np.arange(rows)
+    found = EpisodeStore.from_arrays(
+        observations, rng.normal(size=(rows, 2)), rng.normal(size=rows), ends, ends & False
+    )
+    episodes = np.arange(0, 200, 2)  # 100 000 rows
+    sample = sample_transitions(found, tiny_layout, episodes, scalars=7 * 1000, seed=3)
+    values = transitions(found, tiny_layout)
+    chosen = values[np.isin(np.arange(rows) // 1000, episodes)]
+    assert len(sample) == 1000 + 2 * 7
+    np.testing.assert_array_equal(sample.min(0), chosen.min(0))
+    np.testing.assert_array_equal(sample.max(0), chosen.max(0))
+    drawn = sample[:1000, 0].astype(int)
+    np.testing.assert_array_equal(sample, values[sample[:, 0].astype(int)])  # whole rows, unchanged
+    counts = np.cumsum(np.isin(np.arange(rows) // 1000, episodes)) - 1  # place of a row among the chosen ones
+    np.testing.assert_array_equal(counts[drawn] // 100, np.arange(1000))  # one of each stretch
+    np.testing.assert_array_equal(sample_transitions(found, tiny_layout, episodes, scalars=7000, seed=3), sample)
+    assert (sample_transitions(found, tiny_layout, episodes, scalars=7000, seed=4) != sample).any()
+
+
+def test_from_episodes_keeps_extras_and_explicit_cuts() -> None:
+    observations, actions, rewards = arrays(7)
+    episode = {"observations": observations, "actions": actions, "rewards": rewards, "qpos": observations[:, :2]}
+    found = EpisodeStore.from_episodes(
+        [
+            {**episode, "terminated": True},
+            {**episode, "terminated": False, "truncated": False},
+            {**episode, "terminated": False},
+        ],
+        extras=["qpos"],
+    )
+    assert found.terminated.tolist() == [True, False, False]
+    assert found.truncated.tolist() == [False, False, True]
+    np.testing.assert_array_equal(found.extras["qpos"][7:14], observations[:, :2])
+    without = {key: array for key, array in episode.items() if key != "qpos"}
+    with pytest.raises(DataError, match="episode 1 lacks qpos"):
+        EpisodeStore.from_episodes([{**episode, "terminated": True}, {**without, "terminated": True}], extras=["qpos"])
+    with pytest.raises(DataError, match="episode 0 is both terminated and truncated"):
+        EpisodeStore.from_episodes([{**episode, "terminated": True, "truncated": True}])
+    with pytest.raises(DataError, match="observations has rows of different shapes"):
+        EpisodeStore.from_episodes(
+            [{**episode, "terminated": True}, {**episode, "observations": observations[:, :2], "terminated": True}]
+        )
+
+
+def test_extras_need_a_row_per_transition() -> None:
+    with pytest.raises(DataError, match="qpos has 9 rows and observations has 10"):
+        EpisodeStore.from_arrays(*arrays(10), flags(10), flags(10), extras={"qpos": np.zeros((9, 2))})

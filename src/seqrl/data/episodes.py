@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seqrl.data.rows import CHUNK_ROWS, Rows, concatenate, ranges, select
+from seqrl.data.storage import MANIFEST, read_folder, write_folder
 from seqrl.errors import DataError
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -20,25 +24,35 @@ class EpisodeStore:
     Row t holds the observation *before* action t and the reward that action t earned. An episode ends `terminated` (a
     true end: nothing can be earned afterwards), `truncated` (a time limit) or neither (the recording was cut).
 
+    A saved store is opened with its arrays mapped into memory, so that it may be larger than memory and costs nothing
+    until it is read. Subsets and mixes copy no observations or actions either: they hold `Rows`, which know where each
+    of their rows lies and gather what is asked for. (A mix written out once would be an ordinary store, at the price
+    of its size on disk and of a cache to keep clean; training reads these arrays only once, front to back, to
+    tokenize them, which gathering serves as well.) Index such an array, or make one with `np.asarray`.
+
     Attributes:
         observations: (N, O) float32.
         actions: (N, A) float32.
-        rewards: (N,) float32.
+        rewards: (N,) float32, always an array.
         offsets: (E + 1,) int64; episode e covers rows `offsets[e]` to `offsets[e + 1]`.
         terminated, truncated: (E,) bool.
         segments: (M + 1,) int64, boundaries of behaviour segments (in maze2d: one goal of the controller), at least
             as fine as the episodes; hindsight goals are never drawn across one. The episodes themselves by default.
-        attributes: what is known of the origin: `name`, `environment` and the like.
+        attributes: what is known of the origin: `name`, `env_id` and the like.
+        extras: further arrays of N rows, (N, ...), such as `qpos`; carried along, not checked for NaN, not trained on.
+        identity: hash of the content where it is known without reading it; see `fingerprint`.
     """
 
-    observations: FloatArray
-    actions: FloatArray
+    observations: FloatArray | Rows
+    actions: FloatArray | Rows
     rewards: FloatArray
     offsets: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     segments: np.ndarray
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, np.ndarray | Rows] = field(default_factory=dict)
+    identity: str | None = None
 
     @staticmethod
     def from_arrays(
@@ -49,16 +63,20 @@ class EpisodeStore:
         terminals: np.ndarray,
         *,
         segment_ends: np.ndarray | None = None,
+        extras: Mapping[str, np.ndarray] | None = None,
         attributes: Mapping[str, Any] | None = None,
         origin: str = "arrays",
     ) -> EpisodeStore:
         """Cut flat arrays into episodes, checking everything that would otherwise fail later and elsewhere.
+
+        Arrays of contiguous float32 are kept as they are, also where they are mapped from a file; others are copied.
 
         Args:
             observations: (N, O), actions: (N, A), rewards: (N,) numbers.
             ends: (N,) bool, the last row of an episode; rows after the last end make one more, cut episode.
             terminals: (N,) bool, which ends are true ends; must not be set elsewhere.
             segment_ends: (N,) bool, the last row of a behaviour segment; episode ends are added.
+            extras: further arrays of N rows.
             origin: how to call the data in messages.
 
         Raises:
@@ -70,10 +88,13 @@ class EpisodeStore:
         count = len(observations)
         if count == 0:
             raise DataError(f"{origin} holds no transitions; record at least one episode of two steps")
-        for name, array in (("actions", actions), ("rewards", rewards), ("ends", ends), ("terminals", terminals)):
-            if len(array) != count:
+        extras = {name: np.asarray(array) for name, array in (extras or {}).items()}
+        named = {"actions": actions, "rewards": rewards, "ends": ends, "terminals": terminals, **extras}
+        for name, array in named.items():
+            if np.ndim(array) == 0 or len(array) != count:
                 raise DataError(
-                    f"{origin}: {name} has {len(array)} rows and observations has {count}; one row per transition each"
+                    f"{origin}: {name} has {len(array) if np.ndim(array) else 'no'} rows and observations has {count}; "
+                    "one row per transition each"
                 )
         ends, terminals = np.asarray(ends, bool), np.asarray(terminals, bool)
         if (terminals & ~ends).any():
@@ -98,44 +119,163 @@ class EpisodeStore:
             ends[last] & ~terminals[last],
             segments,
             dict(attributes or {}),
+            extras,
         )
 
     @staticmethod
     def from_episodes(
-        episodes: Sequence[Mapping[str, Any]], *, attributes: Mapping[str, Any] | None = None
+        episodes: Sequence[Mapping[str, Any]],
+        *,
+        extras: Sequence[str] = (),
+        attributes: Mapping[str, Any] | None = None,
     ) -> EpisodeStore:
         """Make a store from a list of episodes in memory.
 
         Args:
-            episodes: each `{"observations": (n, O), "actions": (n, A), "rewards": (n,), "terminated": bool}`.
+            episodes: each `{"observations": (n, O), "actions": (n, A), "rewards": (n,), "terminated": bool}`, and
+                `"truncated": bool` where an episode that is not terminated was cut by the recording, not by a limit.
+            extras: further keys of every episode to keep, (n, ...) each.
 
         Raises:
             DataError: an empty list, a missing array, or whatever `from_arrays` refuses.
         """
         if not episodes:
             raise DataError("the list of episodes is empty; give at least one episode")
+        names = ("observations", "actions", "rewards", *extras)
         for number, episode in enumerate(episodes):
-            missing = {"observations", "actions", "rewards", "terminated"} - set(episode)
+            missing = {*names, "terminated"} - set(episode)
             if missing:
                 raise DataError(f"episode {number} lacks {', '.join(sorted(missing))}")
-            lengths = {name: len(episode[name]) for name in ("observations", "actions", "rewards")}
+            if episode["terminated"] and episode.get("truncated"):
+                raise DataError(f"episode {number} is both terminated and truncated; it can end in one way only")
+            lengths = {name: len(episode[name]) for name in names}
             if len(set(lengths.values())) > 1 or not lengths["rewards"]:
                 found = ", ".join(f"{count} {name}" for name, count in lengths.items())
                 raise DataError(f"episode {number} has {found}; give one of each for every step, and one step at least")
-        counts = [len(e["rewards"]) for e in episodes]
-        ends = np.zeros(sum(counts), bool)
-        terminals = np.zeros(sum(counts), bool)
-        stops = np.cumsum(counts) - 1
-        ends[stops] = True
-        terminals[stops] = [bool(e["terminated"]) for e in episodes]
-        return EpisodeStore.from_arrays(
-            np.concatenate([np.asarray(e["observations"]) for e in episodes]),
-            np.concatenate([np.asarray(e["actions"]) for e in episodes]),
-            np.concatenate([np.asarray(e["rewards"]) for e in episodes]),
+        joined = {name: _stacked([np.asarray(e[name]) for e in episodes], name) for name in names}
+        terminated = np.array([bool(e["terminated"]) for e in episodes])
+        truncated = np.array([bool(e.get("truncated", not e["terminated"])) for e in episodes])
+        ends, terminals = np.zeros((2, len(joined["rewards"])), bool)
+        stops = np.cumsum([len(e["rewards"]) for e in episodes]) - 1
+        ends[stops], terminals[stops] = True, terminated
+        store = EpisodeStore.from_arrays(
+            joined["observations"],
+            joined["actions"],
+            joined["rewards"],
             ends,
             terminals,
+            extras={name: joined[name] for name in extras},
             attributes=attributes,
             origin="the list of episodes",
+        )
+        return replace(store, truncated=truncated)
+
+    @staticmethod
+    def open(folder: str | Path) -> EpisodeStore:
+        """The episodes of a folder that `save` wrote, mapped into memory: they may be larger than it.
+
+        Raises:
+            DataError: no such folder, or one that is damaged or of another kind.
+        """
+        folder = Path(folder).expanduser()
+        arrays, notes = read_folder(folder)
+        missing = set(_SAVED) - set(arrays)
+        if missing:
+            raise DataError(f"{str(folder)!r} lists no {', '.join(sorted(missing))}; save the episodes again")
+        extras = {key.removeprefix(_EXTRA): array for key, array in arrays.items() if key.startswith(_EXTRA)}
+        main = {name: arrays[name] for name in _SAVED}
+        attributes, identity = notes.get("attributes"), notes.get("identity")
+        store = EpisodeStore(**main, attributes=attributes or {}, extras=extras, identity=identity)
+        problem = store._problem() if identity else f"{MANIFEST} lists no identity"
+        if problem:
+            raise DataError(f"{str(folder)!r} is damaged: {problem}; save the episodes again")
+        return store
+
+    def save(self, folder: str | Path) -> None:
+        """Write the episodes into a new folder, one .npy file per array, whole or not at all.
+
+        What was written is not to be edited: caches know it by the hash that is kept beside it.
+
+        Raises:
+            DataError: the folder has something in it or cannot be written, or an attribute is no plain value.
+        """
+        arrays = {name: getattr(self, name) for name in _SAVED}
+        arrays |= {f"{_EXTRA}{name}": array for name, array in self.extras.items()}
+        notes = {"attributes": dict(self.attributes), "identity": self.fingerprint()}
+        write_folder(Path(folder).expanduser(), arrays, notes)
+
+    def subset(self, episodes: Sequence[int] | np.ndarray) -> EpisodeStore:
+        """Some of the episodes, in the order given, without copying observations, actions or extras.
+
+        Args:
+            episodes: (E',) numbers, or (E,) bool.
+
+        Raises:
+            DataError: none, or one that there is not.
+        """
+        chosen = np.asarray(episodes)
+        if chosen.dtype == bool and chosen.shape == (self.num_episodes,):
+            chosen = np.flatnonzero(chosen)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not len(chosen):
+            raise DataError(f"a subset needs a list of episode numbers, one at least, or {self.num_episodes} bools")
+        if chosen.min() < 0 or chosen.max() >= self.num_episodes:
+            raise DataError(f"a subset asks for episodes {chosen.min()} to {chosen.max()} of {self.num_episodes}")
+        starts, stops = self.offsets[chosen], self.offsets[chosen + 1]
+        # An episode's segments are whole, and their lengths stay what they are.
+        pieces = ranges(np.searchsorted(self.segments, starts), np.searchsorted(self.segments, stops))
+        return EpisodeStore(
+            select(self.observations, starts, stops),
+            select(self.actions, starts, stops),
+            np.asarray(select(self.rewards, starts, stops)),
+            _boundaries(stops - starts),
+            self.terminated[chosen],
+            self.truncated[chosen],
+            _boundaries(np.diff(self.segments)[pieces]),
+            self.attributes,
+            {name: select(array, starts, stops) for name, array in self.extras.items()},
+            None if self.identity is None else _hash(self.identity.encode(), chosen.astype(np.int64).tobytes()),
+        )
+
+    @staticmethod
+    def mix(stores: Sequence[EpisodeStore], *, attributes: Mapping[str, Any] | None = None) -> EpisodeStore:
+        """The episodes of several stores, one store after the other, without copying observations, actions or extras.
+
+        Extras are kept where all stores have them in one shape. What all `attributes` agree on is kept as well; the
+        name is those of the stores, joined by `+`.
+
+        Args:
+            attributes: win over those of the stores.
+
+        Raises:
+            DataError: no store, or observations or actions of different sizes.
+        """
+        if not stores:
+            raise DataError("there is nothing to mix; give one store at least")
+        names = [str(store.attributes.get("name", f"store {number}")) for number, store in enumerate(stores)]
+        for what in ("observations", "actions"):
+            sizes = [getattr(store, what).shape[1] for store in stores]
+            if len(set(sizes)) > 1:
+                listed = ", ".join(f"{size} in {name}" for name, size in zip(names, sizes, strict=True))
+                raise DataError(f"{what} of different sizes cannot be mixed: {listed}; mix data of one environment")
+        first, *others = stores
+        shared = {k: v for k, v in first.attributes.items() if all(s.attributes.get(k) == v for s in others)}
+        extras = [
+            name
+            for name, array in first.extras.items()
+            if all(name in s.extras and s.extras[name].shape[1:] == array.shape[1:] for s in others)
+        ]
+        identities = [store.identity.encode() for store in stores if store.identity is not None]
+        return EpisodeStore(
+            concatenate([store.observations for store in stores]),
+            concatenate([store.actions for store in stores]),
+            np.concatenate([store.rewards for store in stores]),
+            _boundaries(np.concatenate([store.lengths for store in stores])),
+            np.concatenate([store.terminated for store in stores]),
+            np.concatenate([store.truncated for store in stores]),
+            _boundaries(np.concatenate([np.diff(store.segments) for store in stores])),
+            {**shared, "name": "+".join(names), **(attributes or {})},
+            {name: concatenate([store.extras[name] for store in stores]) for name in extras},
+            _hash(*identities) if len(identities) == len(stores) else None,
         )
 
     def __len__(self) -> int:
@@ -163,15 +303,67 @@ class EpisodeStore:
         """(N,) int64: for each row, where its piece ends (exclusive), for `offsets` or `segments`."""
         return np.repeat(boundaries[1:], np.diff(boundaries))
 
+    def fingerprint(self) -> str:
+        """Hash of what a tokenizer may see: observations, actions, rewards, and where and how episodes end."""
+        if self.identity is not None:
+            return self.identity
+        digest = hashlib.sha256(repr((self.observations.shape, self.actions.shape)).encode())
+        for array in (self.observations, self.actions, self.rewards):
+            for first in range(0, len(self), CHUNK_ROWS):
+                digest.update(np.ascontiguousarray(array[first : first + CHUNK_ROWS]).data)
+        for small in (self.offsets, self.terminated, self.truncated, self.segments):
+            digest.update(np.ascontiguousarray(small).data)
+        return digest.hexdigest()
+
+    def _problem(self) -> str | None:
+        """What does not fit together, or None."""
+        rows, episodes = len(self), self.num_episodes
+        for name, array, dims in (
+            ("observations", self.observations, 2),
+            ("actions", self.actions, 2),
+            ("rewards", self.rewards, 1),
+            *((f"extras {name!r}", array, array.ndim) for name, array in self.extras.items()),
+        ):
+            if array.ndim != dims or array.shape[:1] != (rows,):
+                return f"{name} has shape {array.shape} beside {rows} rewards"
+        for name, boundaries in (("offsets", self.offsets), ("segments", self.segments)):
+            if len(boundaries) < 2 or boundaries[0] != 0 or boundaries[-1] != rows or (np.diff(boundaries) < 1).any():
+                return f"{name} does not rise from 0 to {rows}"
+        if self.terminated.shape != (episodes,) or self.truncated.shape != (episodes,):
+            return f"terminated and truncated do not have {episodes} episodes"
+        return None
+
+
+_SAVED = ("observations", "actions", "rewards", "offsets", "terminated", "truncated", "segments")
+_EXTRA = "extras."  # before the names of extras, so that one may be called like an array of ours
+
+
+def _boundaries(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _hash(*parts: bytes) -> str:
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+def _stacked(arrays: Sequence[np.ndarray], name: str) -> np.ndarray:
+    shapes = {array.shape[1:] for array in arrays}
+    if len(shapes) > 1:
+        raise DataError(f"the list of episodes: {name} has rows of different shapes, {sorted(shapes)}; make them one")
+    return np.concatenate(arrays)
+
 
 def _numbers(array: Any, name: str, dims: int, origin: str) -> FloatArray:
     array = np.asarray(array)
     if array.ndim != dims or array.dtype.kind not in "fiub":
         wanted = "(transitions, dimensions)" if dims == 2 else "(transitions,)"
         raise DataError(f"{origin}: {name} has shape {array.shape} and type {array.dtype}; {wanted} numbers are needed")
-    bad = ~np.isfinite(array)
-    if bad.any():
-        place = np.argwhere(bad)[0]
-        where = f"row {place[0]}" + (f", column {place[1]}" if dims == 2 else "")
-        raise DataError(f"{origin}: {name} holds {array[tuple(place)]} at {where}; remove or repair that episode")
+    for first in range(0, len(array), CHUNK_ROWS):  # arrays that are mapped from a file may be larger than memory
+        chunk = array[first : first + CHUNK_ROWS]
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(chunk.astype(np.float32, copy=False))
+        if bad.any():
+            place = tuple(np.argwhere(bad)[0])
+            where = f"row {first + place[0]}" + (f", column {place[1]}" if dims == 2 else "")
+            raise DataError(f"{origin}: {name} holds {chunk[place]} at {where}; remove or repair that episode")
     return np.ascontiguousarray(array, np.float32)

@@ -68,25 +68,18 @@ class Windows:
         self.discount = layout.discount
         self.length = settings.length
         self.termination_token = termination_token
-        chosen = np.arange(store.num_episodes) if episodes is None else np.asarray(episodes)
-        spans = [np.arange(store.offsets[e], store.offsets[e + 1] - 1) for e in chosen]
-        self.starts = np.concatenate(spans) if spans else np.zeros(0, np.int64)
-        if len(self.starts) == 0:
+        # Episodes and segments are looked up when a batch is gathered: nothing here is as long as the data.
+        chosen = np.arange(store.num_episodes) if episodes is None else np.asarray(episodes, np.int64)
+        self._first_rows, self._episode_stops = store.offsets[:-1][chosen], store.offsets[1:][chosen]
+        self._offsets = np.concatenate([[0], np.cumsum(store.lengths[chosen] - 1)])  # of each episode's windows
+        if self._offsets[-1] == 0:
             raise DataError("no window fits: every episode has a single step; record episodes of two steps or more")
-        episode_stops = store.ends_of(store.offsets)[self.starts]
-        self.stops = store.ends_of(store.segments)[self.starts] if self.goal else episode_stops
-        # How many transitions of a window carry loss: up to the stop, or on into the termination tokens.
-        lengths = store.lengths
-        first_rows = np.repeat(store.offsets[:-1], lengths)[self.starts]
-        to_longest = first_rows + int(lengths.max()) - self.starts
-        learn_ends = store.terminated | settings.terminate_truncated
-        ends_learnt = np.repeat(learn_ends, lengths)[self.starts] & (self.stops == episode_stops)
-        self.learnt = np.where(ends_learnt, to_longest, self.stops - self.starts)
-        # The last state that a goal may be drawn from: the one reached by the segment's last action, if recorded.
-        self.last_goals = np.where(self.stops < episode_stops, self.stops, self.stops - 1)
+        self._ends_learnt = (store.terminated | settings.terminate_truncated)[chosen]
+        self._segments = store.segments
+        self._longest = int(store.lengths.max())
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return int(self._offsets[-1])
 
     def batch(self, indices: np.ndarray, generator: np.random.Generator) -> Batch:
         """Gather windows.
@@ -95,25 +88,39 @@ class Windows:
             indices: (B,) into the windows.
             generator: draws goals and their dropout, where the layout has a goal.
         """
-        starts, stops = self.starts[indices], self.stops[indices]
+        episodes = np.searchsorted(self._offsets, indices, side="right") - 1
+        starts = self._first_rows[episodes] + indices - self._offsets[episodes]
+        episode_stops = self._episode_stops[episodes]
+        stops = self._segments[np.searchsorted(self._segments, starts, side="right")] if self.goal else episode_stops
         rows = starts[:, None] + np.arange(self.length)
         real = rows < stops[:, None]
         tokens = self._tokens[np.where(real, rows, starts[:, None])].astype(np.int64)
         tokens[~real] = self.termination_token
-        learnt = np.arange(self.length) < self.learnt[indices][:, None]
+        # Loss is carried up to the stop, or on into the termination tokens, to the length of the longest episode.
+        ends_learnt = self._ends_learnt[episodes] & (stops == episode_stops)
+        learnt_stops = np.where(ends_learnt, self._first_rows[episodes] + self._longest, stops)
+        learnt = rows < learnt_stops[:, None]
         mask = np.broadcast_to(learnt[..., None], tokens.shape)
-        prefix = None if self.goal is None else self._goals(self.goal, indices, generator)
+        prefix = None if self.goal is None else self._goals(self.goal, starts, stops, episode_stops, generator)
         return Batch(
             torch.from_numpy(tokens),
             torch.from_numpy(np.ascontiguousarray(mask)),
             None if prefix is None else torch.from_numpy(prefix),
         )
 
-    def _goals(self, goal: Goal, indices: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    def _goals(
+        self,
+        goal: Goal,
+        starts: np.ndarray,
+        stops: np.ndarray,
+        episode_stops: np.ndarray,
+        generator: np.random.Generator,
+    ) -> np.ndarray:
         """(B, P) goal tokens: a state at or after the end of the window's real part, inside its segment."""
-        draws = generator.random((len(indices), 2))
-        last = self.last_goals[indices]
-        first = np.minimum(np.minimum(self.starts[indices] + self.length, self.stops[indices]), last)
+        draws = generator.random((len(starts), 2))
+        # The last state that may be drawn: the one reached by the segment's last action, if recorded.
+        last = np.where(stops < episode_stops, stops, stops - 1)
+        first = np.minimum(np.minimum(starts + self.length, stops), last)
         if goal.draw == "uniform":
             rows = first + np.floor(draws[:, 0] * (last - first + 1)).astype(np.int64)
         elif goal.draw == "geometric" and self.discount < 1:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.returns import transitions
+from seqrl.data.returns import sample_transitions, transition_chunks
 from seqrl.data.sampler import StepOrder, split_episodes
+from seqrl.data.token_cache import cached_tokens, encoder_identity, token_dtype, token_key, tokens_in_memory
 from seqrl.data.windows import Windows, WindowSettings
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
@@ -20,11 +21,11 @@ from seqrl.training.defaults import training_defaults
 from seqrl.training.module import SequenceModule
 from seqrl.types import Batch
 
-_ENCODE_ROWS = 65_536  # rows tokenized at a time, to bound the memory of intermediate results
-
 
 class EpisodeDataModule(pl.LightningDataModule):
     """Cuts episodes into batches of windows; every rank takes its share of one global order.
+
+    The episodes may be larger than memory: they are read a chunk at a time, to fit a tokenizer and to encode them.
 
     Args:
         store: the episodes.
@@ -64,7 +65,6 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.validation_batches = validation_batches
         self.seed = seed
         self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
-        self.values = transitions(store, layout)
         self._tokens: np.ndarray | None = None
 
     @classmethod
@@ -93,24 +93,43 @@ class EpisodeDataModule(pl.LightningDataModule):
             validation_batches=training["validation_batches"],
             seed=module.config["seed"],
         )
-        if not module.tokenizer_fitted:
-            module.fit_tokenizer(data.training_values())
-        data.encode(module.model.tokenizer.encode, module.model.tokenizer.vocab_size)
+        data.tokenize(module)
         return data
 
     def training_values(self) -> np.ndarray:
-        """(N', S) transitions of the training episodes, for the tokenizer's statistics."""
-        rows = np.repeat(np.isin(np.arange(self.store.num_episodes), self.train_episodes), self.store.lengths)
-        return self.values[rows]
+        """(n, S) transitions of the training episodes for the tokenizer's statistics, a sample where there are many."""
+        return sample_transitions(self.store, self.layout, self.train_episodes, seed=self.seed)
 
-    def encode(self, encode: Callable[[Tensor], Tensor], vocab_size: int) -> None:
-        """Tokenize all transitions once; `encode` is the fitted tokenizer's."""
-        small = np.uint8 if vocab_size < 256 else np.int32  # the termination token V must fit as well
-        chunks = [
-            encode(torch.from_numpy(self.values[first : first + _ENCODE_ROWS])).numpy().astype(small)
-            for first in range(0, len(self.values), _ENCODE_ROWS)
-        ]
-        self._tokens = np.concatenate(chunks)
+    def tokenize(self, module: SequenceModule) -> None:
+        """Encode the episodes with a module's tokenizer, fitted to the training episodes if it has no statistics.
+
+        The tokens are kept in the cache folder, for other runs and ranks with the same data and tokenizer.
+        """
+        if not module.tokenizer_fitted:
+            module.fit_tokenizer(self.training_values())
+        tokenizer = module.model.tokenizer
+        identity = encoder_identity(tokenizer, module.config["tokenizer"])
+        self.encode(tokenizer.encode, tokenizer.vocab_size, identity=identity)
+
+    def encode(self, encode: Callable[[Tensor], Tensor], vocab_size: int, *, identity: str | None = None) -> None:
+        """Tokenize all transitions.
+
+        Args:
+            encode: (n, S) float to (n, K) integers in [0, vocab_size), such as a fitted tokenizer's.
+            identity: `seqrl.data.token_cache.encoder_identity` of what `encode` does; the tokens then lie in the
+                cache folder. Without it they lie in memory.
+        """
+
+        def chunks() -> Iterator[tuple[int, np.ndarray]]:
+            with torch.no_grad():
+                for first, values in transition_chunks(self.store, self.layout):
+                    yield first, encode(torch.from_numpy(values)).numpy()
+
+        rows, dtype = len(self.store), token_dtype(vocab_size)
+        if identity is None:
+            self._tokens = tokens_in_memory(dtype, chunks)
+        else:
+            self._tokens = cached_tokens(token_key(self.store, self.layout, identity), rows, dtype, chunks)
         self._termination_token = vocab_size
         self.train_windows = self._windows(self.train_episodes)
         if len(self.validation_episodes):

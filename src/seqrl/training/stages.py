@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from seqrl.checkpoint import checkpoint_step
 from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.returns import sample_transitions
 from seqrl.data.windows import WindowSettings
 from seqrl.envs.reference import normalised_score
 from seqrl.errors import ConfigError
@@ -29,6 +30,8 @@ from seqrl.training.checkpoint_io import AtomicCheckpointIO
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.loggers import loggers
 from seqrl.training.module import SequenceModule
+
+_REPORT_SCALARS = 2**23  # of the transitions whose round trip is reported: more take seconds and tell nothing new
 
 
 def finished(folder: RunFolder) -> Path | None:
@@ -83,10 +86,9 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
         seed=config["seed"],
     )
     module = SequenceModule(config)
-    module.fit_tokenizer(data.training_values())
-    tokenizer = module.model.tokenizer
-    data.encode(tokenizer.encode, tokenizer.vocab_size)
-    _write_report(folder.path / "tokenizer.csv", round_trip_report(tokenizer, data.values, layout))
+    data.tokenize(module)
+    values = sample_transitions(store, layout, scalars=_REPORT_SCALARS)
+    _write_report(folder.path / "tokenizer.csv", round_trip_report(module.model.tokenizer, values, layout))
     last = folder.path / "model" / "last.ckpt"
     _fit(module, data, config, folder, last)
     return last
@@ -97,9 +99,11 @@ def describe(store: EpisodeStore) -> dict[str, Any]:
     complete = store.complete()
     returns = store.returns()[complete if complete.any() else slice(None)]
     env_id = store.attributes.get("env_id")
-    score = None if env_id is None else normalised_score(env_id, float(returns.mean()))
+    unlike = store.attributes.get("return_note")  # such returns are on another scale than an evaluation's
+    score = None if env_id is None or unlike else normalised_score(env_id, float(returns.mean()))
     return {
         "name": store.attributes.get("name", "arrays"),
+        "d4rl_id": store.attributes.get("d4rl_id"),
         "env_id": env_id,
         "num_transitions": len(store),
         "num_episodes": store.num_episodes,
@@ -111,27 +115,14 @@ def describe(store: EpisodeStore) -> dict[str, Any]:
 def _fit(
     module: SequenceModule, data: EpisodeDataModule, config: Mapping[str, Any], folder: RunFolder, last: Path
 ) -> None:
-    training = config["training"]
     resumed_step = checkpoint_step(last) if last.exists() else 0
     interrupt = StopAtInterrupt()
-    callbacks: list[Callback] = [
-        TrainingMetrics(training["log_every"]),
-        *checkpoints(last.parent, every=training["checkpoint_every"], has_validation=len(data.validation_episodes) > 0),
-        interrupt,
-        _StatusFile(folder),
-    ]
-    if training["progress_bar"]:
-        callbacks.append(TQDMProgressBar(refresh_rate=training["log_every"]))
-    trainer = build_trainer(
-        config["trainer"],
-        max_steps=training["max_steps"],
-        val_check_interval=min(training["validate_every"], training["max_steps"]),
-        gradient_clip_val=config["optimizer"]["clip_norm"],
-        callbacks=callbacks,
-        logger=loggers(folder.path, names=training["loggers"], resumed_step=resumed_step),
-        enable_progress_bar=training["progress_bar"],
-        limit_val_batches=1.0 if len(data.validation_episodes) else 0,
-        default_root_dir=folder.path,
+    trainer = run_trainer(
+        config,
+        folder,
+        has_validation=len(data.validation_episodes) > 0,
+        resumed_step=resumed_step,
+        callbacks=[interrupt],
     )
     folder.set_status("model", "running", resumed_step)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -141,6 +132,44 @@ def _fit(
         folder.set_status("model", state, trainer.global_step)
     if interrupt.interrupted:
         raise KeyboardInterrupt
+
+
+def run_trainer(
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    *,
+    has_validation: bool,
+    resumed_step: int = 0,
+    callbacks: Sequence[Callback] = (),
+) -> pl.Trainer:
+    """The trainer of a run: its metrics, checkpoints, loggers and progress bar, from the resolved config.
+
+    Args:
+        has_validation: whether there are held-out episodes.
+        resumed_step: what was logged after it is lost, and is removed.
+        callbacks: more of them.
+    """
+    training = config["training"]
+    every = training["checkpoint_every"]
+    found: list[Callback] = [
+        TrainingMetrics(training["log_every"]),
+        *checkpoints(folder.path / "model", every=every, has_validation=has_validation),
+        *callbacks,
+        _StatusFile(folder),
+    ]
+    if training["progress_bar"]:
+        found.append(TQDMProgressBar(refresh_rate=training["log_every"]))
+    return build_trainer(
+        config["trainer"],
+        max_steps=training["max_steps"],
+        val_check_interval=min(training["validate_every"], training["max_steps"]),
+        gradient_clip_val=config["optimizer"]["clip_norm"],
+        callbacks=found,
+        logger=loggers(folder.path, names=training["loggers"], resumed_step=resumed_step),
+        enable_progress_bar=training["progress_bar"],
+        limit_val_batches=1.0 if has_validation else 0,
+        default_root_dir=folder.path,
+    )
 
 
 def _say_metrics(trainer: pl.Trainer) -> None:
