@@ -107,6 +107,8 @@ def test_unknown_environments_are_answered_with_the_nearest() -> None:
         make_environments("Hoper-v4", 1)
     with pytest.raises(ConfigError, match="Did you mean 'seqrl/Maze2d-Umaze-v1'"):
         make_environments("seqrl/Maze2d-UMaze-v1", 1)
+    with pytest.raises(ConfigError, match="Did you mean 'd4rl/antmaze-umaze-v2'"):
+        make_environments("d4rl/antmaze-umze-v2", 1)
     with pytest.raises(ConfigError, match="ask for at least 1"):
         make_environments("Hopper-v4", 0)
 
@@ -120,9 +122,23 @@ def test_a_mujoco_environment_is_made_without_warnings() -> None:
     envs.close()
 
 
+def test_d4rl_s_ant_feels_no_forces() -> None:
+    ours, gymnasium_s = make_environments("seqrl/D4rlAnt-v2", 1), make_environments("Ant-v4", 1)
+    assert (ours.observation_size, ours.action_size, ours.max_episode_steps) == (111, 8, 1000)
+    observations, _ = ours.reset([3])
+    expected, _ = gymnasium_s.reset([3])
+    for _ in range(5):
+        np.testing.assert_array_equal(observations[:, :27], expected)
+        assert not observations[:, 27:].any()
+        observations, rewards, _, _, _ = ours.step(np.full((1, 8), 0.5))
+        expected, expected_rewards, _, _, _ = gymnasium_s.step(np.full((1, 8), 0.5))
+        np.testing.assert_array_equal(rewards, expected_rewards)
+
+
 def test_registering_again_changes_nothing() -> None:
     register_environments()
     specs = {key: spec for key, spec in gymnasium.registry.items() if key.startswith("seqrl/")}
     register_environments()
     assert {key: gymnasium.registry[key] for key in specs} == specs
-    assert sorted(specs) == ["seqrl/Maze2d-Large-v1", "seqrl/Maze2d-Medium-v1", "seqrl/Maze2d-Umaze-v1"]
+    mazes = ["seqrl/Maze2d-Large-v1", "seqrl/Maze2d-Medium-v1", "seqrl/Maze2d-Umaze-v1"]
+    assert sorted(specs) == ["seqrl/D4rlAnt-v2", *mazes]

@@ -13,7 +13,7 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError, DataError, did_you_mean
 
 REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
-EPISODE_RULES = ("timeouts", "terminals", "time_limit")
+EPISODE_RULES = ("timeouts", "terminals", "time_limit", "recordings", "stream")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -40,18 +40,21 @@ class Recording:
     attributes: Mapping[str, Any]
 
 
-def check_episode_rule(episodes: str, time_limit: int) -> None:
+def check_episode_rule(episodes: str, time_limit: int | None, *, more: tuple[str, ...] = ()) -> None:
     """Refuse an unknown rule or a time limit under two steps, before any file is touched.
+
+    Args:
+        more: what is allowed beside the rules.
 
     Raises:
         ConfigError: naming the rules there are.
     """
-    if episodes not in EPISODE_RULES:
+    rules = (*more, *EPISODE_RULES)
+    if episodes not in rules:
         raise ConfigError(
-            f"data.episodes={episodes!r} is unknown.{did_you_mean(episodes, EPISODE_RULES)} "
-            f"Rules: {', '.join(EPISODE_RULES)}"
+            f"data.episodes={episodes!r} is unknown.{did_you_mean(episodes, rules)} Rules: {', '.join(rules)}"
         )
-    if time_limit < 2:
+    if time_limit is not None and time_limit < 2:
         raise ConfigError(f"data.time_limit={time_limit} is too short; give 2 steps or more")
 
 
@@ -79,7 +82,7 @@ def read_recording(path: Path) -> Recording:
             goals = np.asarray(file["infos/goal"][()]) if "infos/goal" in file else None
             attributes = {key: _plain(value) for key, value in file.attrs.items()}
     except OSError as error:
-        raise DataError(_unreadable(path, error)) from error
+        raise DataError(unreadable(path, error)) from error
     flags = {"terminals": np.asarray(arrays["terminals"])}
     if timeouts is not None:
         flags["timeouts"] = np.asarray(timeouts)
@@ -100,7 +103,7 @@ def episodes_of(
     recording: Recording,
     *,
     episodes: str,
-    time_limit: int,
+    time_limit: int | None,
     max_transitions: int | None,
     attributes: Mapping[str, Any],
 ) -> EpisodeStore:
@@ -108,9 +111,11 @@ def episodes_of(
 
     Args:
         episodes: `timeouts` ends an episode at every terminal and timeout; `terminals` at terminals alone, for files
-            without timeouts whose episodes all end terminally. `time_limit` is for one stream without
-            resets (maze2d), where a timeout only means that the next goal began: episodes are consecutive pieces of
-            `time_limit` steps, the last one cut where it is shorter; terminals end them too.
+            without timeouts whose episodes all end terminally; `time_limit` at terminals and every `time_limit` rows,
+            for files that lack their timeouts. Under the other two nothing ends terminally: `recordings` is one
+            episode between two resets, at timeouts or, where the file has none, at terminals; `stream` cuts one
+            recording without resets (maze2d), whose flags only say that the next goal began, into pieces of
+            `time_limit` rows.
         max_transitions: keep whole episodes from the start, up to this many rows.
 
     Raises:
@@ -123,20 +128,27 @@ def episodes_of(
             "data.episodes=time_limit data.time_limit=1000 (the task's limit), or data.episodes=terminals where every "
             "episode ends terminally"
         )
-    timeouts = recording.timeouts if recording.timeouts is not None else np.zeros_like(recording.terminals)
-    ends = recording.terminals | timeouts
-    if episodes == "terminals":
-        ends = recording.terminals
-    elif episodes == "time_limit":
-        ends = recording.terminals | _time_limits(recording.terminals, time_limit)
-    segment_ends = recording.terminals | timeouts | _goal_ends(recording)
+    nothing = np.zeros_like(recording.terminals)
+    terminals = nothing if episodes in ("recordings", "stream") else recording.terminals
+    timeouts = recording.timeouts if recording.timeouts is not None else nothing
+    if episodes == "timeouts":
+        ends = terminals | timeouts
+    elif episodes == "terminals":
+        ends = terminals
+    elif episodes == "recordings":
+        ends = timeouts if recording.timeouts is not None else recording.terminals
+    else:
+        assert time_limit is not None
+        ends = terminals | _time_limits(terminals, time_limit)
+    flags = ends if episodes == "recordings" else recording.terminals | timeouts
+    segment_ends = flags | _goal_ends(recording)
     keep = _rows_to_keep(ends, max_transitions, recording.path.name)
     store = EpisodeStore.from_arrays(
         recording.observations[:keep],
         recording.actions[:keep],
         recording.rewards[:keep],
         ends[:keep],
-        recording.terminals[:keep],
+        terminals[:keep],
         segment_ends=segment_ends[:keep],
         attributes=attributes,
         origin=recording.path.name,
@@ -191,8 +203,8 @@ def _check_rows(path: Path, count: int, flags: Mapping[str, np.ndarray], goals: 
             raise DataError(f"{path.name}: {key} has shape {array.shape} and type {array.dtype}; ({count},) is needed")
 
 
-def _unreadable(path: Path, error: OSError) -> str:
-    """One sentence that tells a wrong file from a damaged and a forbidden one."""
+def unreadable(path: Path, error: OSError) -> str:
+    """One sentence that tells why HDF5 refuses a file: another kind, damaged, cut short or forbidden."""
     if isinstance(error, PermissionError):
         return f"{str(path)!r} may not be read; check its permissions"
     with path.open("rb") as file:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqrl.data.maze import MAZES
+from seqrl.data.minari_sets import MINARI, leaves
+from seqrl.envs.named import make_one, split_keys
 from seqrl.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ class Environments:
 
 
 def register_environments() -> None:
-    """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1` known to Gymnasium; calling it again changes nothing."""
+    """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1` and `seqrl/D4rlAnt-v2` known; calling it again changes nothing."""
     import gymnasium
 
     for name, maze in MAZES.items():
@@ -129,10 +131,12 @@ def register_environments() -> None:
                 max_episode_steps=maze.max_episode_steps,
                 kwargs={"maze": name},
             )
+    if "seqrl/D4rlAnt-v2" not in gymnasium.registry:
+        gymnasium.register("seqrl/D4rlAnt-v2", "seqrl.envs.d4rl_package:D4rlAnt", max_episode_steps=1000)
 
 
 def make(env_id: str, num: int, *, render: bool = False) -> Environments:
-    """Make `num` copies of a Gymnasium environment.
+    """Make `num` copies of a Gymnasium environment, by its id or one of the names of `seqrl.envs.named`.
 
     Args:
         render: make them with `render_mode="rgb_array"`.
@@ -143,20 +147,26 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     import gymnasium
 
     register_environments()
+    if env_id.startswith("d4rl/"):
+        from seqrl.envs import d4rl_package
+
+        d4rl_package.register()
     if num < 1:
         raise ConfigError(f"{num} environments were asked for; ask for at least 1")
-    if env_id not in gymnasium.registry:
-        _register_robotics()
-    if env_id not in gymnasium.registry:
+    name, _ = split_keys(env_id)
+    hint = ""
+    if name not in gymnasium.registry and not _register_robotics():
+        hint = "; Adroit, kitchen, AntMaze and PointMaze come with `pip install gymnasium-robotics`"
+    if name not in gymnasium.registry and not name.startswith(MINARI):
         raise ConfigError(
-            f"Gymnasium knows no environment {env_id!r}.{did_you_mean(env_id, gymnasium.registry)} "
-            "Give env_id a registered id, or load the plugin that registers it"
+            f"Gymnasium knows no environment {name!r}.{did_you_mean(name, gymnasium.registry)} "
+            f"Give env_id a registered id, or load the plugin that registers it{hint}"
         )
     mode = "rgb_array" if render else None
     try:
         with warnings.catch_warnings():  # v4 is out of date on purpose: it is the version that D4RL's data fit
             warnings.filterwarnings("ignore", message=".*out of date.*")
-            envs = [gymnasium.make(env_id, render_mode=mode, disable_env_checker=True) for _ in range(num)]
+            envs = [make_one(env_id, render_mode=mode) for _ in range(num)]
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"the environment {env_id!r} cannot be made: {error}") from error
     return Environments(env_id, envs)
@@ -185,18 +195,23 @@ def _box(env: gymnasium.Env[Any, Any], name: str) -> gymnasium.spaces.Box:
     space = getattr(env, f"{name}_space")
     if not isinstance(space, gymnasium.spaces.Box):
         identity = env.spec.id if env.spec is not None else type(env).__name__
+        hint = ""
+        if name == "observation" and isinstance(space, gymnasium.spaces.Dict):
+            hint = f"; choose parts of it, as in env_id={identity}@{'+'.join(leaves(space))}"
         raise ConfigError(
             f"{identity} has a {type(space).__name__} {name} space; seqrl acts in environments whose spaces are boxes"
+            + hint
         )
     return space
 
 
-def _register_robotics() -> None:
-    """Adroit, kitchen and the like, where `gymnasium-robotics` is installed."""
+def _register_robotics() -> bool:
+    """Adroit, kitchen and the like, where `gymnasium-robotics` is installed, which is told."""
     import gymnasium
 
     try:
         import gymnasium_robotics
     except ImportError:
-        return
+        return False
     gymnasium.register_envs(gymnasium_robotics)
+    return True

@@ -1,88 +1,179 @@
-"""D4RL's HDF5 files, read as they lie on disk; the package `d4rl` is not needed."""
+"""D4RL's data sets by id, and files in their HDF5 layout; the package `d4rl` is not needed."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from seqrl.data import catalogue
+from seqrl.data.catalogue import CONVENTIONS, Entry
+from seqrl.data.download import Download, check_sha256, verify
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.hdf5 import check_episode_rule, episodes_of, read_recording
+from seqrl.data.hdf5 import Recording, check_episode_rule, episodes_of, read_recording, unreadable
 from seqrl.data.sources import DataSource
-from seqrl.errors import ConfigError
+from seqrl.errors import ConfigError, DataError, did_you_mean
 from seqrl.registry import register_data
 
-ENVIRONMENTS = {
-    "hopper": "Hopper-v4",
-    "halfcheetah": "HalfCheetah-v4",
-    "walker2d": "Walker2d-v4",
-    "door": "AdroitHandDoor-v1",
-    "maze2d-umaze": "seqrl/Maze2d-Umaze-v1",
-    "maze2d-medium": "seqrl/Maze2d-Medium-v1",
-    "maze2d-large": "seqrl/Maze2d-Large-v1",
-}
-"""What D4RL's tasks are called in Gymnasium, by the beginning of the data set's name; `-v4` is what D4RL recorded."""
+MIRROR = "SEQRL_D4RL_MIRROR"
+"""Environment variable: the address of a copy of D4RL's folder `offline_rl`, asked instead of D4RL's server."""
+READERS = ("seqrl", "package")
 
 
 @register_data("d4rl")
 class D4rlSource(DataSource):
-    """An HDF5 file in D4RL's layout: flat `observations actions rewards terminals` and, mostly, `timeouts`.
+    """A data set of D4RL by its id, downloaded once, or a file of one's own in the same layout.
 
-    An episode ends at every terminal or timeout; a row that is both is terminal; rows after the last end are one more,
-    cut episode. Behaviour segments end there too, and where the recorded goal (`infos/goal`, maze2d) changes.
+    The layout is flat HDF5: `observations actions rewards terminals` and, mostly, `timeouts`, one row per transition.
+    How rows become episodes differs from family to family; the guide docs/guides/data_d4rl.md says how and why.
+    Behaviour segments end with the episodes, and where the recorded goal (`infos/goal`, maze2d) changes.
 
     Args:
-        path: the file.
-        dataset_name: name of the data set in tables; the file's stem by default.
-        env_id: Gymnasium id to evaluate in; by default the file's attribute `env_id`, else guessed from the name.
+        path: a file of one's own; the alternative to `id`.
+        id: D4RL's name of the data set, `hopper-medium-v2`; the file is kept in `$SEQRL_DATA/d4rl`, by default
+            `~/.cache/seqrl/d4rl`, or read where the package `d4rl` already keeps it.
+        url: another address for the download.
+        sha256: what the file must have, 64 hexadecimal digits.
+        reader: `package` reads through `d4rl` itself, where it is installed, and gives the same arrays.
+        dataset_name: name of the data set in tables; the id or the file's stem by default.
+        env_id: Gymnasium id to evaluate in; by default the file's attribute `env_id`, else the catalogue's for the id
+            or for what the file's name resembles.
         max_transitions: keep whole episodes from the start, up to this many rows (quick runs).
-        episodes: `timeouts`; `terminals` for a file without timeouts whose episodes all end terminally; or
-            `time_limit` for one stream without resets (maze2d), where a timeout only means that
-            the next goal began: episodes are then consecutive pieces of `time_limit` steps.
-        time_limit: steps of such a piece, 2 or more.
+        episodes: `auto` is the family's own rule; `timeouts`, `terminals`, `time_limit`, `recordings` or `stream`
+            (`seqrl.data.hdf5.episodes_of` describes them) for others.
+        time_limit: rows of an episode under `time_limit` and `stream`; by default the task's limit.
 
     Reference: Fu et al. 2020, https://arxiv.org/abs/2004.07219
     """
 
     def __init__(
         self,
-        path: str,
+        path: str | None = None,
         *,
+        id: str | None = None,
+        url: str | None = None,
+        sha256: str | None = None,
+        reader: str = "seqrl",
         dataset_name: str | None = None,
         env_id: str | None = None,
         max_transitions: int | None = None,
-        episodes: str = "timeouts",
-        time_limit: int = 300,
+        episodes: str = "auto",
+        time_limit: int | None = None,
     ) -> None:
-        check_episode_rule(episodes, time_limit)
+        if (path is None) == (id is None):
+            given = "neither is" if path is None else "both are"
+            raise ConfigError(
+                f"data=d4rl reads data.id=hopper-medium-v2 (any id of `seqrl data list`) or data.path=FILE, and "
+                f"{given} given; give one of them"
+            )
+        check_episode_rule(episodes, time_limit, more=("auto",))
+        check_sha256(sha256)
         if max_transitions is not None and max_transitions < 2:
             raise ConfigError(f"data.max_transitions={max_transitions} is too few; give 2 or more, or null for all")
-        self.path = Path(path).expanduser()
-        self.name = dataset_name or self.path.stem
+        if reader not in READERS:
+            hint = did_you_mean(reader, READERS)
+            raise ConfigError(f"data.reader={reader!r} is unknown.{hint} Readers: {', '.join(READERS)}")
+        if reader == "package" and id is None:
+            raise ConfigError("data.reader=package reads D4RL's own data sets; give data.id instead of data.path")
+        self.entry = None if id is None else catalogue.find(id)
+        self.path = None if path is None else Path(path).expanduser()
+        self.url = url
+        self.sha256 = sha256
+        self.reader = reader
+        self.dataset_name = dataset_name
         self.env_id = env_id
         self.max_transitions = max_transitions
         self.episodes = episodes
         self.time_limit = time_limit
 
     def load(self) -> EpisodeStore:
-        recording = read_recording(self.path)
+        path = self.file()
+        recording = self._read(path)
+        like = self.entry or catalogue.of_file(path.name) or catalogue.nearest(path.stem)
+        rule = self._rule(recording, like)
         attributes = {
             **recording.attributes,
-            "name": self.name,
-            "env_id": self.env_id or recording.attributes.get("env_id") or guess_env_id(self.path.stem),
+            "name": self.dataset_name or (self.entry.id if self.entry else path.stem),
+            "env_id": self.env_id or recording.attributes.get("env_id") or (like.env_id if like else None),
             "source": "d4rl",
-            "path": self.path.name,
-            "episodes": self.episodes,
+            "d4rl_id": self.entry.id if self.entry else None,
+            "path": path.name,
+            "episodes": rule,
+            "return_note": CONVENTIONS[like.family].return_note if like and rule == "recordings" else "",
         }
         return episodes_of(
             recording,
-            episodes=self.episodes,
-            time_limit=self.time_limit,
+            episodes=rule,
+            time_limit=self._limit(like) if rule in ("time_limit", "stream") else None,
             max_transitions=self.max_transitions,
             attributes=attributes,
         )
 
+    def file(self) -> Path:
+        """The file, fetched where it is not there yet, and still the one that was fetched."""
+        if self.entry is None:
+            assert self.path is not None
+            path = self.path
+        else:
+            path = self.entry.path
+            if not path.is_file():
+                Download(self.url or _address(self.entry), path, self.sha256).fetch(_check_hdf5)
+        if path.is_file():
+            verify(path, self.sha256)
+        return path
+
+    def _read(self, path: Path) -> Recording:
+        if self.reader == "seqrl":
+            return read_recording(path)
+        from seqrl.data.d4rl_package import read
+
+        assert self.entry is not None
+        return read(self.entry, path)
+
+    def _rule(self, recording: Recording, like: Entry | None) -> str:
+        if self.episodes != "auto":
+            return self.episodes
+        if like is None:
+            return "timeouts"
+        convention = CONVENTIONS[like.family]
+        rule = convention.rule if recording.timeouts is not None else convention.without_timeouts
+        if rule is None:
+            newest = catalogue.latest(like).id
+            raise DataError(
+                f"{recording.path.name} has no timeouts, so that its resets cannot be told; take data.id={newest}, or "
+                "set data.episodes to the rule that fits the file"
+            )
+        return rule
+
+    def _limit(self, like: Entry | None) -> int:
+        if self.time_limit is not None:
+            return self.time_limit
+        if like is None:
+            raise ConfigError(f"data.episodes={self.episodes} needs the length of the episodes; set data.time_limit")
+        return catalogue.rows_without_timeouts(like)
+
 
 def guess_env_id(stem: str) -> str | None:
-    """The Gymnasium id that a data set's name speaks of (`hopper-medium-v2` -> `Hopper-v4`), or None."""
-    name = stem.lower().replace("_", "-")
-    matches = [env_id for prefix, env_id in ENVIRONMENTS.items() if name == prefix or name.startswith(f"{prefix}-")]
-    return matches[0] if matches else None
+    """The environment that a file's name speaks of (`hopper-medium` -> `Hopper-v4`), or None."""
+    like = catalogue.of_file(f"{stem}.hdf5") or catalogue.nearest(stem)
+    return like.env_id if like else None
+
+
+def _address(entry: Entry) -> str:
+    """D4RL's own, or the same file on the mirror."""
+    mirror = os.environ.get(MIRROR)
+    if not mirror:
+        return entry.url
+    return f"{mirror.rstrip('/')}/{urlsplit(entry.url).path.partition('/offline_rl/')[2]}"
+
+
+def _check_hdf5(path: Path) -> None:
+    """Refuse what is no whole file in D4RL's layout; HDF5 itself knows where its file must end."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "observations" not in file:
+                raise DataError(f"{path.name} is an HDF5 file without observations")
+    except OSError as error:
+        raise DataError(unreadable(path, error)) from error
