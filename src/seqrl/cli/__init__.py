@@ -9,14 +9,17 @@ from importlib.metadata import version
 
 from seqrl.errors import did_you_mean
 
-COMMANDS = ("train", "evaluate", "plugins")
+COMMANDS = ("train", "evaluate", "data", "plugins", "bench")
 
 USAGE = """seqrl: offline reinforcement learning as sequence modelling
 
   seqrl train [overrides]                        train a model, then evaluate the strategies of the configuration
   seqrl evaluate checkpoint=PATH [overrides]     act with a trained model
+  seqrl data inspect SOURCE                      what a data set holds, and what is odd in it
+  seqrl data generate|collect|convert|list       make, record and convert data; D4RL's catalogue
   seqrl plugins list [SLOT]                      components to choose from, with their options
   seqrl plugins check NAME --slot SLOT           run the contracts of a slot on a component
+  seqrl bench plan|train|data --threads N        how fast planning, training and loading are on this machine
 
   seqrl train --help       lists the configuration groups and their options
   seqrl train --cfg job    prints the configuration that the overrides compose

@@ -27,27 +27,30 @@ _DECODING = re.compile(r"[+~]*(planner|condition|score)(\.[^=]*)?=(.*)", re.DOTA
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
     try:
-        return run_application("train", [_reroute(argument) for argument in arguments], _task)
+        return run_application("train", [word for argument in arguments for word in _reroute(argument)], _task)
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr)
         return 2
 
 
-def _reroute(argument: str) -> str:
+def _reroute(argument: str) -> list[str]:
     """Settings of decoding belong to the evaluations that follow: `planner.beam_width=64` is short for
-    `evaluation.decoding.planner.beam_width=64`, and `strategy=goal` for `evaluation.strategy=goal`."""
+    `evaluation.decoding.planner.beam_width=64`, and `strategy=goal` for `evaluation.strategy=goal`. A mix of data has
+    one word as well: `data.mix=[a,b]` is short for `data=mix data.parts=[a,b]`."""
     if argument.startswith("strategy="):
-        return f"evaluation.{argument}"
+        return [f"evaluation.{argument}"]
+    if argument.startswith("data.mix="):
+        return ["data=mix", f"data.parts={argument.removeprefix('data.mix=')}"]
     match = _DECODING.fullmatch(argument)
     if match is None:
-        return argument
+        return [argument]
     group, option, value = match.groups()
     if option is None:
         raise ConfigError(
             f"{argument} would turn every row of the results table into the same; choose strategy=..., or write the "
             f'row: \'+evaluation.strategies.mine=["strategy=goal","{argument}"]\''
         )
-    return f"++evaluation.decoding.{group}{option}={value}"
+    return [f"++evaluation.decoding.{group}{option}={value}"]
 
 
 _SECTIONS = ("data", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "trainer", "window")

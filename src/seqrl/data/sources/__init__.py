@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.flat import FlatEpisodes
 
 
 class DataSource(ABC):
@@ -17,3 +18,8 @@ class DataSource(ABC):
         Raises:
             seqrl.errors.DataError: they are missing or damaged, in one sentence that says what to do.
         """
+
+    def read(self) -> FlatEpisodes:
+        """The episodes as they were recorded, for inspection and conversion; by default what `load` makes of them."""
+        store = self.load()
+        return FlatEpisodes.of(store, str(store.attributes.get("name", "arrays")))

@@ -1,0 +1,289 @@
+"""`seqrl data`: look at episodes, make them, record them, convert them; Hydra only where overrides are given."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress
+from rich.table import Table
+
+from seqrl.console import say
+from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.plugins import load_plugins
+from seqrl.runs import write_atomically
+
+if TYPE_CHECKING:
+    from seqrl.data.flat import FlatEpisodes
+    from seqrl.data.inspection import Column, Inspection
+    from seqrl.data.sources import DataSource
+    from seqrl.envs import Environments
+    from seqrl.evaluation.collect import Actor
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        Exit status: 0; 2 for an error of the user, told in one sentence on stderr; 130 for Ctrl-C.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    words = getattr(options, "overrides", getattr(options, "source", None))
+    if rest and words is not None and all("=" in word and not word.startswith("-") for word in rest):
+        words += rest  # argparse stops taking words at the first switch
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        options.task(options)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except (SeqrlError, OSError) as error:
+        print(sentence(error), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("seqrl data", description="Episodes: inspect, generate, collect, convert, list.")
+    commands = parser.add_subparsers(required=True, metavar="inspect | generate | collect | convert | list")
+    plugged = argparse.ArgumentParser(add_help=False)
+    plugged.add_argument("--plugins", nargs="+", default=[], metavar="FILE_OR_MODULE", help="loaded before")
+    writing = argparse.ArgumentParser(add_help=False)
+    writing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+    known = "path of an HDF5 or NPZ file, or of a saved store; a D4RL id; minari:ID"
+    inspecting = commands.add_parser("inspect", parents=[plugged, writing], help="what is in there, and what is odd")
+    inspecting.add_argument("source", nargs="+", help=f"{known}; or overrides: data=d4rl data.path=...")
+    inspecting.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    inspecting.add_argument("--png", type=Path, metavar="FILE", help="draw a picture there")
+    inspecting.set_defaults(task=_inspect)
+
+    generating = commands.add_parser("generate", help="make data by simulation")
+    makers = generating.add_subparsers(required=True, metavar="maze2d")
+    maze = makers.add_parser("maze2d", parents=[writing], help="D4RL's maze2d recipe, as HDF5 in D4RL's layout")
+    maze.add_argument("output", nargs="?", help="an .hdf5 file; maze2d-MAZE.hdf5 by default")
+    maze.add_argument("--maze", default="umaze", help="umaze, medium or large")
+    maze.add_argument("--transitions", type=int, default=60_000, metavar="N")
+    maze.add_argument("--seed", type=int, default=0)
+    maze.add_argument("--action-noise", type=float, default=0.1, help="standard deviation; actions lie in [-1, 1]")
+    maze.set_defaults(task=_generate_maze2d)
+
+    collecting = commands.add_parser("collect", parents=[plugged, writing], help="record a policy in an environment")
+    collecting.add_argument("env_id", help="Gymnasium id; with @observation+desired_goal for parts of observations")
+    collecting.add_argument("output", help="an .hdf5, .h5 or .npz file, or minari:ID")
+    collecting.add_argument("overrides", nargs="*", help="of the decoding: strategy=reward planner.beam_width=8")
+    collecting.add_argument(
+        "--policy", default="random", help="random (default), a checkpoint or run, module:function or file.py:function"
+    )
+    amount = collecting.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--episodes", type=int, metavar="N")
+    amount.add_argument("--transitions", type=int, metavar="N", help="exactly; the last episode is cut there")
+    collecting.add_argument("--seed", type=int, default=0)
+    collecting.add_argument("--num-envs", type=int, default=8, metavar="N", help="environments at a time")
+    collecting.add_argument("--max-steps", type=int, metavar="N", help="truncate episodes after so many steps")
+    collecting.set_defaults(task=_collect)
+
+    converting = commands.add_parser("convert", parents=[writing], help="from one format to another")
+    converting.add_argument("input", help=known)
+    converting.add_argument("output", help="an .hdf5 or .h5 (D4RL's layout) or .npz file, or minari:ID")
+    converting.set_defaults(task=_convert)
+
+    listing = commands.add_parser("list", help="the data sets of D4RL, and which are cached")
+    listing.add_argument("words", nargs="*", help="show ids that contain all of them, such as hopper v2")
+    listing.add_argument("--cached", action="store_true", help="show cached ones only")
+    listing.set_defaults(task=_list)
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from seqrl.data.inspection import inspect
+    from seqrl.data.opening import open_episodes
+
+    for path in (options.json, options.png):
+        if path is not None and path.exists() and not options.overwrite:
+            raise ConfigError(f"{str(path)!r} exists already; choose another name, or --overwrite it")
+    load_plugins(options.plugins)
+    if any("=" in word and not Path(word).exists() for word in options.source):
+        flat = _composed(options.source)
+    elif len(options.source) == 1:
+        flat = open_episodes(options.source[0], lenient=True)
+    else:
+        raise ConfigError(f"{len(options.source)} sources were given; give one, or overrides such as data=d4rl")
+    report = inspect(flat)
+    _print(report)
+    if options.json is not None:
+        write_atomically(options.json, json.dumps(report.plain(), indent=2, allow_nan=False) + "\n")
+        say(f"written: {options.json}")
+    if options.png is not None:
+        from seqrl.analysis.data import draw_inspection
+
+        say(f"written: {draw_inspection(options.png, report)}")
+
+
+def _generate_maze2d(options: argparse.Namespace) -> None:
+    from seqrl.data import writers
+    from seqrl.data.sources.maze2d import Maze2dSource
+
+    target = options.output or f"maze2d-{options.maze}.hdf5"
+    source = Maze2dSource(
+        options.maze, num_transitions=options.transitions, seed=options.seed, action_noise=options.action_noise
+    )
+    if ":" in target or Path(target).suffix not in writers.HDF5_SUFFIXES:
+        raise ConfigError(f"{target!r} is no HDF5 file; give an .hdf5 name, then `seqrl data convert` it")
+    writers.check_target(target, overwrite=options.overwrite)
+    source.load()  # makes the cached file
+    writers.copy(source.path, target, overwrite=options.overwrite)
+    say(f"written: {target}")
+
+
+def _collect(options: argparse.Namespace) -> None:
+    from seqrl.data import writers
+    from seqrl.evaluation.collect import collect
+
+    writers.check_target(options.output, overwrite=options.overwrite)
+    load_plugins(options.plugins)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
+        task = bar.add_task(f"steps in {options.env_id}", total=options.transitions)
+        flat = collect(
+            _actor(options),
+            options.env_id,
+            episodes=options.episodes,
+            transitions=options.transitions,
+            batch=options.num_envs,
+            seed=options.seed,
+            max_steps=options.max_steps,
+            attributes={"policy": options.policy},
+            progress=lambda rows: bar.advance(task, rows),
+        )
+    _write(flat, options)
+
+
+def _actor(options: argparse.Namespace) -> Callable[[Environments], Actor]:
+    """What makes the policy once the environments are there."""
+    from seqrl.evaluation import collect
+
+    if options.policy == "random" or not Path(options.policy).exists():
+        if options.overrides:
+            raise ConfigError(f"{options.overrides[0]!r} is for checkpoints, and --policy {options.policy} is none")
+        if options.policy == "random":
+            return lambda envs: collect.RandomActor(envs, options.seed)
+        function = collect.find_function(options.policy)
+        return lambda envs: function
+    words = [f"checkpoint={options.policy}", f"seed={options.seed}", *options.overrides]
+    config = _compose("evaluate", words, lambda composed: composed)
+    return lambda envs: collect.checkpoint_actor(config, envs)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from seqrl.data import writers
+    from seqrl.data.opening import open_episodes
+
+    writers.check_target(options.output, overwrite=options.overwrite)
+    _write(open_episodes(options.input), options)
+
+
+def _write(flat: FlatEpisodes, options: argparse.Namespace) -> None:
+    from seqrl.data import writers
+
+    for note in [*flat.remarks, *writers.write(flat, options.output, overwrite=options.overwrite)]:
+        say(f"note: {note}")
+    say(f"written: {options.output} ({len(flat.ends)} transitions, {len(flat.offsets) - 1} episodes)")
+
+
+def _list(options: argparse.Namespace) -> None:
+    from seqrl.data.catalogue import cache_dir, entries
+
+    shown = [e for e in entries() if all(word in e.id for word in options.words) and (e.cached or not options.cached)]
+    table = Table(title=f"{len(shown)} data sets of D4RL; * references of scores 0 and 100", title_justify="left")
+    for name in ("id", "family", "environment", "random*", "expert*", "cached"):
+        table.add_column(name, justify="right" if name.endswith("*") or name == "cached" else "left", no_wrap=True)
+    for entry in shown:
+        size = f"{entry.size / 1e6:.0f} MB" if entry.size is not None else ""
+        references = (f"{entry.reference_min:.1f}", f"{entry.reference_max:.1f}")
+        table.add_row(escape(entry.id), entry.family, escape(entry.env_id or "-"), *references, size)
+    _console().print(table)
+    say(f"cache: {cache_dir()}")
+
+
+def _composed(overrides: Sequence[str]) -> FlatEpisodes:
+    """The episodes of `data=... data.key=value`, as `seqrl train` would read them."""
+    from seqrl.registry import DATA
+
+    source: DataSource = DATA.build(_compose("train", overrides, lambda composed: composed.data))
+    return source.read()
+
+
+def _compose(name: str, overrides: Sequence[str], part: Callable[[Any], Any]) -> dict[str, Any]:
+    """A part of what the overrides compose, as plain values."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from seqrl.cli.application import composing, plain, translate
+    from seqrl.cli.surface import open_surface
+    from seqrl.paths import config_dir
+
+    open_surface(overrides)
+    try:
+        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return plain(part(composing(lambda: hydra.compose(name, list(overrides)))))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise translate(error, name, overrides) from error
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else 160)
+
+
+def _print(report: Inspection) -> None:
+    console = _console()
+    names = [report.source, *([f"env_id {report.env_id}"] if report.env_id else []), f"layout {report.layout}"]
+    console.print(", ".join(names), highlight=False, markup=False)
+    console.print(
+        f"{report.transitions} transitions in {report.episodes} episodes: {report.terminated} terminated, "
+        f"{report.truncated} truncated, {report.cut} cut by the recording",
+        highlight=False,
+    )
+    for label, summary, histogram in (
+        ("lengths", report.lengths, report.length_histogram),
+        ("returns", report.returns, report.return_histogram),
+    ):
+        if summary:
+            numbers = ", ".join(f"{key} {value:.5g}" for key, value in summary.items())
+            console.print(f"{label}: {numbers}  {_bars(histogram[1])}", highlight=False)
+    table = Table()
+    for name in ("", "min", "1 %", "median", "99 %", "max", "mean", "std", "values", "most common", "NaN", "inf"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for column in report.columns:
+        table.add_row(column.name, *_cells(column))
+    console.print(table)
+    for remark in report.remarks:
+        console.print(f"note: {remark}", highlight=False, markup=False)
+    for warning in report.warnings:
+        console.print(f"look at: {warning}", highlight=False, markup=False)
+    if not report.warnings:
+        console.print("nothing odd was found", highlight=False)
+
+
+def _cells(column: Column) -> list[str]:
+    percentiles = column.percentiles or (None, None, None)
+    values = (column.minimum, *percentiles, column.maximum, column.mean, column.std)
+    numbers = ["-" if value is None else f"{value:.4g}" for value in values]
+    ties = [str(column.distinct), f"{100 * column.most_common:.1f} %"]
+    return [*numbers, *ties, str(column.nan or ""), str(column.infinite or "")]
+
+
+def _bars(counts: Sequence[int]) -> str:
+    """A histogram in one line of text; a bin with anything in it is never blank."""
+    top = max(counts, default=0)
+    return "".join(" " if count == 0 else "▁▂▃▄▅▆▇█"[min(7, 8 * count // top)] for count in counts)

@@ -1,0 +1,148 @@
+"""Recorded episodes as files and libraries give them: cut into episodes, their numbers not yet checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import ConfigError, DataError
+
+INFO_KEYS = {"qpos": "infos/qpos", "qvel": "infos/qvel"}
+"""OGBench's and our names of what D4RL's files keep in a group."""
+
+
+@dataclass(frozen=True)
+class FlatEpisodes:
+    """Episodes one after the other, one row per transition, as they were recorded: NaN and all.
+
+    What is trained on is the `EpisodeStore` that `store()` makes of it; inspection and conversion need what a store
+    would refuse or drop.
+
+    Attributes:
+        origin: how to call the data in messages.
+        layout: which rule cut them into episodes: `offsets`, `flags`, `ogbench`, `minari`, `collected` or `store`.
+        observations, actions: (N, O), (N, A) numbers.
+        rewards: (N,) numbers.
+        ends: (N,) bool, the last row of an episode; the last row of all is one.
+        terminals, timeouts: (N,) bool, which ends are true ends and which are time limits; the others were cut.
+        segment_ends: (N,) bool, the last row of a behaviour segment; None where nothing is known of segments.
+        final_observations: (E, O) numbers, the observation that followed each episode's last action; None if not kept.
+        extras: further arrays of N rows, such as `infos/qpos`.
+        attributes: what is known of the origin; `name` and `env_id` mean what they mean in `EpisodeStore`.
+        remarks: what reading had to assume, a sentence each.
+    """
+
+    origin: str
+    layout: str
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    ends: np.ndarray
+    terminals: np.ndarray
+    timeouts: np.ndarray
+    segment_ends: np.ndarray | None = None
+    final_observations: np.ndarray | None = None
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(store: EpisodeStore, origin: str) -> FlatEpisodes:
+        """The episodes of a store, read into memory."""
+        ends, terminals, timeouts, segment_ends = np.zeros((4, len(store)), bool)
+        last = store.offsets[1:] - 1
+        ends[last] = True
+        terminals[last], timeouts[last] = store.terminated, store.truncated
+        segment_ends[store.segments[1:] - 1] = True
+        return FlatEpisodes(
+            origin,
+            "store",
+            np.asarray(store.observations),
+            np.asarray(store.actions),
+            store.rewards,
+            ends,
+            terminals,
+            timeouts,
+            segment_ends=None if np.array_equal(store.segments, store.offsets) else segment_ends,
+            extras={INFO_KEYS.get(name, name): np.asarray(array) for name, array in store.extras.items()},
+            attributes=store.attributes,
+        )
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(E + 1,) int64, as in `EpisodeStore`; E is 0 without rows."""
+        return np.concatenate([[0], np.flatnonzero(self.ends) + 1]).astype(np.int64)
+
+    def first(self, max_transitions: int | None) -> FlatEpisodes:
+        """Whole episodes from the start, up to so many rows; None keeps all.
+
+        Raises:
+            DataError: the first episode is longer.
+        """
+        if max_transitions is None or max_transitions >= len(self.ends):
+            return self
+        offsets = self.offsets
+        episodes = int(np.searchsorted(offsets, max_transitions, side="right")) - 1
+        if episodes == 0:
+            raise DataError(
+                f"data.max_transitions={max_transitions} keeps no whole episode of {self.origin}, whose first has "
+                f"{offsets[1]} steps; give at least that many"
+            )
+        rows = int(offsets[episodes])
+        return dataclasses.replace(
+            self,
+            observations=self.observations[:rows],
+            actions=self.actions[:rows],
+            rewards=self.rewards[:rows],
+            ends=self.ends[:rows],
+            terminals=self.terminals[:rows],
+            timeouts=self.timeouts[:rows],
+            segment_ends=None if self.segment_ends is None else self.segment_ends[:rows],
+            final_observations=None if self.final_observations is None else self.final_observations[:episodes],
+            extras={key: array[:rows] for key, array in self.extras.items()},
+        )
+
+    def store(self) -> EpisodeStore:
+        """The episodes to train on.
+
+        Raises:
+            DataError: no rows, NaN or infinity, or shapes that disagree.
+        """
+        if self.actions.ndim == 1 and self.actions.dtype.kind in "iub":
+            raise DataError(discrete(self.origin, f"one {self.actions.dtype} per step"))
+        store = EpisodeStore.from_arrays(
+            self.observations,
+            self.actions,
+            self.rewards,
+            self.ends,
+            self.terminals,
+            segment_ends=self.segment_ends,
+            extras={key.removeprefix("infos/"): array for key, array in self.extras.items()},
+            attributes=self.attributes,
+            origin=self.origin,
+        )
+        last = store.offsets[1:] - 1
+        return dataclasses.replace(store, truncated=self.timeouts[last] & ~store.terminated)
+
+
+def discrete(origin: str, what: str) -> str:
+    """The refusal of actions that are choices."""
+    return (
+        f"{origin} has discrete actions ({what}); layouts are made of continuous numbers, whose bins have an order, so "
+        "that only data with real-valued action vectors can be used"
+    )
+
+
+def check_max_transitions(max_transitions: int | None) -> None:
+    """Refuse fewer than two rows, before any file is touched.
+
+    Raises:
+        ConfigError: saying so.
+    """
+    if max_transitions is not None and max_transitions < 2:
+        raise ConfigError(f"data.max_transitions={max_transitions} is too few; give 2 or more, or null for all")

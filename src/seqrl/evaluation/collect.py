@@ -1,0 +1,255 @@
+"""New episodes: an actor in a batch of environments, recorded with everything that a data set needs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from seqrl.checkpoint import load
+from seqrl.data.flat import FlatEpisodes
+from seqrl.envs import Environments, check_spaces, make_environments
+from seqrl.errors import ConfigError, DataError
+from seqrl.evaluation.evaluate import _device, checkpoint_file
+from seqrl.plugins import load_plugins
+from seqrl.policy import Policy
+
+
+class Actor(Protocol):
+    """What can be recorded; `seqrl.Policy` is one."""
+
+    def reset(self, num: int, *, environments: np.ndarray | None = None) -> None:
+        """Begin new episodes in `num` environments; `environments` are keys of random choices, one per episode."""
+
+    def act(self, observations: np.ndarray, rewards: np.ndarray | None, active: np.ndarray | None) -> np.ndarray:
+        """(B, O) observations, (B,) rewards of the last actions and (B,) running environments to (B, A) actions."""
+        ...
+
+
+class RandomActor:
+    """Actions drawn uniformly from the action space; equal seeds give equal episodes, whatever the batch."""
+
+    def __init__(self, envs: Environments, seed: int) -> None:
+        low, high = envs.action_low.reshape(-1), envs.action_high.reshape(-1)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise ConfigError(f"{envs.env_id} has an unbounded action space, which has no uniform policy; give another")
+        self.low, self.high, self.seed = low, high, seed
+        self.generators: list[np.random.Generator] = []
+
+    def reset(self, num: int, *, environments: np.ndarray | None = None) -> None:
+        keys = np.arange(num) if environments is None else environments
+        self.generators = [np.random.default_rng([self.seed, 7, int(key)]) for key in keys]
+
+    def act(self, observations: np.ndarray, rewards: np.ndarray | None, active: np.ndarray | None) -> np.ndarray:
+        return np.stack([generator.uniform(self.low, self.high) for generator in self.generators])
+
+
+@dataclass
+class FunctionActor:
+    """A function of the observations alone.
+
+    Attributes:
+        function: (B, O) float32 to (B, A).
+        name: how to call it in messages.
+    """
+
+    function: Callable[[np.ndarray], Any]
+    name: str
+
+    def reset(self, num: int, *, environments: np.ndarray | None = None) -> None:
+        """A function of the present has nothing to forget."""
+
+    def act(self, observations: np.ndarray, rewards: np.ndarray | None, active: np.ndarray | None) -> np.ndarray:
+        return np.asarray(self.function(observations), np.float64)
+
+
+def find_function(spec: str) -> FunctionActor:
+    """`module:function` or `file.py:function`.
+
+    Raises:
+        ConfigError: another form, or no such function.
+        PluginError: the module or file cannot be imported.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise ConfigError(f"policy {spec!r} is unknown; give random, a checkpoint, or module:function")
+    load_plugins([place])
+    if place.endswith(".py"):
+        path = str(Path(place).expanduser().resolve())
+        module = next(m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path)
+    else:
+        module = importlib.import_module(place)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigError(f"{place} has no function {name!r}; give module:function, observations to actions")
+    return FunctionActor(function, spec)
+
+
+def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
+    """The policy of a checkpoint, decoding as a resolved `conf/evaluate.yaml` says.
+
+    Raises:
+        seqrl.errors.SeqrlError: a checkpoint or strategy that does not fit, or one that wants goals.
+    """
+    load_plugins(config["plugins"])
+    loaded = load(checkpoint_file(Path(config["checkpoint"])))
+    layout = loaded.model.layout
+    check_spaces(envs, layout.field("observation").size, layout.field("action").size)
+    policy = Policy(
+        loaded.model.to(_device(config["device"])),
+        planner=config["planner"],
+        condition=config["condition"],
+        score=config["score"],
+        seed=config["seed"],
+        plan_every=config["plan_every"],
+    )
+    if policy.condition.wants_goals:
+        raise ConfigError("the strategy decodes toward a goal, and collecting gives none; choose another, as imitation")
+    return policy
+
+
+def collect(
+    make_actor: Callable[[Environments], Actor],
+    env_id: str,
+    *,
+    episodes: int | None = None,
+    transitions: int | None = None,
+    batch: int = 8,
+    seed: int = 0,
+    max_steps: int | None = None,
+    attributes: dict[str, Any] | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> FlatEpisodes:
+    """Record episodes, one after the other in the order of their seeds.
+
+    Actions are recorded as carried out: clipped to the action space. MuJoCo's state before each action is kept in
+    `infos/qpos` and `infos/qvel`, where the environment has one.
+
+    Args:
+        make_actor: given the environments.
+        episodes, transitions: how much; exactly one of the two. The last episode of so many transitions is cut.
+        batch: environments at a time. It decides which random numbers a function sees, and nothing else.
+        seed: of starts and, through the actor, of actions.
+        max_steps: truncate episodes after so many steps; needed where the environment has no time limit.
+        progress: called with the number of new rows.
+
+    Raises:
+        ConfigError: a count out of range, an environment that does not exist, or actions of another shape.
+    """
+    for name, value in (("episodes", episodes), ("transitions", transitions), ("num-envs", batch)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value} is too few; give 1 or more")
+    if (episodes is None) == (transitions is None):
+        raise ConfigError("give either a number of episodes or of transitions")
+    envs = make_environments(env_id, batch if episodes is None else min(batch, episodes))
+    try:
+        limit = max_steps or envs.max_episode_steps
+        if limit is None:
+            raise ConfigError(f"{env_id} has no time limit; give a number of steps (--max-steps)")
+        actor = make_actor(envs)
+        recorded: list[_Episode] = []
+        rows = 0
+        while len(recorded) < episodes if episodes is not None else rows < (transitions or 0):
+            numbers = np.arange(len(recorded), len(recorded) + len(envs))
+            new = _round(actor, envs, numbers, seed, limit)
+            recorded += new
+            rows += sum(len(each.rewards) for each in new)
+            progress(sum(len(each.rewards) for each in new))
+    finally:
+        envs.close()
+    notes = {"env_id": env_id, "seed": seed, **{p: version(p) for p in ("seqrl", "gymnasium", "mujoco")}}
+    return _joined(recorded[:episodes], transitions, {**notes, **(attributes or {})})
+
+
+@dataclass
+class _Episode:
+    """One episode while it is recorded; `states` are qpos and qvel before each action."""
+
+    observations: list[np.ndarray]
+    actions: list[np.ndarray]
+    rewards: list[float]
+    states: list[tuple[np.ndarray, np.ndarray]]
+    terminated: bool = False
+
+
+def _round(actor: Actor, envs: Environments, numbers: np.ndarray, seed: int, limit: int) -> list[_Episode]:
+    """One episode in every environment; after `limit` steps it counts as truncated."""
+    observations, _ = envs.reset([1_000_000 * seed + int(number) for number in numbers])
+    actor.reset(len(envs), environments=numbers)
+    recorded = [_Episode([observation], [], [], []) for observation in observations]
+    earned: np.ndarray | None = None
+    for _ in range(limit):
+        active = envs.active.copy()
+        actions = np.asarray(actor.act(observations, earned, active))
+        if actions.shape != (len(envs), envs.action_size):
+            wanted = (len(envs), envs.action_size)
+            raise ConfigError(f"the policy gives actions of shape {actions.shape}; {wanted} is needed")
+        actions = np.clip(actions, envs.action_low.reshape(-1), envs.action_high.reshape(-1))
+        states = [_state(env) if running else None for env, running in zip(envs.envs, active, strict=True)]
+        observations, earned, terminated, _, _ = envs.step(actions)
+        for index in np.flatnonzero(active):
+            episode, state = recorded[index], states[index]
+            episode.observations.append(observations[index])
+            episode.actions.append(actions[index])
+            episode.rewards.append(float(earned[index]))
+            episode.terminated |= bool(terminated[index])
+            if state is not None:
+                episode.states.append(state)
+        if not envs.active.any():
+            break
+    return recorded
+
+
+def _state(env: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    inner = env.unwrapped
+    data = getattr(inner, "data", None) or getattr(getattr(inner, "simulation", None), "data", None)
+    if data is None or not hasattr(data, "qpos"):
+        return None
+    return np.array(data.qpos), np.array(data.qvel)
+
+
+def _joined(recorded: list[_Episode], transitions: int | None, attributes: dict[str, Any]) -> FlatEpisodes:
+    lengths = np.array([len(episode.rewards) for episode in recorded])
+    ends, terminals = np.zeros((2, int(lengths.sum())), bool)
+    last = np.cumsum(lengths) - 1
+    ends[last], terminals[last] = True, [episode.terminated for episode in recorded]
+    observations = np.concatenate([np.stack(e.observations[:-1]) for e in recorded])
+    final = np.stack([e.observations[-1] for e in recorded])
+    keep = len(ends) if transitions is None else transitions
+    if keep < len(ends):  # the last episode kept is cut where the rows end, and what it came to is the next row
+        kept = int(np.searchsorted(last, keep - 1)) + 1
+        final = final[:kept].copy()
+        if not ends[keep - 1]:
+            final[-1] = observations[keep]
+    else:
+        kept = len(recorded)
+    timeouts = (ends & ~terminals)[:keep]
+    ends[keep - 1] = True
+    extras = {}
+    if all(len(episode.states) == len(episode.rewards) for episode in recorded):
+        for number, key in enumerate(("infos/qpos", "infos/qvel")):
+            extras[key] = np.stack([state[number] for episode in recorded for state in episode.states])[:keep]
+    flat = FlatEpisodes(
+        str(attributes["env_id"]),
+        "collected",
+        observations[:keep],
+        np.concatenate([np.stack(e.actions) for e in recorded]).astype(np.float32)[:keep],
+        np.concatenate([np.array(e.rewards) for e in recorded]).astype(np.float32)[:keep],
+        ends[:keep],
+        terminals[:keep],
+        timeouts,
+        final_observations=final[:kept],
+        extras=extras,
+        attributes=attributes,
+    )
+    try:
+        flat.store()
+    except DataError as error:
+        raise DataError(f"what was collected cannot be used: {error}") from error
+    return flat
