@@ -81,6 +81,24 @@ def demo(session: nox.Session) -> None:
     session.run("seqrl", "train", "experiment=maze2d_umaze", *session.posargs)
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Planning, training and loading at small shapes; `nox -s bench -- --threads 4` sets the threads."""
+    install(session)
+    words = ["--threads", "2", *session.posargs]
+    session.run("seqrl", "bench", "plan", "--beam-width", "32", "--horizon", "5", "--environments", "4", *words)
+    session.run("seqrl", "bench", "train", "--batch-size", "32", "--transitions", "20000", *words)
+    session.run("seqrl", "bench", "data", "--batch-size", "32", *words)
+
+
+@nox.session
+def d4rl(session: nox.Session) -> None:
+    """D4RL's own package beside ours: its arrays, and its environments on today's MuJoCo."""
+    install(session, "tests")
+    session.install("--no-deps", "d4rl==1.1", "gym==0.23.1", "gym_notices==0.1.0", "termcolor==3.3.0")
+    session.run("pytest", "tests/integration/test_d4rl_package.py", *session.posargs, env=TEST_ENV)
+
+
 def install(session: nox.Session, *groups: str, package: str = ".") -> None:
     """Install torch, then seqrl as a user gets it (not editable) and dependency groups, at the pinned versions."""
     install_torch(session)

@@ -24,6 +24,14 @@ settings.register_profile("seqrl", deadline=None, derandomize=True, database=Non
 settings.load_profile("seqrl")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests record and tokenize is kept among them, and not in the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEQRL_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_hydra_left() -> Iterator[None]:
     """Hydra keeps its configuration in a global; a test must not find what another one left."""

@@ -17,7 +17,9 @@ from seqrl.backbones.attention import FullAttention
 from seqrl.backbones.gpt import GptBackbone
 from seqrl.backbones.llama import LlamaBackbone
 from seqrl.conditions.goal import GoalCondition
+from seqrl.data.opening import open_episodes
 from seqrl.data.sources import DataSource
+from seqrl.data.writers import write
 from seqrl.errors import ConfigError, DataError
 from seqrl.objectives import Outcome
 from seqrl.objectives.next_token import NextTokenObjective
@@ -40,10 +42,15 @@ SMALL_BACKBONE = {"num_layers": 2, "num_heads": 2, "dim": 16}
 def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
     if (slot, name) == ("data", "maze2d"):
         return {"num_transitions": 400, "cache_dir": str(folder)}
-    if (slot, name) == ("data", "d4rl"):
+    if slot == "data" and name in ("arrays", "d4rl"):
         return {"path": str(recording(folder))}
+    if (slot, name) == ("data", "minari"):
+        pytest.importorskip("minari", reason="the optional package minari is not installed")
+        write(open_episodes(str(recording(folder))), "minari:mine/tiny-v0")
+        return {"id": "mine/tiny-v0"}
     if (slot, name) == ("data", "mix"):
-        return {"parts": [str(recording(folder)), {"name": "d4rl", "path": str(recording(folder)), "max_transitions": 6}]}
+        path = str(recording(folder))
+        return {"parts": [path, {"name": "d4rl", "path": path, "max_transitions": 6}]}
     if (slot, name) == ("data", "store"):
         samples.store().save(folder / "store")
         return {"path": str(folder / "store")}
@@ -67,7 +74,10 @@ def recording(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("slot", "name"), NAMES, ids=["-".join(pair) for pair in NAMES])
-def test_a_registered_component_keeps_its_contracts(slot: str, name: str, tmp_path: Path) -> None:
+def test_a_registered_component_keeps_its_contracts(
+    slot: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     violations = {c: v for c, v in testing.check(slot, name, **small_options(slot, name, tmp_path)) if v is not None}
     assert not violations
 

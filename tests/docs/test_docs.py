@@ -105,7 +105,7 @@ def test_command_composes(command: str, arguments: list[str]) -> None:
     if multirun:
         overrides = [_first_choice(o) for o in overrides]
     if command == "train":
-        overrides = [_reroute(o) for o in overrides]
+        overrides = [word for o in overrides for word in _reroute(o)]
     open_surface(overrides)
     if "tokenizer=log_bins" in overrides:  # with the package installed, it needs no `plugins=`
         load_plugins("log_bins.py")

@@ -22,6 +22,7 @@ CONF = ROOT / "conf"
 ORDER = [
     {"__main__"},
     {"cli"},
+    {"benchmarks"},
     {"testing", "analysis", "training", "evaluation"},
     {"envs", "policy"},
     {"checkpoint"},
@@ -50,7 +51,7 @@ ONLY_IN = {  # where a package may be imported at all
     "mujoco": ("envs", "data", "evaluation"),
 }
 ONLY_IN_FUNCTIONS = {"gymnasium", "minari", "mujoco", "h5py"}  # slow to import, or not needed by most runs
-AT_MODULE_LEVEL = {("envs.maze2d", "gymnasium")}  # its class derives from gymnasium.Env
+AT_MODULE_LEVEL = {("envs.maze2d", "gymnasium"), ("envs.d4rl_package", "gymnasium")}  # classes of gymnasium.Env
 WITHOUT_TORCH = {"errors", "paths", "plugins", "registry"}
 
 SLOTS = {

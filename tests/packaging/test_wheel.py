@@ -30,6 +30,10 @@ def test_wheel_holds_every_config(wheel_names: list[str]) -> None:
     assert configs <= set(wheel_names)
 
 
+def test_wheel_holds_the_catalogue(wheel_names: list[str]) -> None:
+    assert "seqrl/data/d4rl_catalogue.csv" in wheel_names
+
+
 def test_wheel_holds_the_package_and_nothing_else(wheel_names: list[str]) -> None:
     code = {f"seqrl/{p.relative_to(ROOT / 'src' / 'seqrl').as_posix()}" for p in ROOT.glob("src/seqrl/**/*.py")}
     assert code <= set(wheel_names)
