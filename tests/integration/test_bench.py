@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +150,14 @@ def test_the_memory_of_a_plan_is_that_of_a_process_of_its_own(tmp_path: Path) ->
 def test_peak_memory_grows_with_the_rows() -> None:
     """An uncached pass over 600 rows holds 600 x 14 tokens x 32 numbers a few times over, and far less over 2."""
     common: dict[str, Any] = {"threads": 1, "observation": 2, "action": 1, "bins": 5, "layers": 1, "width": 32}
-    few, many = (
-        peak_mb(PlanSettings(**common, horizon=1, context=3, beam_width=rows), "gpt", "reference") for rows in (1, 300)
-    )
+    peaks = []
+    for rows in (1, 300):
+        settings = PlanSettings(**common, horizon=1, context=3, beam_width=rows)
+        with ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn")
+        ) as process:  # nothing freed in it yet
+            peaks.append(process.submit(peak_mb, settings, "gpt", "reference").result())
+    few, many = peaks
     assert few is not None
     assert many is not None
     assert many - few > 600 * 14 * 32 * 4 / 1e6

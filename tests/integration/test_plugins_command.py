@@ -146,7 +146,7 @@ def test_a_broken_component_is_told_what_it_violates(tmp_path: Path, capsys: pyt
         (["check", "uniform", "--slot", "tokenizer", "--options", "num_bins"], "'num_bins' is no setting; write KEY="),
         (["check", "uniform", "--slot", "tokenizer", "--options", "num_bins={"], "has a value that cannot be read"),
         (["check", "uniform", "--slot", "tokenizer", "--options", "num_bins=1"], "tokenizer.num_bins=1 is too small"),
-        (["check", "d4rl", "--slot", "data"], "data 'd4rl' needs path; set data.path=..."),
+        (["check", "arrays", "--slot", "data"], "data 'arrays' needs path; set data.path=..."),
         (["check", "uniform", "--slot", "tokenizer", "--plugins", "nowhere.py"], "PluginError: plugin file '"),
     ],
 )

@@ -239,7 +239,12 @@ def test_a_signature_becomes_a_config(clean_plugins: None) -> None:
 CONF = config_dir()
 FILES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*.yaml"))
 SLOTS = {registry.slot: registry for registry in registries()}
-D4RL = ("data/d4rl", "experiment/d4rl_cpu", "experiment/d4rl_published")
+PATH = "data.path=/data/hopper-medium.hdf5"
+REQUIRED = {  # overrides without which a file does not compose
+    **dict.fromkeys(("data/d4rl", "data/arrays", "data/store", "experiment/d4rl_cpu", "experiment/d4rl_published"), PATH),
+    "data/minari": "data.id=hopper/medium-v0",
+    "data/mix": "data.parts=[hopper-medium-v2,hopper-expert-v2]",
+}
 EVALUATE = ("condition", "planner", "score", "strategy")
 
 
@@ -248,7 +253,7 @@ def test_every_file_composes(name: str) -> None:
     group, _, choice = name.rpartition("/")
     root = "evaluate" if group in EVALUATE or name == "evaluate" else "train"
     overrides = [f"{group}={choice}"] if group else []
-    required = ["checkpoint=none"] if root == "evaluate" else ["data.path=/data/hopper-medium.hdf5"] * (name in D4RL)
+    required = ["checkpoint=none"] if root == "evaluate" else [REQUIRED[name]] if name in REQUIRED else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = plain(hydra.compose(root, [*overrides, *required]))
         if group in SLOTS:
