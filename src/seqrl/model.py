@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from seqrl.backbones import causal_mask
 from seqrl.backbones.attention import FullAttention, TreeAttention
 from seqrl.backbones.cache import KeyValueCache, Layers
+from seqrl.backbones.engine import borrow
+from seqrl.backbones.static_cache import StaticKeyValueCache
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.layout import Layout
 from seqrl.registry import BACKBONE, TOKENIZER
@@ -93,13 +95,32 @@ class SequenceModel(nn.Module):
         return torch.cat([self.hidden.new_zeros(self.layout.prefix_size), self.hidden[place]])
 
     def next_logits(self, features: Tensor, place: int) -> Tensor:
-        """(R, D) features to (R, V + 1) logits of a token at `place` of its transition."""
+        """(R, D) features to (R, V + 1) logits of a token at `place` of its transition, in float32 or finer."""
         rows = self.head.weight.view(self.tokens_per_step, self.num_classes, -1)[place]
-        return features @ rows.T
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        return features.to(dtype) @ rows.to(dtype).T
 
-    def start(self, history: History, *, cache: CacheMode = "exact", context: int | None = None) -> DecodingSession:
+    def start(
+        self,
+        history: History,
+        *,
+        cache: CacheMode = "exact",
+        context: int | None = None,
+        static: bool | None = None,
+    ) -> DecodingSession:
         """Begin to decode after a history; see `DecodingSession`."""
-        return DecodingSession(self, history, cache=cache, context=context or self.context)
+        return DecodingSession(self, history, cache=cache, context=context or self.context, static=static)
+
+    def cast(self, dtype: torch.dtype) -> SequenceModel:
+        """Round the weights of embedding, backbone and head to `dtype`, in place; the model itself.
+
+        `model.to(dtype)` would round the tokenizer's statistics as well: in bfloat16, other bins than those that the
+        model was trained on. Decode after `model.cast(torch.bfloat16)`; logits and all that follows from them stay in
+        float32.
+        """
+        for part in (self.embedding, self.backbone, self.head):
+            part.to(dtype)
+        return self
 
     def _logits_in_order(self, features: Tensor) -> Tensor:
         """(B, L - 1, D) to (B, L - 1, V + 1), each position through the head of the token that follows it."""
@@ -148,6 +169,9 @@ class DecodingSession:
         history: where to start; rows may have different lengths.
         cache: the mode.
         context: transitions, at least 2 and at most the training window's.
+        static: whether one-token steps have static shapes, so that they can be replayed as CUDA graphs. The logits
+            are the same up to rounding. None for where it pays: on CUDA, but not on CPUs, which would read all rows'
+            copies of what they have in common. Of no concern to mode `none`.
 
     Attributes:
         logits: (R, V + 1) of the next token.
@@ -158,11 +182,19 @@ class DecodingSession:
     """
 
     logits: Tensor
-    _cache: KeyValueCache
+    _cache: KeyValueCache | StaticKeyValueCache
     _positions: Tensor  # (R or 1, 1) of the next token
 
     @torch.no_grad()
-    def __init__(self, model: SequenceModel, history: History, *, cache: CacheMode, context: int) -> None:
+    def __init__(
+        self,
+        model: SequenceModel,
+        history: History,
+        *,
+        cache: CacheMode,
+        context: int,
+        static: bool | None = None,
+    ) -> None:
         if not 2 <= context <= model.context:
             raise ConfigError(f"planner.context={context} is outside [2, {model.context}], the trained window")
         if (history.prefix is None) != (model.layout.prefix_size == 0):
@@ -171,6 +203,11 @@ class DecodingSession:
         self._mode = check_cache(cache, relative=model.backbone.relative)
         self._limit = context * model.tokens_per_step - 1
         self._hidden = model.hidden.tolist()
+        static = history.tokens.device.type == "cuda" if static is None else static
+        self._engine = None
+        if static and self._mode != "none":
+            kept = model.layout.prefix_size + context * self._hidden.count(False)
+            self._engine = borrow(self, model.backbone, tokens=kept)
         self._tokens = history.tokens
         self._lengths = history.lengths  # (R,) past transitions that are no padding
         self._prefix = history.prefix
@@ -280,7 +317,7 @@ class DecodingSession:
 
     def _filled(
         self, trunk: Layers, first_level: tuple[int, Tensor, Tensor], leaves: Layers, owners: Tensor
-    ) -> KeyValueCache:
+    ) -> KeyValueCache | StaticKeyValueCache:
         """A cache with the tokens of the context that anything may see.
 
         Args:
@@ -296,11 +333,16 @@ class DecodingSession:
         if not torch.equal(roots, rows // (len(rows) // len(firsts))):
             stop, firsts = 0, firsts[:0]  # the rows' order hides what they have in common
         per_step = model.tokens_per_step - sum(self._hidden)
-        cache = KeyValueCache(
-            len(rows),
-            capacity=(self._limit // model.tokens_per_step + 2) * per_step + model.tokens_per_step,
-            room=model.tokens_per_step,
-        )
+        cache: KeyValueCache | StaticKeyValueCache
+        if self._engine is None:
+            cache = KeyValueCache(
+                len(rows),
+                capacity=(self._limit // model.tokens_per_step + 2) * per_step + model.tokens_per_step,
+                room=model.tokens_per_step,
+            )
+        else:
+            cache = self._engine.cache
+            cache.clear(len(rows), like=leaves)
         pinned = seen < (model.layout.prefix_size if self._mode == "window" else 0)
         shared = seen < (model.layout.prefix_size + stop if stop else 0)
         parts = (
@@ -332,7 +374,11 @@ class DecodingSession:
     def _step(self, tokens: Tensor, place: int) -> None:
         """Run one token, at `place` of its transition, against the cache."""
         self._cache.expect(stored=not self._hidden[place])
-        features = self._model.backbone(self._model.embed(tokens[:, None], first=place), self._positions, self._cache)
+        x = self._model.embed(tokens[:, None], first=place)
+        if self._engine is None:
+            features = self._model.backbone(x, self._positions, self._cache)
+        else:
+            features = self._engine.step(self._model.backbone, x, self._positions)
         self._positions = self._positions + 1
         self.logits = self._model.next_logits(features[:, 0], self.place)
 
