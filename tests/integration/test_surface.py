@@ -241,7 +241,8 @@ FILES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglo
 SLOTS = {registry.slot: registry for registry in registries()}
 PATH = "data.path=/data/hopper-medium.hdf5"
 REQUIRED = {  # overrides without which a file does not compose
-    **dict.fromkeys(("data/d4rl", "data/arrays", "data/store", "experiment/d4rl_cpu", "experiment/d4rl_published"), PATH),
+    **dict.fromkeys(("data/d4rl", "data/arrays", "data/store"), PATH),
+    **dict.fromkeys(("experiment/d4rl_cpu", "experiment/d4rl_published"), PATH),
     "data/minari": "data.id=hopper/medium-v0",
     "data/mix": "data.parts=[hopper-medium-v2,hopper-expert-v2]",
 }

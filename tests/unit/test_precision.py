@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from seqrl.errors import ConfigError
+from seqrl.evaluation.placement import placed
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.registry import PLANNER, SCORE
@@ -84,3 +86,22 @@ def test_a_search_in_bfloat16_scores_in_float32() -> None:
 
 def test_float64_logits_stay_in_float64() -> None:
     assert make(BACKBONES[0]).double().start(history()).logits.dtype == torch.float64
+
+
+def test_a_rounded_model_is_a_copy() -> None:
+    """Other rows of a table decode with the weights as they were trained."""
+    model = make(BACKBONES[0])
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    rounded = placed(model, device="cpu", precision="bfloat16")
+    assert rounded.head.weight.dtype == torch.bfloat16
+    assert placed(model, device="cpu", precision="float32") is model
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"precision": "bfloat"}, "Did you mean 'bfloat16'"), ({"device": "gpu"}, "give auto, cpu or cuda")],
+)
+def test_unknown_places_are_refused(options: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        placed(make(BACKBONES[0]), **{"device": "cpu", "precision": "float32", **options})

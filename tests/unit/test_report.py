@@ -38,6 +38,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "score_ci95": [40.0, 60.0],
         "ms_per_action": 1.2345,
         "device": "cpu",
+        "precision": "float32",
         "threads": 2,
         "seed": 0,
         "starts": {"max_steps": None},
@@ -123,7 +124,7 @@ def test_the_title_says_what_the_numbers_hold_for(tmp_path: Path) -> None:
     title = (tmp_path / "results.md").read_text().splitlines()[0]
     for word in ("tiny (1234 transitions)", "Hopper-v5", "mujoco 3.3.0", "training seed 3", "500 steps"):
         assert word in title
-    assert "evaluation seed 0; cpu, threads 2" in title
+    assert "evaluation seed 0; cpu, float32, threads 2" in title
     assert title.endswith("; scores: from v2")
 
 

@@ -30,6 +30,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "seed": 4,
         "starts": {"max_steps": None},
         "device": "cpu",
+        "precision": "float32",
         "threads": 2,
         "training_seed": 3,
         "training_steps": 500,

@@ -16,7 +16,8 @@ from seqrl.checkpoint import load
 from seqrl.data.flat import FlatEpisodes
 from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.errors import ConfigError, DataError
-from seqrl.evaluation.evaluate import _device, checkpoint_file
+from seqrl.evaluation.evaluate import checkpoint_file
+from seqrl.evaluation.placement import placed
 from seqrl.plugins import load_plugins
 from seqrl.policy import Policy
 
@@ -102,7 +103,7 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
     layout = loaded.model.layout
     check_spaces(envs, layout.field("observation").size, layout.field("action").size)
     policy = Policy(
-        loaded.model.to(_device(config["device"])),
+        placed(loaded.model, device=config["device"], precision=config["precision"]),
         planner=config["planner"],
         condition=config["condition"],
         score=config["score"],

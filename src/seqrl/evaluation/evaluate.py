@@ -24,6 +24,7 @@ from seqrl.envs import check_spaces, make_environments
 from seqrl.envs.reference import reference, reference_note
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.evaluation.goals import MAZE_PREFIX, maze_of
+from seqrl.evaluation.placement import device_of, placed, precision_of
 from seqrl.evaluation.protocol import EpisodeResults, check_protocol, run_episodes
 from seqrl.evaluation.report import print_table, write_tables
 from seqrl.evaluation.rollout import ImaginedPath
@@ -110,7 +111,7 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluat
     if env_id is None:
         raise ConfigError(f"the data {dataset['name']!r} names no environment; set env_id=... to a Gymnasium id")
     policy = Policy(
-        loaded.model.to(_device(config["device"])),
+        placed(loaded.model, device=config["device"], precision=config["precision"]),
         planner=config["planner"],
         condition=config["condition"],
         score=config["score"],
@@ -141,7 +142,8 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
     layout = Layout.from_config(training["layout"], *sizes)
     window = WindowSettings(**training["window"])
     try:
-        _device(config["device"])
+        device_of(config["device"])
+        precision_of(config["precision"])
         backbone: type[Backbone] = BACKBONE.get(training["backbone"]["name"])
         build_strategy(config, layout, window=window.length, relative=backbone.relative)
         env_id = config["env_id"] or store.attributes.get("env_id")
@@ -231,7 +233,8 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
         "score_note": None if known is None else reference_note(env_id, dataset),
         "ms_per_action": outcome.episodes.ms_per_action,
         "environments_per_batch": int(returns.size),
-        "device": str(_device(config["device"])),
+        "device": str(device_of(config["device"])),
+        "precision": config["precision"],
         "threads": torch.get_num_threads(),
         "behaviour_return_mean": dataset["behaviour_return_mean"],
         "behaviour_score": dataset["behaviour_score"],
@@ -273,18 +276,6 @@ def _folder(config: Mapping[str, Any], checkpoint_digest: str, folder: Path) -> 
     digest = hashlib.sha256(json.dumps([kept, checkpoint_digest, ROW_FORMAT], sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "_", label)
     return folder / "evaluations" / f"{name}-{digest[:8]}"
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name!r} is unknown; give auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name!r} was asked for and torch sees no GPU; give auto or cpu")
-    return device
 
 
 def _write(evaluation: Evaluation) -> None:

@@ -66,7 +66,8 @@ def circumstances(rows: Sequence[Row]) -> str:
         f"{of(row['env_id'] for row in rows)}, mujoco {of(row['versions']['mujoco'] for row in rows)}; "
         f"training seed {of(row['training_seed'] for row in rows)}, {of(row['training_steps'] for row in rows)} steps; "
         f"evaluation seed {of(row['seed'] for row in rows)}{cut}; "
-        f"{of(row['device'] for row in rows)}, threads {of(row['threads'] for row in rows)}"
+        f"{of(row['device'] for row in rows)}, {of(row['precision'] for row in rows)}, "
+        f"threads {of(row['threads'] for row in rows)}"
     )
 
 
