@@ -97,6 +97,13 @@ def test_so_many_transitions_are_the_first_of_so_many_episodes() -> None:
         np.testing.assert_array_equal(part.final_observations[-1], following)
 
 
+@pytest.mark.parametrize("amount", [{"episodes": 5}, {"transitions": 11}])
+def test_progress_counts_the_rows_that_are_kept(amount: dict[str, int]) -> None:
+    seen: list[int] = []
+    flat = collect(doubled, ENV, batch=4, progress=seen.append, **amount)  # type: ignore[arg-type]
+    assert sum(seen) == len(flat.ends)
+
+
 def test_a_limit_of_steps_truncates() -> None:
     store = collect(doubled, ENV, episodes=5, max_steps=2).store()
     assert store.lengths.tolist() == [2] * 5
@@ -114,6 +121,10 @@ def test_states_of_mujoco_are_those_before_the_action() -> None:
 def test_what_cannot_be_collected_is_refused() -> None:
     with pytest.raises(ConfigError, match="episodes=0 is too few"):
         collect(doubled, ENV, episodes=0)
+    with pytest.raises(ConfigError, match="seed=-1 is negative"):
+        collect(doubled, ENV, episodes=1, seed=-1)
+    with pytest.raises(ConfigError, match="max-steps=0 is too few"):
+        collect(doubled, ENV, episodes=1, max_steps=0)
     with pytest.raises(ConfigError, match="either a number of episodes or of transitions"):
         collect(doubled, ENV)
     with pytest.raises(ConfigError, match=r"actions of shape \(1, 2\); \(1, 1\) is needed"):

@@ -104,6 +104,22 @@ def test_nothing_half_written_is_left(
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_an_unwritable_place_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be written \('.*file' is a file\); give a place"):
+        writers.check_target(str(tmp_path / "file" / "deep" / "a.npz"), overwrite=False)
+    writers.check_target(str(tmp_path / "new" / "deep" / "a.npz"), overwrite=False)
+    monkeypatch.setattr(writers.os, "access", lambda *_: False)
+    with pytest.raises(DataError, match="takes no new files"):
+        writers.check_target(str(tmp_path / "a.npz"), overwrite=False)
+
+
+def test_a_place_that_fails_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be written \(.+\); mend it"):
+        writers.put(tmp_path / "file" / "a.npz", Path.touch, overwrite=False, advice="mend it")
+
+
 def test_what_no_store_can_be_made_of_is_not_written(flat: FlatEpisodes, tmp_path: Path) -> None:
     broken = dataclasses.replace(flat, rewards=np.full(25, np.nan))
     with pytest.raises(DataError, match="rewards holds nan at row 0"):

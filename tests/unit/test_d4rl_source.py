@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from seqrl.data import d4rl_package
-from seqrl.data.catalogue import find
+from seqrl.data.catalogue import find, resembling
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.sources.d4rl import D4rlSource, guess_env_id
+from seqrl.data.sources.d4rl import D4rlSource
 from seqrl.errors import ConfigError, DataError
 
 COUNT = 12
@@ -111,7 +111,8 @@ def test_the_environment_is_given_or_recorded_or_guessed(path: Path) -> None:
     ],
 )
 def test_guesses_by_name(stem: str, env_id: str | None) -> None:
-    assert guess_env_id(stem) == env_id
+    like = resembling(f"{stem}.hdf5")
+    assert (like and like.env_id) == env_id
 
 
 def goals() -> np.ndarray:
@@ -166,6 +167,27 @@ def test_files_that_are_not_whole_hdf5_are_told_apart(path: Path) -> None:
         D4rlSource(str(path)).load()
 
 
+@pytest.mark.parametrize("part", [b"SNOD", b"HEAP", b"all of it"])  # of the root group
+def test_a_damaged_file_is_one_sentence(path: Path, part: bytes) -> None:
+    data = Path(write(path, content())).read_bytes()
+    path.write_bytes(data.replace(part, b"xxxx") if part in data else data[:96] + b"\xff" * 1404 + data[1500:])
+    with pytest.raises(DataError, match=r"is a damaged HDF5 file \(.+\); fetch or make it again"):
+        D4rlSource(str(path)).load()
+
+
+def test_a_folder_is_told_from_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder; give the path"):
+        D4rlSource(str(tmp_path)).load()
+
+
+def test_a_group_is_no_array(path: Path) -> None:
+    write(path, content(timeouts=None))
+    with h5py.File(path, "a") as file:
+        file.create_group("timeouts")
+        file.create_group("infos/goal")
+    assert D4rlSource(str(path)).load().attributes["episodes"] == "time_limit"  # as without timeouts
+
+
 def test_missing_keys_are_named_beside_those_there_are(path: Path) -> None:
     with pytest.raises(DataError, match="lacks actions, rewards; it has observations, terminals, timeouts"):
         D4rlSource(write(path, content(actions=None, rewards=None))).load()
@@ -179,7 +201,13 @@ def test_missing_keys_are_named_beside_those_there_are(path: Path) -> None:
         ("terminals", np.zeros(COUNT + 1, bool), r"terminals has shape \(13,\)"),
         ("timeouts", np.zeros(COUNT - 2, bool), r"timeouts has shape \(10,\)"),
         ("timeouts", np.zeros((COUNT, 2), bool), r"timeouts has shape \(12, 2\)"),
+        ("timeouts", np.full(COUNT, 0.5), "timeouts holds 0.5 at row 0; flags are 0 or 1"),
+        ("terminals", np.full(COUNT, np.nan), "terminals holds nan at row 0"),
         ("infos/goal", np.zeros((COUNT - 1, 2)), "infos/goal has shape"),
+        ("actions", np.zeros((COUNT, 0)), r"actions has shape \(12, 0\)"),
+        ("actions", np.zeros(COUNT, np.int64), "has discrete actions"),
+        ("actions", np.zeros((COUNT, 1), np.int64), "has discrete actions.*give amounts as floats"),
+        ("observations", np.float32(3), "observations is a single number"),
         ("observations", np.zeros(COUNT), r"observations has shape \(12,\)"),
         ("observations", np.full((COUNT, 4), np.nan), "observations holds nan at row 0"),
         ("actions", np.full((COUNT, 2), -np.inf), "actions holds -inf at row 0"),

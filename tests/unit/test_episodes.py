@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,8 +50,6 @@ def test_segments_are_at_least_as_fine_as_episodes() -> None:
     found = EpisodeStore.from_arrays(*arrays(10), flags(10, 3, 6), flags(10), segment_ends=flags(10, 1, 3, 8))
     assert found.segments.tolist() == [0, 2, 4, 7, 9, 10]
     assert found.offsets.tolist() == [0, 4, 7, 10]
-    assert found.ends_of(found.segments).tolist() == [2, 2, 4, 4, 7, 7, 7, 9, 9, 10]
-    assert found.ends_of(found.offsets).tolist() == [4] * 4 + [7] * 3 + [10] * 3
 
 
 def test_returns_are_undiscounted_and_per_episode() -> None:
@@ -102,6 +101,39 @@ def test_from_episodes_equals_from_arrays() -> None:
     for name in ("observations", "actions", "rewards", "offsets", "terminated", "truncated", "segments"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     assert found.attributes["name"] == "mine"
+
+
+STEPS: dict[str, Any] = {
+    "observations": np.zeros((4, 3)),
+    "actions": np.zeros((4, 2)),
+    "rewards": np.zeros(4),
+    "terminated": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"observations": np.zeros((5, 3))}, "episode 1 has 5 observations, 4 actions, 4 rewards; give one of each"),
+        ({"terminated": np.zeros(4, bool)}, r"episode 1: terminated has shape \(4,\); give one bool"),
+        ({"truncated": [True, False]}, r"episode 1: truncated has shape \(2,\)"),
+        ({"terminated": True, "truncated": True}, "episode 1 is both terminated and truncated"),
+        ({"rewards": 1.0}, "episode 1: rewards is 1.0; give one row for every step"),
+        ({"rewards": None}, "episode 1: rewards is None"),
+        ({"actions": [[1.0, 2.0], [1.0]]}, "episode 1: actions cannot be made an array; give rows of one length"),
+        ({"actions": np.zeros((4, 5))}, r"actions has rows of different shapes, \[\(2,\), \(5,\)\]"),
+    ],
+)
+def test_from_episodes_names_the_episode_that_does_not_fit(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        EpisodeStore.from_episodes([STEPS, {**STEPS, **changes}])
+
+
+def test_from_episodes_takes_lists_and_wants_one() -> None:
+    plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in STEPS.items()}
+    assert EpisodeStore.from_episodes([STEPS]).fingerprint() == EpisodeStore.from_episodes([plain]).fingerprint()
+    with pytest.raises(DataError, match="a single episode was given"):
+        EpisodeStore.from_episodes(STEPS)  # type: ignore[arg-type]
 
 
 def test_from_episodes_names_what_is_missing() -> None:
@@ -174,7 +206,7 @@ def test_chunks_equal_the_whole_bit_for_bit(penalty: float | None, lengths: list
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     rewards = np.random.default_rng(lengths).normal(size=offsets[-1])
     rows, ends = np.arange(len(rewards)), flags(len(rewards), *(offsets[1:] - 1))
-    found = EpisodeStore.from_arrays(rows[:, None], -rows[:, None], rewards, ends, ends & (rows % 3 > 0))
+    found = EpisodeStore.from_arrays(rows[:, None], -1.0 * rows[:, None], rewards, ends, ends & (rows % 3 > 0))
     fields = {"observation": {}, "action": {}, "reward": {}, "value": {}}
     layout = Layout.from_config({"fields": fields, "discount": discount, "termination_penalty": penalty}, 1, 1)
     seen = penalised_rewards(found, penalty)

@@ -96,6 +96,23 @@ def test_what_training_refuses_is_shown() -> None:
     json.dumps(report.plain(), allow_nan=False)
 
 
+def test_numbers_beyond_float32_are_shown() -> None:
+    report = inspect(replaced(walk(), 5, 1, 1e300))
+    assert said(report, "observation 1 holds 0 NaN and 1 infinite values: training refuses them")
+    json.dumps(report.plain(), allow_nan=False)
+
+
+def test_shapes_that_training_refuses_are_shown() -> None:
+    assert said(inspect(dataclasses.replace(walk(), actions=np.zeros(400, np.int64))), "training refuses it: ")
+    assert not said(inspect(walk()), "training refuses it: ")
+
+
+def test_noise_is_no_stream() -> None:
+    noise = np.random.default_rng(0).normal(size=(400, 2))
+    report = inspect(dataclasses.replace(walk(), observations=noise))
+    assert not said(report, "goes on across")
+
+
 def test_constants_and_single_steps() -> None:
     flat = replaced(walk(), slice(None), 1, 3.0)
     ends = flat.ends.copy()

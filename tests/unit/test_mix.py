@@ -206,6 +206,15 @@ def test_fingerprints_follow_the_content(tmp_path: Path) -> None:
     assert len(set(prints)) == len(prints) - 1
 
 
+def test_a_known_fingerprint_does_not_survive_other_content(tmp_path: Path) -> None:
+    make_store([3, 4], 0).save(tmp_path / "one")
+    saved = EpisodeStore.open(tmp_path / "one")
+    assert saved.described(name="other").identity == saved.identity
+    changed = replace(saved, rewards=saved.rewards + 1)
+    assert changed.fingerprint() != saved.fingerprint()
+    assert replace(saved, rewards=saved.rewards.copy()).fingerprint() == saved.fingerprint()
+
+
 def recording(path: Path, seed: int) -> Path:
     import h5py
 

@@ -165,8 +165,8 @@ def test_numbers_are_checked_beyond_the_first_chunk() -> None:
     values[69_000, 1] = np.nan
     flags = np.zeros(70_000, bool)
     with pytest.raises(DataError, match="observations holds nan at row 69000, column 1"):
-        EpisodeStore.from_arrays(values, flags[:, None], flags, flags, flags)
+        EpisodeStore.from_arrays(values, values[:, :1] * 0, flags, flags, flags)
     with pytest.raises(DataError, match=r"rewards holds 1e\+300 at row 3"):  # more than float32 holds
         EpisodeStore.from_arrays(
-            flags[:, None], flags[:, None], np.where(np.arange(70_000) == 3, 1e300, 0), flags, flags
+            flags[:, None], np.zeros((70_000, 1)), np.where(np.arange(70_000) == 3, 1e300, 0), flags, flags
         )

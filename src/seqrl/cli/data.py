@@ -47,7 +47,12 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
-    except (SeqrlError, OSError) as error:
+    except OSError as error:
+        where = f"{error.filename!r}" if error.filename else "an output"
+        reason = f"cannot be written or read ({error.strerror or error}); give a place with room that you may write to"
+        print(f"DataError: {where} {reason}", file=sys.stderr)
+        return 2
+    except SeqrlError as error:
         print(sentence(error), file=sys.stderr)
         return 2
     return 0

@@ -121,6 +121,11 @@ def of_file(name: str) -> Entry | None:
     return min(matches, key=lambda entry: len(entry.id), default=None)
 
 
+def resembling(file_name: str) -> Entry | None:
+    """The entry whose rules a file follows, by its name alone: its own, else the `nearest`."""
+    return of_file(file_name) or nearest(Path(file_name).stem)
+
+
 def latest(entry: Entry) -> Entry:
     """The newest version of the same data set: the one that published tables use."""
     return max(_versions(entry), key=lambda each: each.version)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.data.checks import numbers, refuse_discrete
+from seqrl.data.lists import join
 from seqrl.data.rows import CHUNK_ROWS, Rows, concatenate, ranges, select
 from seqrl.data.storage import MANIFEST, read_folder, write_folder
 from seqrl.errors import DataError
@@ -52,7 +54,7 @@ class EpisodeStore:
     segments: np.ndarray
     attributes: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, np.ndarray | Rows] = field(default_factory=dict)
-    identity: str | None = None
+    identity: str | None = field(default=None, init=False)  # `dataclasses.replace` may change the content: it forgets
 
     @staticmethod
     def from_arrays(
@@ -80,11 +82,12 @@ class EpisodeStore:
             origin: how to call the data in messages.
 
         Raises:
-            DataError: no rows, disagreeing shapes, or NaN or infinity (named by array, row and column).
+            DataError: no rows, disagreeing shapes, discrete actions, or NaN or infinity (named by place).
         """
-        observations = _numbers(observations, "observations", 2, origin)
-        actions = _numbers(actions, "actions", 2, origin)
-        rewards = _numbers(rewards, "rewards", 1, origin)
+        observations = numbers(observations, "observations", 2, origin)
+        refuse_discrete(np.asarray(actions), origin)
+        actions = numbers(actions, "actions", 2, origin)
+        rewards = numbers(rewards, "rewards", 1, origin)
         count = len(observations)
         if count == 0:
             raise DataError(f"{origin} holds no transitions; record at least one episode of two steps")
@@ -139,25 +142,10 @@ class EpisodeStore:
         Raises:
             DataError: an empty list, a missing array, or whatever `from_arrays` refuses.
         """
-        if not episodes:
-            raise DataError("the list of episodes is empty; give at least one episode")
-        names = ("observations", "actions", "rewards", *extras)
-        for number, episode in enumerate(episodes):
-            missing = {*names, "terminated"} - set(episode)
-            if missing:
-                raise DataError(f"episode {number} lacks {', '.join(sorted(missing))}")
-            if episode["terminated"] and episode.get("truncated"):
-                raise DataError(f"episode {number} is both terminated and truncated; it can end in one way only")
-            lengths = {name: len(episode[name]) for name in names}
-            if len(set(lengths.values())) > 1 or not lengths["rewards"]:
-                found = ", ".join(f"{count} {name}" for name, count in lengths.items())
-                raise DataError(f"episode {number} has {found}; give one of each for every step, and one step at least")
-        joined = {name: _stacked([np.asarray(e[name]) for e in episodes], name) for name in names}
-        terminated = np.array([bool(e["terminated"]) for e in episodes])
-        truncated = np.array([bool(e.get("truncated", not e["terminated"])) for e in episodes])
-        ends, terminals = np.zeros((2, len(joined["rewards"])), bool)
-        stops = np.cumsum([len(e["rewards"]) for e in episodes]) - 1
-        ends[stops], terminals[stops] = True, terminated
+        joined, lengths, terminated, truncated = join(episodes, ("observations", "actions", "rewards", *extras))
+        ends, terminals = np.zeros((2, int(lengths.sum())), bool)
+        last = np.cumsum(lengths) - 1
+        ends[last], terminals[last] = True, terminated
         store = EpisodeStore.from_arrays(
             joined["observations"],
             joined["actions"],
@@ -185,7 +173,7 @@ class EpisodeStore:
         extras = {key.removeprefix(_EXTRA): array for key, array in arrays.items() if key.startswith(_EXTRA)}
         main = {name: arrays[name] for name in _SAVED}
         attributes, identity = notes.get("attributes"), notes.get("identity")
-        store = EpisodeStore(**main, attributes=attributes or {}, extras=extras, identity=identity)
+        store = EpisodeStore(**main, attributes=attributes or {}, extras=extras)._known_by(identity)
         problem = store._problem() if identity else f"{MANIFEST} lists no identity"
         if problem:
             raise DataError(f"{str(folder)!r} is damaged: {problem}; save the episodes again")
@@ -233,8 +221,7 @@ class EpisodeStore:
             _boundaries(np.diff(self.segments)[pieces]),
             self.attributes,
             {name: select(array, starts, stops) for name, array in self.extras.items()},
-            None if self.identity is None else _hash(self.identity.encode(), chosen.astype(np.int64).tobytes()),
-        )
+        )._known_by(None if self.identity is None else _hash(self.identity.encode(), chosen.astype(np.int64).tobytes()))
 
     @staticmethod
     def mix(stores: Sequence[EpisodeStore], *, attributes: Mapping[str, Any] | None = None) -> EpisodeStore:
@@ -275,8 +262,11 @@ class EpisodeStore:
             _boundaries(np.concatenate([np.diff(store.segments) for store in stores])),
             {**shared, "name": "+".join(names), **(attributes or {})},
             {name: concatenate([store.extras[name] for store in stores]) for name in extras},
-            _hash(*identities) if len(identities) == len(stores) else None,
-        )
+        )._known_by(_hash(*identities) if len(identities) == len(stores) else None)
+
+    def described(self, **attributes: Any) -> EpisodeStore:
+        """The same episodes with more said of their origin, or other things under the same names."""
+        return replace(self, attributes={**self.attributes, **attributes})._known_by(self.identity)
 
     def __len__(self) -> int:
         """N, transitions."""
@@ -299,10 +289,6 @@ class EpisodeStore:
         """(E,) bool; False for an episode that the recording cut short."""
         return self.terminated | self.truncated
 
-    def ends_of(self, boundaries: np.ndarray) -> np.ndarray:
-        """(N,) int64: for each row, where its piece ends (exclusive), for `offsets` or `segments`."""
-        return np.repeat(boundaries[1:], np.diff(boundaries))
-
     def fingerprint(self) -> str:
         """Hash of what a tokenizer may see: observations, actions, rewards, and where and how episodes end."""
         if self.identity is not None:
@@ -314,6 +300,10 @@ class EpisodeStore:
         for small in (self.offsets, self.terminated, self.truncated, self.segments):
             digest.update(np.ascontiguousarray(small).data)
         return digest.hexdigest()
+
+    def _known_by(self, identity: str | None) -> EpisodeStore:
+        object.__setattr__(self, "identity", identity)  # of a store that nobody else has yet
+        return self
 
     def _problem(self) -> str | None:
         """What does not fit together, or None."""
@@ -344,26 +334,3 @@ def _boundaries(lengths: np.ndarray) -> np.ndarray:
 
 def _hash(*parts: bytes) -> str:
     return hashlib.sha256(b"\n".join(parts)).hexdigest()
-
-
-def _stacked(arrays: Sequence[np.ndarray], name: str) -> np.ndarray:
-    shapes = {array.shape[1:] for array in arrays}
-    if len(shapes) > 1:
-        raise DataError(f"the list of episodes: {name} has rows of different shapes, {sorted(shapes)}; make them one")
-    return np.concatenate(arrays)
-
-
-def _numbers(array: Any, name: str, dims: int, origin: str) -> FloatArray:
-    array = np.asarray(array)
-    if array.ndim != dims or array.dtype.kind not in "fiub":
-        wanted = "(transitions, dimensions)" if dims == 2 else "(transitions,)"
-        raise DataError(f"{origin}: {name} has shape {array.shape} and type {array.dtype}; {wanted} numbers are needed")
-    for first in range(0, len(array), CHUNK_ROWS):  # arrays that are mapped from a file may be larger than memory
-        chunk = array[first : first + CHUNK_ROWS]
-        with np.errstate(over="ignore"):
-            bad = ~np.isfinite(chunk.astype(np.float32, copy=False))
-        if bad.any():
-            place = tuple(np.argwhere(bad)[0])
-            where = f"row {first + place[0]}" + (f", column {place[1]}" if dims == 2 else "")
-            raise DataError(f"{origin}: {name} holds {chunk[place]} at {where}; remove or repair that episode")
-    return np.ascontiguousarray(array, np.float32)

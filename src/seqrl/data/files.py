@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from seqrl.data.flat import FlatEpisodes
 from seqrl.data.keys import by_keys
 from seqrl.errors import DataError
 
-_HDF5, _ZIP, _NPY = b"\x89HDF\r\n\x1a\n", b"PK", b"\x93NUMPY"
+MAIN = ("observations", "actions", "rewards")
+HDF5, _ZIP, _NPY = b"\x89HDF\r\n\x1a\n", b"PK", b"\x93NUMPY"
 _TEXT = "name env_id"  # what NPZ files may say in arrays of text; HDF5 has attributes for it
 
 
@@ -25,18 +27,36 @@ def read_file(path: Path, *, lenient: bool = False) -> FlatEpisodes:
         DataError: the file is missing, empty, truncated, damaged or of another kind, or lacks arrays.
     """
     start = _start(path)
-    try:
-        if start == _HDF5:
-            arrays, attributes = _hdf5(path)
-        elif start[: len(_NPY)] == _NPY:
-            raise DataError(f"{path.name} is a single NumPy array; save the arrays of all keys with numpy.savez")
-        elif start[: len(_ZIP)] == _ZIP:
-            arrays, attributes = _npz(path)
-        else:
-            raise DataError(f"{path.name} is neither an HDF5 nor an NPZ file; give data.path one of the two")
-    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path.name} is truncated or damaged ({_reason(error)}); fetch or make it again") from error
+    if start == HDF5:
+        arrays, attributes = _hdf5(path)
+    elif start[: len(_NPY)] == _NPY:
+        raise DataError(f"{path.name} is a single NumPy array; save the arrays of all keys with numpy.savez")
+    elif start[: len(_ZIP)] == _ZIP:
+        arrays, attributes = _npz(path)
+    else:
+        raise DataError(f"{path.name} is neither an HDF5 nor an NPZ file; give data.path one of the two")
     return by_keys(arrays, origin=path.name, attributes={**attributes, "path": path.name}, lenient=lenient)
+
+
+@contextmanager
+def opened_hdf5(path: Path) -> Iterator[Any]:
+    """The `h5py.File` of a path, open for reading.
+
+    Raises:
+        DataError: the file is missing, empty, cut short, damaged, forbidden or of another kind.
+    """
+    import h5py
+
+    if _start(path) != HDF5:
+        raise DataError(f"{path.name} is not an HDF5 file; give an HDF5 file, or read an NPZ file by data=arrays")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:  # whatever h5py makes of bytes that are not what they were
+        if "truncated" in str(error) or "read failed" in str(error).lower():
+            size = path.stat().st_size
+            raise DataError(f"{path.name} is a truncated HDF5 file of {size} bytes; fetch or make it again") from error
+        raise DataError(f"{path.name} is a damaged HDF5 file ({_reason(error)}); fetch or make it again") from error
 
 
 def _start(path: Path) -> bytes:
@@ -44,7 +64,7 @@ def _start(path: Path) -> bytes:
         raise DataError(f"{str(path)!r} is a folder; give the path of an HDF5 or NPZ file")
     try:
         with path.open("rb") as file:
-            start = file.read(len(_HDF5))
+            start = file.read(len(HDF5))
     except FileNotFoundError as error:
         raise DataError(f"there is no file {str(path)!r}; give data.path the path of an HDF5 or NPZ file") from error
     except PermissionError as error:
@@ -60,33 +80,36 @@ def _hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     found: dict[str, Any] = {}
 
     def take(key: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub" and item.ndim:
+        if isinstance(item, h5py.Dataset) and (key in MAIN or (item.dtype.kind in "fiub" and item.ndim)):
             found[key] = item
 
-    with h5py.File(path, "r") as file:
+    with opened_hdf5(path) as file:
         file.visititems(take)
-        rows = len(found["observations"]) if "observations" in found else None
+        rows = len(found["observations"]) if "observations" in found and found["observations"].ndim else None
         # D4RL keeps the weights of its policies in a group: what has other rows and no name of ours stays there.
         arrays = {k: np.asarray(item[()]) for k, item in found.items() if "/" not in k or len(item) == rows}
-        return arrays, {key: _plain(value) for key, value in file.attrs.items()}
+        return arrays, {key: plain(value) for key, value in file.attrs.items()}
 
 
 def _npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays: dict[str, np.ndarray] = {}
     attributes: dict[str, Any] = {}
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy leaves damaged ones open
-        for key in file.files:
-            try:
-                array = np.asarray(file[key])
-            except ValueError as error:
-                raise DataError(
-                    f"{path.name}: {key} cannot be read ({_reason(error)}); save plain arrays, one row per transition, "
-                    "instead of lists of arrays"
-                ) from error
-            if array.ndim == 0 and array.dtype.kind == "U" and key in _TEXT.split():
-                attributes[key] = str(array)
-            else:
-                arrays[key] = array
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy leaves damaged ones open
+            for key in file.files:
+                try:
+                    array = np.asarray(file[key])
+                except ValueError as error:
+                    raise DataError(
+                        f"{path.name}: {key} cannot be read ({_reason(error)}); save plain arrays, one row per "
+                        "transition, instead of lists of arrays"
+                    ) from error
+                if array.ndim == 0 and array.dtype.kind == "U" and key in _TEXT.split():
+                    attributes[key] = str(array)
+                else:
+                    arrays[key] = array
+    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path.name} is truncated or damaged ({_reason(error)}); fetch or make it again") from error
     return arrays, attributes
 
 
@@ -94,7 +117,8 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """An attribute of an HDF5 file as a plain Python value."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

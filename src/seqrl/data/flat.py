@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.data.checks import whole_episodes
 from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import ConfigError, DataError
 
 INFO_KEYS = {"qpos": "infos/qpos", "qvel": "infos/qvel"}
 """OGBench's and our names of what D4RL's files keep in a group."""
@@ -87,12 +87,7 @@ class FlatEpisodes:
         if max_transitions is None or max_transitions >= len(self.ends):
             return self
         offsets = self.offsets
-        episodes = int(np.searchsorted(offsets, max_transitions, side="right")) - 1
-        if episodes == 0:
-            raise DataError(
-                f"data.max_transitions={max_transitions} keeps no whole episode of {self.origin}, whose first has "
-                f"{offsets[1]} steps; give at least that many"
-            )
+        episodes = whole_episodes(offsets[1:], max_transitions, self.origin)
         rows = int(offsets[episodes])
         return dataclasses.replace(
             self,
@@ -113,8 +108,6 @@ class FlatEpisodes:
         Raises:
             DataError: no rows, NaN or infinity, or shapes that disagree.
         """
-        if self.actions.ndim == 1 and self.actions.dtype.kind in "iub":
-            raise DataError(discrete(self.origin, f"one {self.actions.dtype} per step"))
         store = EpisodeStore.from_arrays(
             self.observations,
             self.actions,
@@ -128,21 +121,3 @@ class FlatEpisodes:
         )
         last = store.offsets[1:] - 1
         return dataclasses.replace(store, truncated=self.timeouts[last] & ~store.terminated)
-
-
-def discrete(origin: str, what: str) -> str:
-    """The refusal of actions that are choices."""
-    return (
-        f"{origin} has discrete actions ({what}); layouts are made of continuous numbers, whose bins have an order, so "
-        "that only data with real-valued action vectors can be used"
-    )
-
-
-def check_max_transitions(max_transitions: int | None) -> None:
-    """Refuse fewer than two rows, before any file is touched.
-
-    Raises:
-        ConfigError: saying so.
-    """
-    if max_transitions is not None and max_transitions < 2:
-        raise ConfigError(f"data.max_transitions={max_transitions} is too few; give 2 or more, or null for all")

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.data.checks import flags, row_count, whole_episodes
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.files import opened_hdf5, plain
 from seqrl.errors import ConfigError, DataError, did_you_mean
 
 REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
 EPISODE_RULES = ("timeouts", "terminals", "time_limit", "recordings", "stream")
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -66,34 +67,29 @@ def read_recording(path: Path) -> Recording:
     """
     import h5py
 
-    if not path.is_file():
-        raise DataError(f"there is no file {str(path)!r}; give data.path the path of a D4RL HDF5 file")
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [key for key in REQUIRED_KEYS if not isinstance(file.get(key), h5py.Dataset)]
-            if missing:
-                found = ", ".join(sorted(file)) or "no keys"
-                raise DataError(
-                    f"{path.name} lacks {', '.join(missing)}; it has {found}, and D4RL's layout needs "
-                    f"{', '.join(REQUIRED_KEYS)}"
-                )
-            arrays = {key: np.asarray(file[key][()]) for key in REQUIRED_KEYS}
-            timeouts = file["timeouts"][()] if "timeouts" in file else None
-            goals = np.asarray(file["infos/goal"][()]) if "infos/goal" in file else None
-            attributes = {key: _plain(value) for key, value in file.attrs.items()}
-    except OSError as error:
-        raise DataError(unreadable(path, error)) from error
-    flags = {"terminals": np.asarray(arrays["terminals"])}
-    if timeouts is not None:
-        flags["timeouts"] = np.asarray(timeouts)
-    _check_rows(path, len(arrays["observations"]) if arrays["observations"].ndim else 0, flags, goals)
+    with opened_hdf5(path) as file:
+        found = {key: file.get(key) for key in (*REQUIRED_KEYS, "timeouts", "infos/goal")}
+        arrays = {key: np.asarray(item[()]) for key, item in found.items() if isinstance(item, h5py.Dataset)}
+        missing = [key for key in REQUIRED_KEYS if key not in arrays]
+        if missing:
+            raise DataError(
+                f"{path.name} lacks {', '.join(missing)}; it has {', '.join(sorted(file)) or 'no keys'}, and D4RL's "
+                f"layout needs {', '.join(REQUIRED_KEYS)}"
+            )
+        attributes = {key: plain(value) for key, value in file.attrs.items()}
+    count = row_count(arrays["observations"], path.name)
+    goals = arrays.get("infos/goal")
+    if goals is not None and goals.shape[:1] != (count,):
+        raise DataError(
+            f"{path.name}: infos/goal has shape {goals.shape} and observations has {count} rows; one row per transition"
+        )
     return Recording(
         path,
         arrays["observations"],
         arrays["actions"],
         arrays["rewards"].reshape(-1) if arrays["rewards"].shape[1:] == (1,) else arrays["rewards"],
-        flags["terminals"].reshape(-1).astype(bool),
-        flags["timeouts"].reshape(-1).astype(bool) if "timeouts" in flags else None,
+        flags(arrays["terminals"], "terminals", count, path.name),
+        flags(arrays["timeouts"], "timeouts", count, path.name) if "timeouts" in arrays else None,
         goals,
         attributes,
     )
@@ -140,9 +136,12 @@ def episodes_of(
     else:
         assert time_limit is not None
         ends = terminals | _time_limits(terminals, time_limit)
-    flags = ends if episodes == "recordings" else recording.terminals | timeouts
-    segment_ends = flags | _goal_ends(recording)
-    keep = _rows_to_keep(ends, max_transitions, recording.path.name)
+    marked = ends if episodes == "recordings" else recording.terminals | timeouts
+    segment_ends = marked | _goal_ends(recording)
+    keep = len(ends)
+    if max_transitions is not None and max_transitions < keep:
+        stops = np.flatnonzero(np.append(ends[:-1], True)) + 1
+        keep = int(stops[whole_episodes(stops, max_transitions, recording.path.name) - 1])
     store = EpisodeStore.from_arrays(
         recording.observations[:keep],
         recording.actions[:keep],
@@ -176,49 +175,3 @@ def _time_limits(terminals: np.ndarray, time_limit: int) -> np.ndarray:
     starts = np.maximum.accumulate(np.where(np.concatenate([[True], terminals[:-1]]), rows, 0)) if len(rows) else rows
     limits: np.ndarray = (rows - starts) % time_limit == time_limit - 1
     return limits
-
-
-def _rows_to_keep(ends: np.ndarray, max_transitions: int | None, name: str) -> int:
-    if max_transitions is None or max_transitions >= len(ends):
-        return len(ends)
-    stops = np.flatnonzero(ends) + 1
-    fitting = stops[stops <= max_transitions]
-    if len(fitting) == 0:
-        first = int(stops[0]) if len(stops) else len(ends)
-        raise DataError(
-            f"data.max_transitions={max_transitions} keeps no whole episode of {name}, whose first has {first} steps; "
-            "give at least that many"
-        )
-    return int(fitting[-1])
-
-
-def _check_rows(path: Path, count: int, flags: Mapping[str, np.ndarray], goals: np.ndarray | None) -> None:
-    named = {**flags, **({} if goals is None else {"infos/goal": goals})}
-    for key, array in named.items():
-        if array.ndim == 0 or len(array) != count:
-            raise DataError(
-                f"{path.name}: {key} has shape {array.shape} and observations has {count} rows; one row per transition"
-            )
-        if key in flags and (array.size != count or array.dtype.kind not in "fiub"):
-            raise DataError(f"{path.name}: {key} has shape {array.shape} and type {array.dtype}; ({count},) is needed")
-
-
-def unreadable(path: Path, error: OSError) -> str:
-    """One sentence that tells why HDF5 refuses a file: another kind, damaged, cut short or forbidden."""
-    if isinstance(error, PermissionError):
-        return f"{str(path)!r} may not be read; check its permissions"
-    with path.open("rb") as file:
-        start = file.read(len(SIGNATURE))
-    if not start:
-        return f"{path.name} is an empty file; fetch or make it again"
-    if start != SIGNATURE:
-        return f"{path.name} is not an HDF5 file; give data.path a file in D4RL's HDF5 layout"
-    if "truncated" in str(error) or "read failed" in str(error).lower():
-        return f"{path.name} is a truncated HDF5 file of {path.stat().st_size} bytes; fetch or make it again"
-    return f"{path.name} is a damaged HDF5 file ({error}); fetch or make it again"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from seqrl.data.flat import FlatEpisodes
+from seqrl.errors import DataError
 
 PERCENTILES = (1, 50, 99)
 HISTOGRAM_BINS = 20
 JUMP_FACTOR = 4.0
 """A step counts as a jump beyond this multiple of the 99th percentile of surprise."""
+STEADY = 0.5
+"""Observations move steadily if the median surprise is below this; that of noise is 1."""
 START_DEVIATIONS = 5.0
 """An observation looks like a start if no dimension is farther than this from the mean of the starts."""
 SAMPLED_ROWS = 20_000
@@ -29,7 +32,7 @@ class Column:
         distinct: how many different finite values.
         most_common: share of the most frequent finite value, in [0, 1]: 1 is a constant, large is a tie that
             quantile bins have to survive.
-        nan, infinite: how many.
+        nan, infinite: how many; numbers beyond float32 count as infinite, as they would in training.
     """
 
     name: str
@@ -58,7 +61,8 @@ class Boundaries:
             it did not before: the end of an episode that was not recorded. Not looked for where starts look like
             any other observation.
         boundaries: how many pairs of neighbouring episodes there are.
-        continuous: how many of them are no surprise: the second goes on where the first ended.
+        continuous: how many of them are no surprise: the second goes on where the first ended. 0 where steps inside
+            episodes are as surprising (STEADY), so that nothing can be told.
         surprise_inside, surprise_across: histograms for the picture, `edges` being powers of ten.
     """
 
@@ -74,7 +78,7 @@ class Boundaries:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything `seqrl data inspect` tells.
+    """Everything that `seqrl data inspect` tells.
 
     Attributes:
         source, layout: what was read, and by which rule it was cut into episodes.
@@ -118,7 +122,7 @@ def inspect(flat: FlatEpisodes) -> Inspection:
     lengths = np.diff(offsets)
     last = offsets[1:] - 1
     terminated, truncated = flat.terminals[last], flat.timeouts[last]
-    rewards = _matrix(flat.rewards)[:, 0] if len(flat.rewards) else np.zeros(0)
+    rewards = _matrix(flat.rewards)[:, 0]
     with np.errstate(invalid="ignore"):
         returns = np.add.reduceat(rewards, offsets[:-1]) if len(lengths) else np.zeros(0)
     columns = [
@@ -149,20 +153,23 @@ def inspect(flat: FlatEpisodes) -> Inspection:
         warnings=[],
     )
     report.warnings.extend(_warnings(report, lengths, int((~np.isfinite(returns)).sum())))
+    if len(flat.ends) and not any(column.nan or column.infinite for column in columns):
+        try:
+            flat.store()
+        except DataError as error:
+            report.warnings.append(f"training refuses it: {error}")
     return report
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:
-    """(N, D) float64."""
-    return np.asarray(array, np.float64).reshape(len(array), -1)
+    """(N, D) float64, infinite where float32 would be."""
+    values = np.asarray(array, np.float64).reshape(len(array), int(np.prod(np.shape(array)[1:])))
+    beyond = np.abs(values) > np.finfo(np.float32).max
+    return np.where(beyond, np.copysign(np.inf, values), values) if beyond.any() else values
 
 
 def _columns(field: str, array: np.ndarray) -> list[Column]:
-    values = np.asarray(array)
-    values = values.reshape(len(values), -1) if len(values) else values.reshape(0, *values.shape[1:2])
-    return [
-        _column(f"{field} {number}", values[:, number]) for number in range(values.shape[1] if values.ndim > 1 else 0)
-    ]
+    return [_column(f"{field} {number}", values) for number, values in enumerate(_matrix(array).T)]
 
 
 def _column(name: str, values: np.ndarray) -> Column:
@@ -171,14 +178,13 @@ def _column(name: str, values: np.ndarray) -> Column:
     if len(finite) == 0:
         return Column(name, None, None, None, None, None, 0, 0.0, nan, infinite)
     distinct, counts = np.unique(finite, return_counts=True)
-    exact = finite.astype(np.float64)
     return Column(
         name,
         float(distinct[0]),
         float(distinct[-1]),
-        float(exact.mean()),
-        float(exact.std()),
-        tuple(float(p) for p in np.percentile(exact, PERCENTILES)),
+        float(finite.mean()),
+        float(finite.std()),
+        tuple(float(p) for p in np.percentile(finite, PERCENTILES)),
         len(distinct),
         float(counts.max() / len(finite)),
         nan,
@@ -230,7 +236,8 @@ def _boundaries(flat: FlatEpisodes) -> Boundaries:
     if len(known):
         usual = float(np.median(known)), float(np.percentile(known, 99))
         jumps = np.flatnonzero(inside & (surprise > max(JUMP_FACTOR * usual[1], 1e-6))).tolist()
-        continuous = int((surprise[~inside] <= max(usual[1], 1e-6)).sum())
+        if usual[0] < STEADY:
+            continuous = int((surprise[~inside] <= max(usual[1], 1e-6)).sum())
     edges = 10.0 ** np.linspace(-5, 2, 36)
     return Boundaries(
         usual,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.data.checks import flags, row_count
 from seqrl.data.flat import INFO_KEYS, FlatEpisodes
 from seqrl.errors import DataError
 
@@ -57,13 +58,15 @@ def by_keys(
     if missing:
         raise DataError(f"{origin} lacks {' and '.join(missing)}; it has {found}; {_NEEDED}")
     observations, actions = arrays["observations"], arrays["actions"]
-    count = _rows(observations, origin)
+    count = row_count(observations, origin)
     rewards = arrays["rewards"] if "rewards" in arrays else np.zeros(count, np.float32)
     if "rewards" not in arrays:
         remarks.append("no rewards were recorded: they are 0 here")
     if rewards.shape == (count, 1):
         rewards = rewards.reshape(-1)
-    for name, array in (("actions", actions), ("rewards", rewards)):
+    for name, array in (("observations", observations), ("actions", actions), ("rewards", rewards)):
+        if array.dtype.kind not in "fiub" or 0 in array.shape[1:]:
+            raise DataError(f"{origin}: {name} has shape {array.shape} and type {array.dtype}; numbers are needed")
         if array.ndim == 0 or len(array) != count:
             raise DataError(
                 f"{origin}: {name} has shape {array.shape} and observations has {count} rows; one row per transition"
@@ -75,16 +78,16 @@ def by_keys(
             remarks.append("nothing says how episodes ended: all count as truncated, none as terminated")
     else:
         layout = "ogbench" if ogbench else "flags"
-        terminals = _flags(arrays[str(terminal_key)], str(terminal_key), count, origin)
+        terminals = flags(arrays[str(terminal_key)], str(terminal_key), count, origin)
         timeouts = np.zeros(count, bool)
         if timeout_key is not None:
-            timeouts = _flags(arrays[timeout_key], timeout_key, count, origin)
+            timeouts = flags(arrays[timeout_key], timeout_key, count, origin)
         ends = terminals | timeouts
         ends[-1:] = True  # rows after the last end are one more episode, which the recording cut
         if ogbench:
             complete = np.zeros(count, bool)
             if "masks" in arrays:
-                complete = ~_flags(arrays["masks"], "masks", count, origin)
+                complete = ~flags(arrays["masks"], "masks", count, origin)
             terminals, timeouts = terminals & complete, terminals & ~complete
     others = {
         INFO_KEYS.get(key, key): array
@@ -93,7 +96,7 @@ def by_keys(
     }
     segment_ends = None
     if "segment_ends" in arrays:
-        segment_ends = _flags(arrays["segment_ends"], "segment_ends", count, origin)
+        segment_ends = flags(arrays["segment_ends"], "segment_ends", count, origin)
     flat = FlatEpisodes(
         origin,
         layout,
@@ -109,7 +112,7 @@ def by_keys(
         remarks=tuple(remarks),
     )
     if "valids" in arrays:
-        flat = _without_invalid(flat, _flags(arrays["valids"], "valids", count, origin))
+        flat = _without_invalid(flat, flags(arrays["valids"], "valids", count, origin))
     return dataclasses.replace(flat, final_observations=_final_observations(arrays, flat))
 
 
@@ -118,23 +121,6 @@ def _one_of(names: tuple[str, ...], arrays: Mapping[str, np.ndarray], origin: st
     if len(found) > 1:
         raise DataError(f"{origin} has {' and '.join(found)}, which mean the same; keep one of them")
     return found[0] if found else None
-
-
-def _rows(observations: np.ndarray, origin: str) -> int:
-    if observations.ndim == 0:
-        raise DataError(f"{origin}: observations is a single number; (transitions, dimensions) numbers are needed")
-    return len(observations)
-
-
-def _flags(array: np.ndarray, name: str, count: int, origin: str) -> np.ndarray:
-    """(count,) bool of booleans, or of numbers that are 0 or 1."""
-    if array.size != count or array.shape[:1] != (count,) or array.dtype.kind not in "fiub":
-        raise DataError(f"{origin}: {name} has shape {array.shape} and type {array.dtype}; ({count},) flags are needed")
-    array = array.reshape(-1)
-    odd = ~np.isin(array, (0, 1))
-    if odd.any():
-        raise DataError(f"{origin}: {name} holds {array[odd][0]} at row {int(np.argmax(odd))}; flags are 0 or 1")
-    return array.astype(bool)
 
 
 def _ends_of_offsets(
@@ -167,8 +153,8 @@ def _per_episode(
     if key is None:
         return None
     if len(arrays[key]) == len(offsets) - 1:
-        return _flags(arrays[key], key, len(offsets) - 1, origin)
-    rows = _flags(arrays[key], key, int(offsets[-1]), origin)
+        return flags(arrays[key], key, len(offsets) - 1, origin)
+    rows = flags(arrays[key], key, int(offsets[-1]), origin)
     last = offsets[1:] - 1
     if rows.sum() != rows[last].sum():
         row = int(np.flatnonzero(rows & ~np.isin(np.arange(len(rows)), last))[0])

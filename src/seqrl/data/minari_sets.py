@@ -15,10 +15,11 @@ def open_dataset(dataset_id: str, *, download: bool) -> Any:
     """The `minari.MinariDataset` of an id.
 
     Raises:
-        ConfigError: the library is not installed.
+        ConfigError: the library is not installed, or the id is none.
         DataError: there is no such data set, or it cannot be downloaded or read.
     """
     minari = library()
+    check_id(dataset_id)
     from minari.storage.datasets_root_dir import get_dataset_path
 
     place = get_dataset_path(dataset_id)
@@ -56,6 +57,22 @@ def library() -> Any:
     except ImportError as error:
         raise ConfigError(f"Minari's data sets need the package minari ({error}); run {INSTALL}") from error
     return minari
+
+
+def check_id(dataset_id: str) -> None:
+    """Refuse what cannot be an id of a data set.
+
+    Raises:
+        ConfigError: saying what ids look like.
+    """
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        parse_dataset_id(dataset_id)
+    except (ValueError, TypeError) as error:  # without a version it takes int() of None
+        raise ConfigError(
+            f"{dataset_id!r} is no Minari id; give namespace/name-v0, where the namespace may be left out"
+        ) from error
 
 
 def _local() -> list[str]:

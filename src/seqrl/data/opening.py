@@ -40,7 +40,7 @@ def open_episodes(name: str, *, lenient: bool = False) -> FlatEpisodes:
 
 def _with_conventions(flat: FlatEpisodes, file_name: str) -> FlatEpisodes:
     """What D4RL's catalogue knows of a file with such a name."""
-    like = catalogue.of_file(file_name) or catalogue.nearest(Path(file_name).stem)
+    like = catalogue.resembling(file_name)
     if like is None or flat.layout != "flags":
         return flat
     remarks = flat.remarks

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from seqrl import paths
-from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.made_once import made_once
 from seqrl.data.storage import write_npy
 from seqrl.layout import Layout
 
@@ -56,40 +55,27 @@ def token_key(store: EpisodeStore, layout: Layout, encoder: str) -> str:
 def cached_tokens(key: str, rows: int, dtype: np.dtype[Any], chunks: Chunks, folder: Path | None = None) -> np.ndarray:
     """(N, K) tokens of a key, mapped read-only from the cache; made and written there first where it has none.
 
-    Of several processes that ask at once (ranks, jobs of a sweep) one makes the tokens, and the others wait for it. The
-    system releases the lock of a process that dies, and the next one starts anew: a file has its name only once
-    it is whole. Where the folder cannot be written, tokens are made in memory, and a line says so.
+    A file has its name only once it is whole. See `made_once` for who makes it, and for what becomes of a cache that
+    cannot be written.
 
     Args:
         rows: N.
         chunks: makes the tokens.
         folder: `$SEQRL_DATA/tokens` by default. Whatever lies in it can be deleted at any time.
     """
-    folder = folder or paths.data_dir() / "tokens"
-    path = folder / f"{key[:32]}.npy"
-    try:
-        found = _read(path, rows, dtype)
-        if found is not None:
-            return found
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock")):
-            found = _read(path, rows, dtype)
-            if found is not None:
-                return found
-            temporary = path.with_suffix(".tmp")  # one name: whoever holds the lock may write over a dead one's
-            try:
-                write_npy(temporary, rows, dtype, chunks())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        found = _read(path, rows, dtype)
-        if found is not None:
-            return found
-        reason = "what was written cannot be read back"
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-        reason = getattr(error, "strerror", None) or str(error)
-    say(f"tokens stay in memory: {str(folder)!r} cannot be used ({reason}); point SEQRL_DATA to a folder with room")
-    return tokens_in_memory(dtype, chunks)
+    path = (folder or paths.data_dir() / "tokens") / f"{key[:32]}.npy"
+
+    def make(path: Path) -> None:
+        temporary = path.with_suffix(".tmp")  # one name: whoever holds the lock may write over a dead one's
+        try:
+            write_npy(temporary, rows, dtype, chunks())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    return made_once(
+        path, lambda path: _read(path, rows, dtype), make, lambda: tokens_in_memory(dtype, chunks), what="tokens"
+    )
 
 
 def tokens_in_memory(dtype: np.dtype[Any], chunks: Chunks) -> np.ndarray:
@@ -101,15 +87,6 @@ def tokens_in_memory(dtype: np.dtype[Any], chunks: Chunks) -> np.ndarray:
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
     """The smallest unsigned integers that hold tokens 0 to V, the termination token included."""
     return np.min_scalar_type(vocab_size)
-
-
-def _locked(path: Path) -> Any:
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        say("waiting for another process that makes the same tokens")
-        return lock.acquire()
 
 
 def _read(path: Path, rows: int, dtype: np.dtype[Any]) -> np.ndarray | None:

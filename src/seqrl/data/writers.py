@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,26 +14,32 @@ import numpy as np
 
 from seqrl.data.files import plain_attributes
 from seqrl.data.flat import FlatEpisodes
-from seqrl.data.minari_sets import MINARI, library
+from seqrl.data.minari_sets import MINARI, check_id, library
 from seqrl.errors import ConfigError, DataError
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
+_ELSEWHERE = "give a place with room that you may write to"
 FORMATS = ".hdf5 or .h5 (D4RL's layout), .npz, or minari:ID"
 
 
 def check_target(target: str, *, overwrite: bool) -> None:
-    """Refuse a target of unknown format or one that exists, before the work.
+    """Refuse a target of unknown format, one that exists or one that cannot be written, before the work.
 
     Raises:
         ConfigError: naming the formats, or the switch that replaces what exists.
+        DataError: its folder takes no new files.
     """
     if target.startswith(MINARI):
         library()
-        _check_id(target.removeprefix(MINARI))
+        check_id(target.removeprefix(MINARI))
     elif Path(target).suffix not in (*HDF5_SUFFIXES, ".npz"):
         raise ConfigError(f"{target!r} has no known format; give a name that ends in {FORMATS}")
     if not overwrite and place(target).exists():
         raise ConfigError(f"{target!r} exists already; choose another name, or --overwrite it")
+    folder = next(each for each in place(target).absolute().parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        why = f"{str(folder)!r} takes no new files" if folder.is_dir() else f"{str(folder)!r} is a file"
+        raise DataError(f"{target!r} cannot be written ({why}); {_ELSEWHERE}")
 
 
 def write(flat: FlatEpisodes, target: str, *, overwrite: bool = False) -> list[str]:
@@ -54,15 +61,15 @@ def write(flat: FlatEpisodes, target: str, *, overwrite: bool = False) -> list[s
     notes: list[str] = []
     if target.startswith(MINARI):
         notes = [] if flat.final_observations is not None else [_REPEATED]
-        _beside(path, lambda new: _write_minari(flat, target.removeprefix(MINARI), new), overwrite=overwrite)
+        put(path, lambda new: _write_minari(flat, target.removeprefix(MINARI), new), overwrite=overwrite)
         _name_spaces(target.removeprefix(MINARI))
     elif path.suffix == ".npz":
-        _beside(path, lambda new: _write_npz(flat, new), overwrite=overwrite)
+        put(path, lambda new: _write_npz(flat, new), overwrite=overwrite)
     else:
         last = flat.offsets[1:-1] - 1  # of all episodes but the last
         cut = int((~flat.terminals[last] & ~flat.timeouts[last]).sum())
         notes = [f"{cut} episodes that were cut count as timeouts: D4RL's layout has no other word"] if cut else []
-        _beside(path, lambda new: _write_hdf5(flat, new), overwrite=overwrite)
+        put(path, lambda new: write_hdf5(new, _d4rl_arrays(flat), flat.attributes), overwrite=overwrite)
     return notes
 
 
@@ -76,7 +83,7 @@ def copy(source: Path, target: str, *, overwrite: bool = False) -> None:
         ConfigError, DataError: as `write`.
     """
     check_target(target, overwrite=overwrite)
-    _beside(place(target), lambda new: shutil.copyfile(source, new), overwrite=overwrite)
+    put(place(target), lambda new: shutil.copyfile(source, new), overwrite=overwrite)
 
 
 def place(target: str) -> Path:
@@ -89,8 +96,14 @@ def place(target: str) -> Path:
     return Path(get_dataset_path(target.removeprefix(MINARI)))
 
 
-def _beside(path: Path, make: Callable[[Path], Any], *, overwrite: bool) -> None:
-    """Make a file or folder under another name, then put it in its place in one step."""
+def put(path: Path, make: Callable[[Path], Any], *, overwrite: bool, advice: str = _ELSEWHERE) -> None:
+    """Make a file or folder under another name beside its place, then put it there in one step.
+
+    A file that is there is replaced, and a folder with `overwrite` only.
+
+    Raises:
+        DataError: it cannot be written, which is followed by the advice; nothing is left of it.
+    """
     new = path.with_name(f".{path.name}.{os.getpid()}")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
@@ -105,23 +118,21 @@ def _beside(path: Path, make: Callable[[Path], Any], *, overwrite: bool) -> None
                 os.fsync(file.fileno())
             new.replace(path)
     except OSError as error:
-        raise DataError(
-            f"{str(path)!r} cannot be written ({error.strerror or error}); give a place with room that you may write to"
-        ) from error
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise DataError(f"{str(path)!r} cannot be written ({why}); {advice}") from error
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        for leftover in (new, old):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        with suppress(OSError):  # a place that cannot be written holds no leftovers
+            if old.exists() and not path.exists():
+                old.rename(path)
+            for leftover in (new, old):
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
 
 
-def _write_hdf5(flat: FlatEpisodes, path: Path) -> None:
-    import h5py
-
-    arrays = {
+def _d4rl_arrays(flat: FlatEpisodes) -> dict[str, np.ndarray]:
+    return {
         "observations": np.asarray(flat.observations),
         "actions": np.asarray(flat.actions),
         "rewards": np.asarray(flat.rewards),
@@ -130,8 +141,14 @@ def _write_hdf5(flat: FlatEpisodes, path: Path) -> None:
         **{key: array for key, array in flat.extras.items() if key not in _RESERVED},
         **_optional(flat),
     }
+
+
+def write_hdf5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+    """Write arrays, compressed, and the attributes that a file can keep."""
+    import h5py
+
     with h5py.File(path, "w") as file:
-        file.attrs.update(plain_attributes(flat.attributes))
+        file.attrs.update(plain_attributes(attributes))
         for key, array in arrays.items():
             file.create_dataset(key, data=array, compression="gzip")
 
@@ -167,17 +184,6 @@ _RESERVED = {"observations", "actions", "rewards", "terminals", "timeouts", "off
 def _optional(flat: FlatEpisodes) -> dict[str, np.ndarray]:
     found = {"final_observations": flat.final_observations, "segment_ends": flat.segment_ends}
     return {key: array for key, array in found.items() if array is not None}
-
-
-def _check_id(dataset_id: str) -> None:
-    from minari.dataset.minari_dataset import parse_dataset_id
-
-    try:
-        parse_dataset_id(dataset_id)
-    except (ValueError, TypeError) as error:  # without a version it takes int() of None
-        raise ConfigError(
-            f"{dataset_id!r} is no Minari id; give namespace/name-v0, where the namespace may be left out"
-        ) from error
 
 
 def _write_minari(flat: FlatEpisodes, dataset_id: str, folder: Path) -> None:

@@ -138,14 +138,17 @@ def collect(
         batch: environments at a time. It decides which random numbers a function sees, and nothing else.
         seed: of starts and, through the actor, of actions.
         max_steps: truncate episodes after so many steps; needed where the environment has no time limit.
-        progress: called with the number of new rows.
+        progress: called with the number of new rows that are kept.
 
     Raises:
         ConfigError: a count out of range, an environment that does not exist, or actions of another shape.
     """
-    for name, value in (("episodes", episodes), ("transitions", transitions), ("num-envs", batch)):
+    counts = {"episodes": episodes, "transitions": transitions, "num-envs": batch, "max-steps": max_steps}
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value} is too few; give 1 or more")
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative; give 0 or more")
     if (episodes is None) == (transitions is None):
         raise ConfigError("give either a number of episodes or of transitions")
     envs = make_environments(env_id, batch if episodes is None else min(batch, episodes))
@@ -158,10 +161,9 @@ def collect(
         rows = 0
         while len(recorded) < episodes if episodes is not None else rows < (transitions or 0):
             numbers = np.arange(len(recorded), len(recorded) + len(envs))
-            new = _round(actor, envs, numbers, seed, limit)
-            recorded += new
-            rows += sum(len(each.rewards) for each in new)
-            progress(sum(len(each.rewards) for each in new))
+            recorded += _round(actor, envs, numbers, seed, limit)
+            before, rows = rows, sum(len(each.rewards) for each in recorded[:episodes])
+            progress((rows if transitions is None else min(rows, transitions)) - before)
     finally:
         envs.close()
     notes = {"env_id": env_id, "seed": seed, **{p: version(p) for p in ("seqrl", "gymnasium", "mujoco")}}

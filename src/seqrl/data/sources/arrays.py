@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from seqrl.data.checks import check_max_transitions
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.files import read_file
-from seqrl.data.flat import FlatEpisodes, check_max_transitions
+from seqrl.data.flat import FlatEpisodes
 from seqrl.data.sources import DataSource
 from seqrl.registry import register_data
 

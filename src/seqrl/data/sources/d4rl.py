@@ -8,10 +8,13 @@ from urllib.parse import urlsplit
 
 from seqrl.data import catalogue
 from seqrl.data.catalogue import CONVENTIONS, Entry
+from seqrl.data.checks import check_max_transitions
 from seqrl.data.download import Download, check_sha256, verify
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.hdf5 import Recording, check_episode_rule, episodes_of, read_recording, unreadable
+from seqrl.data.files import opened_hdf5
+from seqrl.data.hdf5 import Recording, check_episode_rule, episodes_of, read_recording
 from seqrl.data.sources import DataSource
+from seqrl.data.store_cache import cached_store
 from seqrl.errors import ConfigError, DataError, did_you_mean
 from seqrl.registry import register_data
 
@@ -68,8 +71,7 @@ class D4rlSource(DataSource):
             )
         check_episode_rule(episodes, time_limit, more=("auto",))
         check_sha256(sha256)
-        if max_transitions is not None and max_transitions < 2:
-            raise ConfigError(f"data.max_transitions={max_transitions} is too few; give 2 or more, or null for all")
+        check_max_transitions(max_transitions)
         if reader not in READERS:
             hint = did_you_mean(reader, READERS)
             raise ConfigError(f"data.reader={reader!r} is unknown.{hint} Readers: {', '.join(READERS)}")
@@ -87,17 +89,46 @@ class D4rlSource(DataSource):
         self.time_limit = time_limit
 
     def load(self) -> EpisodeStore:
-        path = self.file()
-        recording = self._read(path)
-        like = self.entry or catalogue.of_file(path.name) or catalogue.nearest(path.stem)
+        path = self._fetched()
+        like = self.entry or catalogue.resembling(path.name)
+        if path.is_file():
+            store = cached_store(path, self._options(like), lambda: self._episodes(like))
+        else:  # reading tells why
+            store = self._episodes(like)
+        return store.described(
+            name=self.dataset_name or (self.entry.id if self.entry else path.stem),
+            env_id=self.env_id or store.attributes.get("env_id") or (like.env_id if like else None),
+            source="d4rl",
+            d4rl_id=self.entry.id if self.entry else None,
+            path=path.name,
+        )
+
+    def file(self) -> Path:
+        """The file, fetched where it is not there yet, and still the one that was fetched."""
+        path = self._fetched()
+        if path.is_file():
+            verify(path, self.sha256)
+        return path
+
+    def _fetched(self) -> Path:
+        if self.entry is None:
+            assert self.path is not None
+            return self.path
+        path = self.entry.path
+        if not path.is_file():
+            Download(self.url or _address(self.entry), path, self.sha256).fetch(_check_hdf5)
+        return path
+
+    def _options(self, like: Entry | None) -> object:
+        """What decides, beside the file, how its episodes are cut."""
+        convention = CONVENTIONS[like.family] if like else None
+        return self.reader, self.episodes, self.time_limit, self.max_transitions, self.sha256, like, convention
+
+    def _episodes(self, like: Entry | None) -> EpisodeStore:
+        recording = self._read(self.file())
         rule = self._rule(recording, like)
         attributes = {
             **recording.attributes,
-            "name": self.dataset_name or (self.entry.id if self.entry else path.stem),
-            "env_id": self.env_id or recording.attributes.get("env_id") or (like.env_id if like else None),
-            "source": "d4rl",
-            "d4rl_id": self.entry.id if self.entry else None,
-            "path": path.name,
             "episodes": rule,
             "return_note": CONVENTIONS[like.family].return_note if like and rule == "recordings" else "",
         }
@@ -108,19 +139,6 @@ class D4rlSource(DataSource):
             max_transitions=self.max_transitions,
             attributes=attributes,
         )
-
-    def file(self) -> Path:
-        """The file, fetched where it is not there yet, and still the one that was fetched."""
-        if self.entry is None:
-            assert self.path is not None
-            path = self.path
-        else:
-            path = self.entry.path
-            if not path.is_file():
-                Download(self.url or _address(self.entry), path, self.sha256).fetch(_check_hdf5)
-        if path.is_file():
-            verify(path, self.sha256)
-        return path
 
     def _read(self, path: Path) -> Recording:
         if self.reader == "seqrl":
@@ -153,12 +171,6 @@ class D4rlSource(DataSource):
         return catalogue.rows_without_timeouts(like)
 
 
-def guess_env_id(stem: str) -> str | None:
-    """The environment that a file's name speaks of (`hopper-medium` -> `Hopper-v4`), or None."""
-    like = catalogue.of_file(f"{stem}.hdf5") or catalogue.nearest(stem)
-    return like.env_id if like else None
-
-
 def _address(entry: Entry) -> str:
     """D4RL's own, or the same file on the mirror."""
     mirror = os.environ.get(MIRROR)
@@ -169,11 +181,6 @@ def _address(entry: Entry) -> str:
 
 def _check_hdf5(path: Path) -> None:
     """Refuse what is no whole file in D4RL's layout; HDF5 itself knows where its file must end."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            if "observations" not in file:
-                raise DataError(f"{path.name} is an HDF5 file without observations")
-    except OSError as error:
-        raise DataError(unreadable(path, error)) from error
+    with opened_hdf5(path) as file:
+        if "observations" not in file:
+            raise DataError(f"{path.name} is an HDF5 file without observations")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.data.hdf5 import check_episode_rule, episodes_of, read_recording
 from seqrl.data.maze import find_maze
 from seqrl.data.sources import DataSource
-from seqrl.errors import ConfigError, DataError
+from seqrl.data.writers import put, write_hdf5
+from seqrl.errors import ConfigError
 from seqrl.registry import register_data
 
 FORMAT_VERSION = 1
@@ -78,7 +78,9 @@ class Maze2dSource(DataSource):
 
     def load(self) -> EpisodeStore:
         if not self.path.exists():
-            _write(self.path, self._record(), self._file_attributes())
+            arrays, attributes = self._record(), self._file_attributes()
+            advice = "let data.cache_dir or SEQRL_DATA name a folder with room that you may write to"
+            put(self.path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
         recording = read_recording(self.path)
         return episodes_of(
             recording,
@@ -121,25 +123,3 @@ class Maze2dSource(DataSource):
             "mujoco": mujoco.__version__,
             "numpy": np.__version__,
         }
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
-    """Write whole or not at all: a reader never meets a part of a file, and writers side by side do not collide."""
-    import h5py
-
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
-            file.attrs.update(attributes)
-            for key, array in arrays.items():
-                file.create_dataset(key, data=array, compression="gzip")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"the recording cannot be written to {str(path.parent)!r} ({error.strerror or error}); give data.cache_dir "
-            "a folder with room that you may write to"
-        ) from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()

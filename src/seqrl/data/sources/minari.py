@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqrl.data.checks import check_max_transitions, discrete
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.flat import FlatEpisodes, check_max_transitions, discrete
+from seqrl.data.flat import FlatEpisodes
 from seqrl.data.minari_sets import choose_keys, open_dataset, part_of
 from seqrl.data.sources import DataSource
 from seqrl.errors import DataError

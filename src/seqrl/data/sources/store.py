@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from seqrl.data.episodes import EpisodeStore
@@ -29,4 +28,4 @@ class StoreSource(DataSource):
         store = EpisodeStore.open(self.path)
         saved = store.attributes
         name, env_id = self.name or saved.get("name") or self.path.name, self.env_id or saved.get("env_id")
-        return replace(store, attributes={**saved, "name": name, "env_id": env_id})
+        return store.described(name=name, env_id=env_id)
