@@ -109,7 +109,9 @@ class SequenceModel(nn.Module):
         static: bool | None = None,
     ) -> DecodingSession:
         """Begin to decode after a history; see `DecodingSession`."""
-        return DecodingSession(self, history, cache=cache, context=context or self.context, static=static)
+        return DecodingSession(
+            self, history, cache=cache, context=self.context if context is None else context, static=static
+        )
 
     def cast(self, dtype: torch.dtype) -> SequenceModel:
         """Round the weights of embedding, backbone and head to `dtype`, in place; the model itself.
@@ -177,8 +179,8 @@ class DecodingSession:
         logits: (R, V + 1) of the next token.
 
     Raises:
-        ConfigError: a context outside the trained window, a prefix that the layout does not have, or mode `window`
-            with absolute positions.
+        ConfigError: a model in training mode, a context outside the trained window, a prefix that the layout does not
+            have, or mode `window` with absolute positions.
     """
 
     logits: Tensor
@@ -197,6 +199,8 @@ class DecodingSession:
     ) -> None:
         if not 2 <= context <= model.context:
             raise ConfigError(f"planner.context={context} is outside [2, {model.context}], the trained window")
+        if model.training:
+            raise ConfigError("the model is in training mode, where dropout is random; call model.eval() before decoding")
         if (history.prefix is None) != (model.layout.prefix_size == 0):
             raise ConfigError("the history's prefix does not fit the layout; give one if and only if it has a goal")
         self._model = model
@@ -240,7 +244,7 @@ class DecodingSession:
 
     @torch.no_grad()
     def select(self, rows: Tensor) -> None:
-        """Repeat, reorder or drop rows: (R',) indices into the present ones.
+        """Repeat, reorder or drop rows: (R',) indices into the present ones, one or more, in [0, R).
 
         Rows that stay in the order of their environments go on sharing what they have in common.
         """
@@ -249,7 +253,8 @@ class DecodingSession:
         self._environments = self._environments[rows]
         self._forgotten = self._forgotten[rows]
         self.logits = self.logits[rows]
-        if self._mode != "none":
+        will_encode = self._mode == "none" or (self._mode == "exact" and self._tokens.shape[1] == self._limit)
+        if not will_encode:  # else the next token needs nothing of the cache
             self._positions = self._positions[rows] if len(self._positions) > 1 else self._positions
             self._cache.select(rows)
 
@@ -330,8 +335,7 @@ class DecodingSession:
         stop, firsts, roots = first_level
         rows = torch.arange(len(owners), device=owners.device)
         seen = (~model.hidden_keys(self._tokens.shape[1])).nonzero()[:, 0]  # columns, the prefix included
-        if not torch.equal(roots, rows // (len(rows) // len(firsts))):
-            stop, firsts = 0, firsts[:0]  # the rows' order hides what they have in common
+        in_order = torch.equal(roots, rows // (len(rows) // len(firsts)))  # else blocks cannot be shared
         per_step = model.tokens_per_step - sum(self._hidden)
         cache: KeyValueCache | StaticKeyValueCache
         if self._engine is None:
@@ -343,19 +347,17 @@ class DecodingSession:
         else:
             cache = self._engine.cache
             cache.clear(len(rows), like=leaves)
-        pinned = seen < (model.layout.prefix_size if self._mode == "window" else 0)
-        shared = seen < (model.layout.prefix_size + stop if stop else 0)
-        parts = (
-            (trunk, rows[: len(firsts)], firsts, pinned & shared, True),
-            (trunk, rows[: len(firsts)], firsts, shared & ~pinned, False),
-            (leaves, owners, rows, pinned & ~shared, True),
-            (leaves, owners, rows, ~shared & ~pinned, False),
+        kept = model.layout.prefix_size if self._mode == "window" else 0  # columns that stay at a cut
+        shared = model.layout.prefix_size + stop if in_order else 0
+        sources = (
+            (trunk, rows[: len(firsts)], firsts, seen[seen < shared]),
+            (leaves, owners, rows, seen[seen >= shared]),
         )
-        for layers, nodes, of, chosen, stays in parts:
-            columns = seen[chosen]
-            visible = self._visibility(of, 0, self._tokens.shape[1])[1][:, columns] if self._ragged else None
-            if len(columns):
-                cache.load(layers, nodes, columns, visible=visible, pinned=stays)
+        for layers, nodes, of, columns in sources:
+            for part, pinned in ((columns[columns < kept], True), (columns[columns >= kept], False)):
+                if len(part):
+                    visible = self._visibility(of, 0, self._tokens.shape[1])[1][:, part] if self._ragged else None
+                    cache.load(layers, nodes, part, visible=visible, pinned=pinned)
         return cache
 
     def _forget(self, transitions: int) -> None:

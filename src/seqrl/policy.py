@@ -146,9 +146,10 @@ class Policy:
         current[:, layout.field("observation").slice] = torch.as_tensor(observations, dtype=torch.float32).to(device)
         rows = torch.arange(self._rows) if active is None else torch.from_numpy(np.flatnonzero(active))
         rows = rows.to(device)
-        if not self._queue:
+        if not self._queue and len(rows):
             self._replan(current, rows)
-        actions = self._queue.pop(0)  # (B, A)
+        nothing = torch.zeros(self._rows, layout.field("action").size, device=device)  # all environments have ended
+        actions = self._queue.pop(0) if self._queue else nothing  # (B, A)
         if active is not None:  # some may have ended since the plan was made
             actions = actions * torch.as_tensor(active, device=device)[:, None]
         current[:, layout.field("action").slice] = actions

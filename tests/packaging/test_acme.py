@@ -79,7 +79,9 @@ def test_the_list_names_it_with_its_distribution(installed: Path, tmp_path: Path
     assert "failed" not in done.stdout
 
 
-@pytest.mark.parametrize(("name", "slot"), [("log_bins", "tokenizer"), ("shooting", "planner")])
+@pytest.mark.parametrize(
+    ("name", "slot"), [("log_bins", "tokenizer"), ("parallel", "backbone"), ("shooting", "planner")]
+)
 def test_its_components_keep_their_contracts(installed: Path, tmp_path: Path, name: str, slot: str) -> None:
     done = seqrl(installed, "plugins", "check", name, "--slot", slot, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from seqrl.backbones.attention import FullAttention
+from seqrl.backbones.cache import KeyValueCache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.model import DecodingSession, SequenceModel
 from seqrl.registry import PLANNER, SCORE
 from seqrl.sampling import Noise
 from seqrl.types import History
@@ -22,7 +23,7 @@ from seqrl.types import History
 OBS, ACT, V, CONTEXT = 3, 2, 7, 4
 K = OBS + ACT + 2
 LIMIT = CONTEXT * K - 1
-LLAMA = {"name": "llama", "num_heads": 4, "num_kv_heads": 2, "dim": 16}
+LLAMA = {"name": "llama", "num_heads": 4, "num_kv_heads": 2, "dim": 16, "qk_norm": False}
 BACKBONES = {
     "gpt": {"name": "gpt", "num_heads": 2, "dim": 8},
     "llama": LLAMA,
@@ -75,14 +76,15 @@ def sliding_logits(model: SequenceModel, tokens: Tensor) -> Tensor:
 class Rows:
     """A session, and beside it the tokens of every row, held as plain lists."""
 
-    def __init__(self, model: SequenceModel, mode: str) -> None:
+    def __init__(self, model: SequenceModel, mode: str, *, past: int = 2) -> None:
         self.generator = torch.Generator().manual_seed(3)
-        lengths = torch.tensor([2, 0, 1])
-        history = torch.randint(0, V, (3, 2 * K + OBS), generator=self.generator)
+        lengths = torch.tensor([past, 0, past - 1])
+        history = torch.randint(0, V, (3, past * K + OBS), generator=self.generator)
+        history[1] = history[0]  # equal tokens under other goals and lengths have nothing in common
         prefix = None
         if model.layout.prefix_size:
             prefix = torch.randint(0, V + 1, (3, 2), generator=self.generator)
-        self.tokens = [history[r, (2 - int(lengths[r])) * K :] for r in range(3)]
+        self.tokens = [history[r, (past - int(lengths[r])) * K :] for r in range(3)]
         self.prefixes = [None if prefix is None else prefix[r : r + 1] for r in range(3)]
         self.session = model.start(History(history, lengths, prefix), cache=mode, context=CONTEXT)
 
@@ -110,7 +112,14 @@ SCRIPTS: dict[str, dict[int, list[int]]] = {
         25: [0, 1, 6, 5, 11, 10],
     },
     # Anything: environments change their order, are dropped, and come back as several rows.
-    "any rows": {2: [2, 0, 0, 1], 7: [3, 1, 1, 0], 8: [2, 2, 2], 16: [0, 1, 2, 2, 1, 0], 23: [5, 1]},
+    "any rows": {
+        0: [0, 1, 2, 0, 1, 2],
+        2: [2, 0, 0, 1],
+        7: [3, 1, 1, 0],
+        8: [2, 2, 0, 3],
+        16: [0, 1, 2, 2, 1, 0],
+        23: [5, 1],
+    },
 }
 
 
@@ -160,6 +169,17 @@ def test_window_with_one_layer_is_exact(goal: bool, script: str) -> None:
         rows.append()
 
 
+@pytest.mark.parametrize("mode", ["none", "exact", "window"])
+def test_a_history_longer_than_the_context_counts_from_its_cut(mode: str) -> None:
+    """What was cut before the start was never seen: the goal stands right before what is left."""
+    model = make(goal=True, num_layers=1)
+    rows = Rows(model, mode, past=CONTEXT + 2)
+    for _ in range(2 * K):
+        expected = [next_logits(model, row, p) for row, p in zip(rows.tokens, rows.prefixes, strict=True)]
+        torch.testing.assert_close(rows.session.logits, torch.stack(expected), atol=1e-9, rtol=0)
+        rows.append()
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_float32_stays_within_1e_4(backbone: str) -> None:
     model = make(backbone).float()
@@ -173,6 +193,11 @@ def test_float32_stays_within_1e_4(backbone: str) -> None:
         exact.append(tokens)
         none.append(tokens)
         assert float((exact.logits - none.logits).abs().max()) < 1e-4 * float(none.logits.abs().max())
+
+
+def cache_of(session: DecodingSession) -> KeyValueCache:
+    assert isinstance(session._cache, KeyValueCache)
+    return session._cache
 
 
 class _Counter:
@@ -205,7 +230,7 @@ def test_a_context_is_encoded_at_cuts_only(mode: str, backbone: str, monkeypatch
 def test_beginnings_in_common_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a cut of 2 environments x 4 rows: the shared history once an environment, then what differs, once each."""
     model = make("gpt")
-    session = model.start(one_history(2, 2), cache="exact", context=CONTEXT)
+    session = model.start(one_history(2, 3), cache="exact", context=5)
     session.select(torch.arange(2).repeat_interleave(4))
     for step in range(2 * K - OBS - 1):
         first = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])  # two kinds of first transition in each environment
@@ -213,21 +238,40 @@ def test_beginnings_in_common_are_encoded_once(monkeypatch: pytest.MonkeyPatch) 
         session.append(first if step < K - OBS else second)
     counter = _Counter(model, monkeypatch)
     session.append(torch.zeros(8, dtype=torch.int64))
-    # After the cut: one transition of history with the shared observation, then the two imagined ones.
-    assert counter.passes == [(2, K), (4, K), (5, K)]
+    # After the cut: two transitions of history in one pass, as nothing branches between them, then two imagined ones.
+    assert counter.passes == [(2, 2 * K), (4, K), (5, K)]
+    assert [block.rows for block in cache_of(session)._blocks] == [2, 8]
 
 
 def test_a_repeated_row_is_computed_from_the_shared_history(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beams that share a history read the same memory: repeating allocates and copies nothing of it."""
     model = make()
     session = model.start(one_history(2, 3), cache="exact", context=CONTEXT)
-    before = [keys.data_ptr() for keys, _ in session._cache._blocks[0].layers]
+    before = [keys.data_ptr() for keys, _ in cache_of(session)._blocks[0].layers]
     session.select(torch.arange(2).repeat_interleave(6))
     session.append(torch.zeros(12, dtype=torch.int64))
     session.select(torch.tensor([3, 2, 2, 0, 11, 8, 8, 6]))
     session.append(torch.zeros(8, dtype=torch.int64))
-    assert [keys.data_ptr() for keys, _ in session._cache._blocks[0].layers] == before
-    assert [block.rows for block in session._cache._blocks] == [2, 8]
+    assert [keys.data_ptr() for keys, _ in cache_of(session)._blocks[0].layers] == before
+    assert [block.rows for block in cache_of(session)._blocks] == [2, 8]
+
+
+def test_a_long_session_needs_no_more_memory_than_a_short_one() -> None:
+    """Positions go on; what was cut is given back, and buffers are used again."""
+    model = make()
+    session = model.start(one_history(1, 3), cache="window", context=CONTEXT)
+    session.select(torch.zeros(4, dtype=torch.int64))
+    sizes = []
+    for _ in range(4 * CONTEXT):
+        for _ in range(K):
+            session.append(torch.zeros(len(session.logits), dtype=torch.int64))
+        session.select(torch.tensor([2, 0, 0, 3]))
+        buffers = [tensor for block in cache_of(session)._blocks for pair in block.layers for tensor in pair]
+        buffers += [tensor for spare in cache_of(session)._spare.values() for tensor in spare]
+        sizes.append(sum(tensor.nbytes for tensor in buffers))
+        assert all(block.width for block in cache_of(session)._blocks)
+    assert sizes[-1] == sizes[CONTEXT]
+    assert session._positions.tolist() == [[3 * K + OBS + 4 * CONTEXT * K]]
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -265,3 +309,13 @@ def test_a_session_refuses_what_it_cannot_do(arguments: dict[str, Any], words: s
 def test_a_goal_model_refuses_a_history_without_one() -> None:
     with pytest.raises(ConfigError, match="prefix"):
         make(goal=True).start(one_history())
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    with pytest.raises(ConfigError, match="call model.eval"):
+        make().train().start(one_history())
+
+
+def test_a_context_of_none_is_the_trained_window_and_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"context=0 is outside"):
+        make().start(one_history(), context=0)

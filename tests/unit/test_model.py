@@ -84,7 +84,7 @@ def gpt_by_hand(model: SequenceModel, tokens: list[int], prefix: list[int]) -> n
     return np.stack([head_weights[(i + 1) % K] @ features[i] for i in range(len(tokens))])
 
 
-def llama_by_hand(model: SequenceModel, tokens: list[int]) -> np.ndarray:
+def llama_by_hand(model: SequenceModel, tokens: list[int], base: float) -> np.ndarray:
     """The same for `llama` with 4 query heads on 2 key heads: positions as complex rotations, everything in loops."""
     weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
     classes, dim, heads, kv_heads = V + 1, 16, 4, 2
@@ -95,7 +95,7 @@ def llama_by_hand(model: SequenceModel, tokens: list[int]) -> np.ndarray:
 
     def turned(x: np.ndarray, position: int) -> np.ndarray:
         pairs = x[: size // 2] + 1j * x[size // 2 :]
-        pairs = pairs * np.exp(1j * position / 10_000.0 ** (np.arange(size // 2) * 2 / size))
+        pairs = pairs * np.exp(1j * position / base ** (np.arange(size // 2) * 2 / size))
         return np.concatenate([pairs.real, pairs.imag])
 
     x = weights["embedding.weight"][[token + (i % K) * classes for i, token in enumerate(tokens)]]
@@ -126,25 +126,33 @@ def llama_by_hand(model: SequenceModel, tokens: list[int]) -> np.ndarray:
     return np.stack([head_weights[(i + 1) % K] @ features[i] for i in range(len(tokens))])
 
 
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_llama_equals_a_computation_by_hand(qk_norm: bool) -> None:
+@pytest.mark.parametrize(("qk_norm", "base"), [(False, 10_000.0), (True, 10_000.0), (False, 30.0)])
+def test_llama_equals_a_computation_by_hand(qk_norm: bool, base: float) -> None:
     torch.manual_seed(0)
     model = SequenceModel(
         make().layout,
         {"name": "uniform", "num_bins": V},
-        {"name": "llama", "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "dim": 16, "qk_norm": qk_norm},
+        {
+            "name": "llama",
+            "num_layers": 2,
+            "num_heads": 4,
+            "num_kv_heads": 2,
+            "dim": 16,
+            "qk_norm": qk_norm,
+            "rope_base": base,
+        },
         context=T,
     )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     tokens = random_tokens(1, 2)
-    expected = llama_by_hand(model.double().eval(), tokens.flatten().tolist()[:-1])
+    expected = llama_by_hand(model.double().eval(), tokens.flatten().tolist()[:-1], base)
     np.testing.assert_allclose(model(tokens)[0].detach().numpy(), expected, atol=1e-10)
 
 
 def test_llama_has_as_many_weights_as_gpt() -> None:
     sizes = {}
-    for name, options in (("gpt", {}), ("llama", {"num_kv_heads": 4})):
+    for name, options in (("gpt", {}), ("llama", {"num_kv_heads": None})):
         model = SequenceModel(make().layout, {"name": "uniform"}, {"name": name, **options}, context=10)
         sizes[name] = sum(p.numel() for p in model.backbone.parameters() if p.ndim == 2)
     positions = 10 * K * 128
@@ -193,6 +201,17 @@ def test_loss_equals_a_float64_computation_by_hand() -> None:
     assert int(valid.fields["observation"].count) == 2 * OBS - 2 + OBS  # two windows less their first token, one masked
     published = OBJECTIVE.build({"name": "next_token", "average": "all"})(model, Batch(tokens, mask))
     assert (published.total / published.count).item() == pytest.approx(total / (2 * (2 * K - 1)), abs=1e-5)
+
+
+@pytest.mark.parametrize("dropout", ["embedding_dropout", "residual_dropout", "attention_dropout"])
+@pytest.mark.parametrize("name", ["gpt", "llama"])
+def test_every_dropout_acts_in_training_alone(name: str, dropout: str) -> None:
+    rates = {"embedding_dropout": 0.0, "residual_dropout": 0.0, "attention_dropout": 0.0, dropout: 0.5}
+    backbone = {"name": name, "num_layers": 1, "num_heads": 2, "dim": 8, **rates}
+    model = SequenceModel(make().layout, {"name": "uniform", "num_bins": V}, backbone, context=T)
+    tokens = random_tokens(2, 2)
+    assert not torch.equal(model.train()(tokens), model(tokens))
+    assert torch.equal(model.eval()(tokens), model(tokens))
 
 
 def test_nothing_looks_ahead() -> None:

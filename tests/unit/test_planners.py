@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.model import DecodingSession, SequenceModel
 from seqrl.registry import PLANNER, SCORE
 from seqrl.sampling import Noise
 from seqrl.scores import Trace
@@ -19,6 +19,7 @@ from seqrl.types import History, Plan
 
 OBS, ACT, V = 2, 2, 4
 K = OBS + ACT + 2
+REWARDS, VALUES = [-1.5, -0.5, 0.5, 1.5], [-2.0, 2.0, 6.0, 10.0]  # centres of their bins
 LAYOUT = {"fields": {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}}
 
 
@@ -33,7 +34,7 @@ def model() -> SequenceModel:
     )
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    made.tokenizer.fit(torch.tensor([[-1.0] * K, [1.0] * K]))
+    made.tokenizer.fit(torch.tensor([[-1.0] * (OBS + ACT) + [-2.0, -4.0], [1.0] * (OBS + ACT) + [2.0, 12.0]]))
     return made.double().eval()
 
 
@@ -62,17 +63,17 @@ def next_probabilities(model: SequenceModel, tokens: list[int]) -> np.ndarray:
 
 def imagine(model: SequenceModel, tokens: list[int], actions: list[list[int]]) -> tuple[list[int], float]:
     """Roll greedy predictions out under given action tokens; the score by the paper's formula, gamma 0.9."""
-    tokens, centres, score = list(tokens), [-0.75, -0.25, 0.25, 0.75], 0.0
+    tokens, score = list(tokens), 0.0
     for h, action in enumerate(actions):
         tokens += action
         reward = next_probabilities(model, tokens)
         tokens.append(int(reward.argmax()))
         value = next_probabilities(model, tokens)
         tokens.append(int(value.argmax()))
-        score += 0.9**h * float(reward[:V] @ centres)
+        score += 0.9**h * float(reward[:V] @ REWARDS)
         last = h + 1 == len(actions)
         if last:
-            score += 0.9 ** (h + 1) * float(value[:V] @ centres)
+            score += 0.9 ** (h + 1) * float(value[:V] @ VALUES)
         else:
             for _ in range(OBS):
                 tokens.append(int(next_probabilities(model, tokens).argmax()))
@@ -101,6 +102,36 @@ def test_a_wide_beam_finds_the_best_of_all_plans(model: SequenceModel) -> None:
         for action in itertools.product(range(V + 1), repeat=ACT)
     ]
     assert float(found.value[0]) == pytest.approx(max(scores), abs=1e-9)
+    winner = found.tokens[0, :, OBS : OBS + ACT].tolist()
+    assert imagine(model, history.tokens[0].tolist(), winner)[1] == pytest.approx(max(scores), abs=1e-9)
+
+
+@pytest.mark.parametrize("counted", ["action", "all"])
+def test_a_plan_is_worth_its_likelihood(model: SequenceModel, counted: str) -> None:
+    """In nats under the unfiltered distributions, the present observation not counted."""
+    history = histories(3, transitions=1)
+    score = SCORE.build({"name": "likelihood", "tokens": counted})
+    planner = PLANNER.build({"name": "beam", "beam_width": 3, "n_expand": 2, "horizon": 2, "context": 6})
+    with torch.no_grad():
+        found = planner.plan(model, history, score, noise(3))
+    for row in range(3):
+        tokens, nats = history.tokens[row].tolist(), 0.0
+        for token in found.tokens[row].flatten().tolist()[OBS:]:
+            if counted == "all" or OBS <= len(tokens) % K < OBS + ACT:
+                nats += float(np.log(next_probabilities(model, tokens)[token]))
+            tokens.append(token)
+        assert float(found.value[row]) == pytest.approx(nats, abs=1e-9)
+
+
+def test_copies_of_a_beam_stand_side_by_side(model: SequenceModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a session need not copy what they share."""
+    selected: list[Tensor] = []
+    select = DecodingSession.select
+    monkeypatch.setattr(DecodingSession, "select", lambda self, rows: (selected.append(rows), select(self, rows))[1])
+    plan(model, "beam", histories(2), beam_width=3, n_expand=2, horizon=2, context=6)
+    assert torch.equal(selected[0], torch.arange(2).repeat_interleave(6))
+    assert torch.equal(selected[2], torch.arange(6).repeat_interleave(2))
+    assert len(selected) == 3
 
 
 class _FixedScores:
@@ -165,6 +196,22 @@ def test_the_seed_decides(model: SequenceModel) -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("name", ["beam", "sample"])
+def test_no_two_tokens_share_a_draw(model: SequenceModel, name: str) -> None:
+    asked: list[int] = []
+
+    class Counted(Noise):
+        def uniform(self, draw: int, beams: int = 1) -> Tensor:
+            asked.append(draw)
+            return super().uniform(draw, beams)
+
+    options = {"beam_width": 2, "horizon": 3, "context": 6, "k_obs": None} if name == "beam" else {}
+    score = SCORE.build({"name": "reward"}, discount=0.9)
+    with torch.no_grad():
+        PLANNER.build({"name": name, **options}).plan(model, histories(1), score, Counted(noise(1).keys))
+    assert len(asked) == len(set(asked)) == (3 * ACT + 2 * OBS if name == "beam" else ACT)
+
+
 def test_greedy_sampling_takes_the_likeliest_tokens(model: SequenceModel) -> None:
     history = histories(2, transitions=1)
     found = plan(model, "sample", history, temperature=0.0)
@@ -208,10 +255,11 @@ def test_baselines(model: SequenceModel) -> None:
 
 
 class _Watch:
-    """Time that passes only when a score is asked for: 10 ms a transition."""
+    """Time that passes only when a score is asked for: 10 ms a transition, or more for the first one."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: float = 0.010) -> None:
         self.now = 0.0
+        self.next = first
 
     def perf_counter(self) -> float:
         return self.now
@@ -219,7 +267,7 @@ class _Watch:
     def check(self, layout: Layout) -> None: ...
 
     def __call__(self, trace: Trace) -> Tensor:
-        self.now += 0.010
+        self.now, self.next = self.now + self.next, 0.010
         assert trace.rewards is not None
         return trace.rewards.sum(-1)
 
@@ -242,10 +290,46 @@ def test_a_time_budget_ends_the_search_before_it_is_exceeded(
     assert torch.equal(found.value, expected.value)
 
 
+@pytest.mark.parametrize(("budget", "transitions"), [(59.0, 1), (69.0, 2), (79.0, 3), (81.0, 4)])
+def test_a_time_budget_reckons_with_the_slowest_transition(
+    model: SequenceModel, monkeypatch: pytest.MonkeyPatch, budget: float, transitions: int
+) -> None:
+    """The first one takes 30 ms, all others 10."""
+    watch = _Watch(first=0.030)
+    monkeypatch.setattr("seqrl.planners.beam.time", watch)
+    planner = PLANNER.build({"name": "beam", "horizon": 5, "time_budget_ms": budget, "beam_width": 3, "context": 6})
+    with torch.no_grad():
+        found = planner.plan(model, histories(2), watch, noise(2))
+    assert found.actions.shape[1] == transitions
+
+
 @pytest.mark.parametrize("budget", [0, -3.0, float("nan")])
 def test_a_time_budget_must_be_some_time(budget: float) -> None:
     with pytest.raises(ConfigError, match=r"planner\.time_budget_ms="):
         PLANNER.build({"name": "beam", "time_budget_ms": budget})
+
+
+@pytest.mark.parametrize(
+    ("options", "greedy"),
+    [
+        ({"k_act": 1, "k_obs": None}, "action"),
+        ({"cdf_act": 0.99, "k_obs": None}, "action"),
+        ({"k_obs": 1, "cdf_act": None}, "observation"),
+        ({"k_obs": None, "cdf_obs": 0.99, "cdf_act": None}, "observation"),
+    ],
+)
+def test_a_filter_is_that_of_its_field(model: SequenceModel, options: dict, greedy: str) -> None:
+    """A field of which the likeliest token alone is kept is greedy, the other one is drawn."""
+    history = histories(8, transitions=1)
+    found = plan(model, "beam", history, beam_width=1, n_expand=1, horizon=2, context=6, **options)
+    likeliest: dict[str, list[bool]] = {"action": [], "observation": []}
+    for row, future in zip(history.tokens, found.tokens.flatten(1), strict=True):
+        tokens = row[:K].tolist() + future.tolist()
+        for place in range(K + OBS, 3 * K):
+            if place % K < OBS + ACT:
+                is_mode = tokens[place] == int(next_probabilities(model, tokens[:place]).argmax())
+                likeliest["observation" if place % K < OBS else "action"].append(is_mode)
+    assert [name for name, modes in likeliest.items() if all(modes)] == [greedy]
 
 
 @pytest.mark.parametrize("option", ["beam_width", "n_expand", "horizon"])

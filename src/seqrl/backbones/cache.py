@@ -182,22 +182,14 @@ class KeyValueCache(Attention):
         width = sum(block.width for block in blocks)
         columns = self.capacity if width + self.room <= self.capacity else width + self.room
         owners = [rows // (self.rows // block.rows) for block in blocks]
-        layers: Layers = []
-        for layer in range(len(blocks[0].layers)):
-            pair = []
-            for which in range(2):
-                old = [block.layers[layer][which] for block in blocks]
-                _, kv_heads, _, dim = old[0].shape
-                new = self._buffer((len(rows), kv_heads, columns, dim), old[0])
-                column = 0
-                for block, tensor, owner in zip(blocks, old, owners, strict=True):
-                    part = new[:, :, column : column + block.width]
-                    torch.index_select(tensor[:, :, block.start : block.stop], 0, owner, out=part)
-                    column += block.width
-                    if tensor.shape[2] in (self.capacity, self.room):
-                        self._spare.setdefault(tuple(tensor.shape), []).append(tensor)
-                pair.append(new)
-            layers.append((pair[0], pair[1]))
+        pairs = zip(*(block.layers for block in blocks), strict=True)  # by layer, those of all blocks
+        layers = [
+            (self._moved(k, blocks, owners, columns), self._moved(v, blocks, owners, columns))
+            for k, v in (zip(*pair, strict=True) for pair in pairs)
+        ]
+        freed = {tuple(tensor.shape) for block in blocks for tensor in block.layers[0]}
+        wanted = freed | {tuple(layers[0][0].shape)}
+        self._spare = {shape: spare for shape, spare in self._spare.items() if shape in wanted}
         visible = None
         if any(block.visible is not None for block in blocks):
             parts = [
@@ -208,6 +200,19 @@ class KeyValueCache(Attention):
             ]
             visible = torch.cat(parts, dim=1)
         return _Block(len(rows), layers, width, visible=visible, pinned=blocks[0].pinned)
+
+    def _moved(self, tensors: tuple[Tensor, ...], blocks: list[_Block], owners: list[Tensor], columns: int) -> Tensor:
+        """A buffer with the columns in use of one tensor of each block, side by side, for each row's owner."""
+        _, kv_heads, _, dim = tensors[0].shape
+        new = self._buffer((len(owners[0]), kv_heads, columns, dim), tensors[0])
+        column = 0
+        for tensor, block, owner in zip(tensors, blocks, owners, strict=True):
+            part = new[:, :, column : column + block.width]
+            torch.index_select(tensor[:, :, block.start : block.stop], 0, owner, out=part)
+            column += block.width
+            if tensor.shape[2] in (self.capacity, self.room):
+                self._spare.setdefault(tuple(tensor.shape), []).append(tensor)
+        return new
 
     def _buffer(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         spare = self._spare.get(shape)

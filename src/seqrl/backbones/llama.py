@@ -64,7 +64,7 @@ class LlamaBackbone(Backbone):
         max_length: positions of the training window; nothing is sized by it.
         num_layers, num_heads, dim: 4, 4 and 128 as in `gpt`; `dim` is a multiple of `2 * num_heads`.
         num_kv_heads: key and value heads, a divisor of `num_heads`; fewer make the cache smaller. None for as many.
-        qk_norm: normalise queries and keys before the rotation, with a gain for each head, for stability at high rates.
+        qk_norm: normalise queries and keys before the rotation, with a gain for each head.
         rope_base: wavelengths of the rotations reach up to about `2 pi` times this, in tokens.
         embedding_dropout, residual_dropout, attention_dropout: probabilities.
 
@@ -85,7 +85,7 @@ class LlamaBackbone(Backbone):
         num_heads: int = 4,
         num_kv_heads: int | None = 2,
         dim: int = 128,
-        qk_norm: bool = False,
+        qk_norm: bool = True,
         rope_base: float = 10_000.0,
         embedding_dropout: float = 0.1,
         residual_dropout: float = 0.1,
@@ -96,7 +96,10 @@ class LlamaBackbone(Backbone):
         if dim % (2 * num_heads):
             raise ConfigError(f"backbone.dim={dim} is no multiple of twice backbone.num_heads={num_heads}")
         if num_kv_heads < 1 or num_heads % num_kv_heads:
-            raise ConfigError(f"backbone.num_kv_heads={num_kv_heads} does not divide backbone.num_heads={num_heads}")
+            raise ConfigError(
+                f"backbone.num_kv_heads={num_kv_heads} does not divide backbone.num_heads={num_heads}; give a divisor, "
+                "or null for as many"
+            )
         self.dim = dim
         self.head_dim = dim // num_heads
         self.rope_base = rope_base

@@ -129,14 +129,20 @@ def _cells(row: Row, width: int, scores: bool) -> list[str]:
 def _planner(row: Row) -> str:
     """What was searched how, short enough for a table: `beam W8 H8 E2, every 4, 50 ms (H 3.2 of 8), cache exact`."""
     planner = row["planner"]
-    words = [planner["name"], *(abbreviate(name, f"{planner[name]:g}") for name in _LETTERS if name in planner)]
+    words = [planner["name"], *(abbreviate(name, _text(planner[name])) for name in _LETTERS if name in planner)]
     text = " ".join(words)
     if row["plan_every"] > 1:
         text += f", {abbreviate('plan_every', str(row['plan_every']))}"
     if row["time_budget_ms"] is not None:
-        text += f", {abbreviate('time_budget_ms', format(row['time_budget_ms'], 'g'))}"
-        text += f" (H {row['horizon_mean']:.1f} of {planner['horizon']})"
+        text += f", {abbreviate('time_budget_ms', _text(row['time_budget_ms']))}"
+        asked = f" of {planner['horizon']}" if "horizon" in planner else ""
+        text += f" (H {row['horizon_mean']:.1f}{asked})"
     return text + (f", {abbreviate('cache', row['cache'])}" if row["cache"] else "")
+
+
+def _text(value: Any) -> str:
+    """A planner's setting; those of plugins may be anything."""
+    return "null" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _point(position: Sequence[float]) -> str:

@@ -1,5 +1,5 @@
 """Importing this package registers its components."""
 
-from acme_seqrl import log_bins, shooting
+from acme_seqrl import log_bins, parallel, shooting
 
-__all__ = ["log_bins", "shooting"]
+__all__ = ["log_bins", "parallel", "shooting"]
