@@ -180,6 +180,14 @@ def test_reset_forgets_history_and_queue(model: SequenceModel) -> None:
     assert len(planner.histories) == 2
 
 
+def test_where_all_have_ended_nothing_is_planned(model: SequenceModel) -> None:
+    policy = Policy(model, planner=SAMPLE)
+    policy.reset(2)
+    actions = policy.act(np.zeros((2, 3)), active=np.zeros(2, bool))
+    np.testing.assert_array_equal(actions, np.zeros((2, 2)))
+    assert policy.plan is None
+
+
 def test_inactive_rows_get_zeros_and_cost_nothing(model: SequenceModel) -> None:
     policy, planner = recording(model)
     policy.reset(3)

@@ -147,6 +147,15 @@ def test_a_time_budget_stands_beside_what_it_left_of_the_plans(tmp_path: Path) -
     assert "machine" not in (tmp_path / "results.md").read_text()
 
 
+def test_a_planner_of_a_plugin_may_have_any_settings(tmp_path: Path) -> None:
+    planner = {"name": "mine", "temperature": None, "horizon": "long", "time_budget_ms": 50}
+    (_, first, _) = table(tmp_path, [row(planner=planner, cache=None, time_budget_ms=50, horizon_mean=2.0)])
+    assert first[1] == "mine Hlong no temperature, 50 ms (H 2.0 of long)"
+    planner = {"name": "mine", "time_budget_ms": 50}
+    (_, first, _) = table(tmp_path, [row(planner=planner, cache=None, time_budget_ms=50, horizon_mean=2.0)])
+    assert first[1] == "mine, 50 ms (H 2.0)"
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "short"),
     [("beam_width", "64", "W64"), ("plan_every", "4", "every 4"), ("time_budget_ms", "20", "20 ms"),
