@@ -200,7 +200,9 @@ class DecodingSession:
         if not 2 <= context <= model.context:
             raise ConfigError(f"planner.context={context} is outside [2, {model.context}], the trained window")
         if model.training:
-            raise ConfigError("the model is in training mode, where dropout is random; call model.eval() before decoding")
+            raise ConfigError(
+                "the model is in training mode, where dropout is random; call model.eval() before decoding"
+            )
         if (history.prefix is None) != (model.layout.prefix_size == 0):
             raise ConfigError("the history's prefix does not fit the layout; give one if and only if it has a goal")
         self._model = model

@@ -312,7 +312,7 @@ def test_a_goal_model_refuses_a_history_without_one() -> None:
 
 
 def test_a_model_in_training_mode_is_refused() -> None:
-    with pytest.raises(ConfigError, match="call model.eval"):
+    with pytest.raises(ConfigError, match=r"call model\.eval"):
         make().train().start(one_history())
 
 
