@@ -5,6 +5,7 @@ The reference is always the whole forward pass of the model over the tokens that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -99,6 +100,17 @@ class Rows:
         self.session.append(tokens)
         self.tokens = [torch.cat([row, tokens[r : r + 1]]) for r, row in enumerate(self.tokens)]
 
+    def follow(
+        self, script: dict[int, list[int]], expected: Callable[[Tensor, Tensor | None], Tensor], steps: int
+    ) -> None:
+        """Selections as the script says and random tokens; before each, the logits that each row's own past gives."""
+        for step in range(steps):
+            logits = [expected(row, prefix) for row, prefix in zip(self.tokens, self.prefixes, strict=True)]
+            torch.testing.assert_close(self.session.logits, torch.stack(logits), atol=1e-9, rtol=0)
+            if step in script:
+                self.select(script[step])
+            self.append()
+
 
 SCRIPTS: dict[str, dict[int, list[int]]] = {
     "no selection": {},
@@ -130,26 +142,14 @@ SCRIPTS: dict[str, dict[int, list[int]]] = {
 def test_a_session_equals_the_training_pass(mode: str, backbone: str, goal: bool, script: str) -> None:
     """Across cuts, selections, goals and histories of different lengths."""
     model = make(backbone, goal=goal)
-    rows = Rows(model, mode)
-    for step in range(4 * K):
-        expected = [next_logits(model, row, p) for row, p in zip(rows.tokens, rows.prefixes, strict=True)]
-        torch.testing.assert_close(rows.session.logits, torch.stack(expected), atol=1e-9, rtol=0)
-        if step in SCRIPTS[script]:
-            rows.select(SCRIPTS[script][step])
-        rows.append()
+    Rows(model, mode).follow(SCRIPTS[script], lambda row, prefix: next_logits(model, row, prefix), 4 * K)
 
 
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_window_keeps_what_was_computed_before_a_cut(script: str, hidden: bool) -> None:
     model = make(hidden=hidden)
-    rows = Rows(model, "window")
-    for step in range(5 * K):
-        expected = torch.stack([sliding_logits(model, row) for row in rows.tokens])
-        torch.testing.assert_close(rows.session.logits, expected, atol=1e-9, rtol=0)
-        if step in SCRIPTS[script]:
-            rows.select(SCRIPTS[script][step])
-        rows.append()
+    Rows(model, "window").follow(SCRIPTS[script], lambda row, prefix: sliding_logits(model, row), 5 * K)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -160,13 +160,7 @@ def test_window_with_one_layer_is_exact(goal: bool, script: str) -> None:
     With a goal this holds only if the prefix moves along with the cuts.
     """
     model = make(goal=goal, num_layers=1)
-    rows = Rows(model, "window")
-    for step in range(5 * K):
-        expected = [next_logits(model, row, p) for row, p in zip(rows.tokens, rows.prefixes, strict=True)]
-        torch.testing.assert_close(rows.session.logits, torch.stack(expected), atol=1e-9, rtol=0)
-        if step in SCRIPTS[script]:
-            rows.select(SCRIPTS[script][step])
-        rows.append()
+    Rows(model, "window").follow(SCRIPTS[script], lambda row, prefix: next_logits(model, row, prefix), 5 * K)
 
 
 @pytest.mark.parametrize("mode", ["none", "exact", "window"])

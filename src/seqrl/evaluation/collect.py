@@ -17,7 +17,7 @@ from seqrl.data.flat import FlatEpisodes
 from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.evaluate import checkpoint_file
-from seqrl.evaluation.placement import placed
+from seqrl.evaluation.placement import policy_of
 from seqrl.plugins import load_plugins
 from seqrl.policy import Policy
 
@@ -102,14 +102,7 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
     loaded = load(checkpoint_file(Path(config["checkpoint"])))
     layout = loaded.model.layout
     check_spaces(envs, layout.field("observation").size, layout.field("action").size)
-    policy = Policy(
-        placed(loaded.model, device=config["device"], precision=config["precision"]),
-        planner=config["planner"],
-        condition=config["condition"],
-        score=config["score"],
-        seed=config["seed"],
-        plan_every=config["plan_every"],
-    )
+    policy = policy_of(loaded.model, config)
     if policy.condition.wants_goals:
         raise ConfigError("the strategy decodes toward a goal, and collecting gives none; choose another, as imitation")
     return policy

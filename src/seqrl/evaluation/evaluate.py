@@ -24,7 +24,7 @@ from seqrl.envs import check_spaces, make_environments
 from seqrl.envs.reference import reference, reference_note
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.evaluation.goals import MAZE_PREFIX, maze_of
-from seqrl.evaluation.placement import device_of, placed, precision_of
+from seqrl.evaluation.placement import device_of, policy_of, precision_of
 from seqrl.evaluation.protocol import EpisodeResults, check_protocol, run_episodes
 from seqrl.evaluation.report import print_table, write_tables
 from seqrl.evaluation.rollout import ImaginedPath
@@ -32,7 +32,7 @@ from seqrl.evaluation.statistics import bootstrap, paired_difference
 from seqrl.evaluation.video import write_maze_video, write_rollout_video
 from seqrl.layout import Layout
 from seqrl.plugins import identities
-from seqrl.policy import Policy, build_strategy
+from seqrl.policy import build_strategy
 from seqrl.registry import BACKBONE
 from seqrl.runs import write_atomically
 
@@ -110,14 +110,7 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluat
     env_id = config["env_id"] or dataset["env_id"]
     if env_id is None:
         raise ConfigError(f"the data {dataset['name']!r} names no environment; set env_id=... to a Gymnasium id")
-    policy = Policy(
-        placed(loaded.model, device=config["device"], precision=config["precision"]),
-        planner=config["planner"],
-        condition=config["condition"],
-        score=config["score"],
-        seed=config["seed"],
-        plan_every=config["plan_every"],
-    )
+    policy = policy_of(loaded.model, config)
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
     outcome = run_episodes(config, policy, env_id)
     evaluation = Evaluation(_row(config, loaded, env_id, outcome), outcome.results, outcome.episodes.plans, folder)

@@ -1,13 +1,16 @@
-"""Where a model runs, and how finely its weights are kept."""
+"""The policy of an evaluation: where its model runs, and how finely its weights are kept."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.model import SequenceModel
+from seqrl.policy import Policy
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -47,3 +50,19 @@ def placed(model: SequenceModel, *, device: str, precision: str) -> SequenceMode
     model = model.to(device_of(device))
     dtype = precision_of(precision)
     return model if dtype == torch.float32 else copy.deepcopy(model).cast(dtype)
+
+
+def policy_of(model: SequenceModel, config: Mapping[str, Any]) -> Policy:
+    """What decodes a model as a resolved `conf/evaluate.yaml` says.
+
+    Raises:
+        ConfigError: a place, precision or strategy that does not fit.
+    """
+    return Policy(
+        placed(model, device=config["device"], precision=config["precision"]),
+        planner=config["planner"],
+        condition=config["condition"],
+        score=config["score"],
+        seed=config["seed"],
+        plan_every=config["plan_every"],
+    )
