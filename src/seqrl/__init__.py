@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seqrl.conditions import Condition
     from seqrl.data.episodes import EpisodeStore
     from seqrl.data.sources import DataSource
+    from seqrl.decoding import DecodingSession
     from seqrl.errors import (
         CheckpointError,
         ConfigError,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         UnknownComponentError,
     )
     from seqrl.layout import Layout
-    from seqrl.model import DecodingSession, SequenceModel
+    from seqrl.model import SequenceModel
     from seqrl.objectives import Objective
     from seqrl.planners import Planner
     from seqrl.policy import Policy
@@ -49,7 +50,7 @@ _MODULES = {
     "ConfigError": "errors",
     "DataError": "errors",
     "DataSource": "data.sources",
-    "DecodingSession": "model",
+    "DecodingSession": "decoding",
     "EpisodeDataModule": "training.datamodule",
     "EpisodeStore": "data.episodes",
     "Layout": "layout",

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from seqrl.conditions import Condition
+from seqrl.decoding import check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel, check_cache
+from seqrl.model import SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import CONDITION, PLANNER, SCORE
 from seqrl.sampling import Noise

@@ -27,7 +27,7 @@ ORDER = [
     {"envs", "policy"},
     {"checkpoint"},
     {"planners", "conditions", "scores", "objectives", "critics"},
-    {"model", "sampling"},
+    {"model", "decoding", "sampling"},
     {"tokenizers", "backbones"},
     {"data"},
     {"layout", "types", "registry", "plugins", "paths", "console", "runs"},
@@ -38,6 +38,8 @@ BESIDE = {  # the exceptions, by exact module: planners are handed scores, and k
     ("registry", "plugins"),
     ("runs", "plugins"),
     ("planners", "scores"),
+    ("model", "decoding"),  # a model starts sessions, which know it as a type: two files of one thing
+    ("decoding", "model"),
 }
 NARROWER = {"sampling": {"types", "errors"}}  # parts that may import less than their place in the order allows
 

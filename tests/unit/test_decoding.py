@@ -14,9 +14,10 @@ from torch import Tensor
 
 from seqrl.backbones.attention import FullAttention
 from seqrl.backbones.cache import KeyValueCache
+from seqrl.decoding import DecodingSession
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import DecodingSession, SequenceModel
+from seqrl.model import SequenceModel
 from seqrl.registry import PLANNER, SCORE
 from seqrl.sampling import Noise
 from seqrl.types import History

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from seqrl.decoding import DecodingSession
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import DecodingSession, SequenceModel
+from seqrl.model import SequenceModel
 from seqrl.registry import PLANNER, SCORE
 from seqrl.sampling import Noise
 from seqrl.scores import Trace

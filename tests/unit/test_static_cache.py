@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from seqrl.backbones import engine
+from seqrl.decoding import DecodingSession
 from seqrl.layout import Layout
-from seqrl.model import DecodingSession, SequenceModel
+from seqrl.model import SequenceModel
 from seqrl.registry import PLANNER, SCORE
 from seqrl.sampling import Noise
 from seqrl.types import History

@@ -23,9 +23,10 @@ from seqrl.benchmarks.timing import (
     spread,
 )
 from seqrl.console import say
+from seqrl.decoding import CacheMode
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import CacheMode, SequenceModel
+from seqrl.model import SequenceModel
 from seqrl.planners.beam import BeamPlanner
 from seqrl.sampling import Noise
 from seqrl.scores.reward import RewardScore

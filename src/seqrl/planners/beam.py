@@ -7,9 +7,10 @@ import time
 import torch
 from torch import Tensor
 
+from seqrl.decoding import DecodingSession, check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Field, Layout
-from seqrl.model import DecodingSession, SequenceModel, check_cache
+from seqrl.model import SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
@@ -114,7 +115,7 @@ class BeamPlanner(Planner):
             trained window.
         k_act, k_obs: keep only the likeliest k tokens of an action or observation; None keeps all.
         cdf_act, cdf_obs: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
-        cache: `none`, `exact` or `window`; see `seqrl.model.DecodingSession`.
+        cache: `none`, `exact` or `window`; see `seqrl.decoding.DecodingSession`.
         time_budget_ms: stop before a transition that, going by those before it, would end later than this after the
             start of the plan for the whole batch; the best plan so far then has fewer than `horizon` transitions, but
             never less than one. Such plans depend on the machine and its load. None for no limit.

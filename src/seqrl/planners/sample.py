@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from seqrl.decoding import check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel, check_cache
+from seqrl.model import SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
@@ -23,7 +24,7 @@ class SamplePlanner(Planner):
         top_k: keep the likeliest k tokens; None keeps all.
         tail_mass: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
         context: transitions that the model sees, the present one included; None for the trained window.
-        cache: `none`, `exact` or `window`; see `seqrl.model.DecodingSession`.
+        cache: `none`, `exact` or `window`; see `seqrl.decoding.DecodingSession`.
     """
 
     horizon = 1
