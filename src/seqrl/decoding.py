@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -36,6 +36,20 @@ def check_cache(cache: str, *, relative: bool = True) -> CacheMode:
             "use planner.cache=exact, or train with backbone=llama"
         )
     return cast(CacheMode, cache)
+
+
+class _Level(NamedTuple):
+    """A stretch of the context over which some rows are the same, from the beginning on.
+
+    Attributes:
+        stop: the column where it ends.
+        firsts: (U,) the first row of each distinct beginning, sorted by environment.
+        nodes: (R,) which of these beginnings each row has.
+    """
+
+    stop: int
+    firsts: Tensor
+    nodes: Tensor
 
 
 class DecodingSession:
@@ -72,6 +86,7 @@ class DecodingSession:
 
     logits: Tensor
     _cache: KeyValueCache | StaticKeyValueCache
+    _tokens: Tensor  # (R, n) of the context; in mode `window` only until they are encoded
     _positions: Tensor  # (R or 1, 1) of the next token
 
     @torch.no_grad()
@@ -90,7 +105,7 @@ class DecodingSession:
             raise ConfigError(
                 "the model is in training mode, where dropout is random; call model.eval() before decoding"
             )
-        if (history.prefix is None) != (model.layout.prefix_size == 0):
+        if (history.prefix is None) != (model.prefix_size == 0):
             raise ConfigError("the history's prefix does not fit the layout; give one if and only if it has a goal")
         self._model = model
         self._mode = check_cache(cache, relative=model.backbone.relative)
@@ -99,37 +114,43 @@ class DecodingSession:
         static = history.tokens.device.type == "cuda" if static is None else static
         self._engine = None
         if static and self._mode != "none":
-            kept = model.layout.prefix_size + context * self._hidden.count(False)
+            kept = model.prefix_size + context * self._hidden.count(False)
             self._engine = borrow(self, model.backbone, tokens=kept)
         self._tokens = history.tokens
+        self._count = history.tokens.shape[1]  # n, tokens of the context
         self._lengths = history.lengths  # (R,) past transitions that are no padding
         self._prefix = history.prefix
         self._environments = torch.arange(len(history.tokens), device=history.tokens.device)  # (R,) which each row is
         self._forgotten = torch.zeros_like(history.lengths)  # (R,) tokens that a row lost to cuts since the start
         self._cut()
         self._forgotten.zero_()
-        self._ragged = bool((self._lengths < self._tokens.shape[1] // model.tokens_per_step).any())
+        self._ragged = bool((self._lengths < self._count // model.tokens_per_step).any())
         self._encode()
+        if self._mode == "window":
+            del self._tokens
+            self._slide()
 
     @property
     def place(self) -> int:
         """Which token of its transition comes next, in [0, K)."""
-        return self._tokens.shape[1] % self._model.tokens_per_step
+        return self._count % self._model.tokens_per_step
 
     @torch.no_grad()
     def append(self, tokens: Tensor) -> None:
         """Take (R,) chosen tokens as the next ones and move on."""
         place = self.place
-        self._tokens = torch.cat([self._tokens, tokens[:, None]], dim=1)
+        self._count += 1
         if self.place == 0:
             self._lengths = self._lengths + 1
-        dropped = self._cut()
-        if self._mode == "none" or (self._mode == "exact" and dropped):
-            self._encode()
+        if self._mode == "window":
+            self._step(tokens, place)
+            self._slide()
             return
-        if dropped:
-            self._forget(dropped)
-        self._step(tokens, place)
+        self._tokens = torch.cat([self._tokens, tokens[:, None]], dim=1)
+        if self._cut() or self._mode == "none":
+            self._encode()
+        else:
+            self._step(tokens, place)
 
     @torch.no_grad()
     def select(self, rows: Tensor) -> None:
@@ -137,36 +158,54 @@ class DecodingSession:
 
         Rows that stay in the order of their environments go on sharing what they have in common.
         """
-        self._tokens, self._lengths = self._tokens[rows], self._lengths[rows]
+        if self._mode != "window":
+            self._tokens = self._tokens[rows]
+        self._lengths = self._lengths[rows]
         self._prefix = None if self._prefix is None else self._prefix[rows]
         self._environments = self._environments[rows]
         self._forgotten = self._forgotten[rows]
         self.logits = self.logits[rows]
-        will_encode = self._mode == "none" or (self._mode == "exact" and self._tokens.shape[1] == self._limit)
+        will_encode = self._mode == "none" or (self._mode == "exact" and self._count == self._limit)
         if not will_encode:  # else the next token needs nothing of the cache
             self._positions = self._positions[rows] if len(self._positions) > 1 else self._positions
             self._cache.select(rows)
 
-    def _cut(self) -> int:
-        """Drop whole transitions on the left until the context fits; how many were dropped."""
-        excess = self._tokens.shape[1] - self._limit
+    def _cut(self) -> bool:
+        """Drop whole transitions on the left until the context fits; whether any was dropped."""
+        excess = self._count - self._limit
         if excess <= 0:
-            return 0
+            return False
+        dropped = -(-excess // self._model.tokens_per_step) * self._model.tokens_per_step
+        self._tokens = self._tokens[:, dropped:]
+        self._shorten(dropped)
+        return True
+
+    def _slide(self) -> None:
+        """Forget the oldest transition if the next token needs its place.
+
+        Right away and not with that token, as in `_cut`: a selection in between then has less to move.
+        """
+        if self._count < self._limit:
+            return
+        self._shorten(self._model.tokens_per_step)
+        self._cache.drop(self._hidden.count(False))
+        if self._prefix is not None:
+            self._move_prefix()
+
+    def _shorten(self, dropped: int) -> None:
+        """Take note that the oldest `dropped` tokens, which are whole transitions, have left the context."""
         steps = self._model.tokens_per_step
-        dropped = -(-excess // steps)
-        self._tokens = self._tokens[:, dropped * steps :]
+        self._count -= dropped
         before = self._lengths
-        self._lengths = before.clamp(max=self._tokens.shape[1] // steps)
+        self._lengths = before.clamp(max=self._count // steps)
         self._forgotten = self._forgotten + (before - self._lengths) * steps
-        return dropped
 
     def _encode(self) -> None:
         """Run the whole context; what comes after it runs against a new cache, if there is one."""
         rows = torch.arange(len(self._tokens), device=self._tokens.device)
-        length = self._tokens.shape[1]
         if self._mode == "none":
-            mask, _ = self._visibility(rows, 0, length)
-            features = self._run(rows, 0, length, FullAttention(mask))
+            mask, _ = self._visibility(rows, 0, self._count)
+            features = self._run(rows, 0, self._count, FullAttention(mask))
             self.logits = self._model.next_logits(features[:, -1], self.place)
             return
         tree = TreeAttention()
@@ -185,59 +224,51 @@ class DecodingSession:
         self._positions = self._next_positions(rows)
         self._cache = self._filled(trunk, levels[0], tree.layers, owners)
 
-    def _levels(self, rows: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-        """Where rows of one environment begin to differ, to the transition.
-
-        Returns:
-            For each stretch of the context: the column where it stops, the first row of each distinct beginning (U,),
-            and which of these beginnings each row has (R,). Beginnings are sorted by environment.
-        """
+    def _levels(self, rows: Tensor) -> list[_Level]:
+        """Where rows of one environment begin to differ, to the transition; the last level is the whole context."""
         steps = self._model.tokens_per_step
-        length = self._tokens.shape[1]
+        length = self._count
         _, node = torch.unique(self._environments, return_inverse=True)
         if len(rows) == int(node.max()) + 1:  # one row per environment: nothing in common
-            return [(length, rows, rows)]
-        levels: list[tuple[int, Tensor, Tensor]] = []
+            return [_Level(length, rows, rows)]
+        levels: list[_Level] = []
         stops = [*range(steps, length, steps), length]
         for start, stop in zip([0, *stops], stops, strict=False):
             for column in range(start, stop):
                 _, node = torch.unique(node * self._model.num_classes + self._tokens[:, column], return_inverse=True)
             count = int(node.max()) + 1
-            if levels and count == len(levels[-1][1]):
+            if levels and count == len(levels[-1].firsts):
                 levels.pop()  # nothing branched since
             firsts = rows.new_full((count,), len(rows)).scatter_reduce_(0, node, rows, "amin")
-            levels.append((stop, firsts, node))
+            levels.append(_Level(stop, firsts, node))
         return levels
 
     def _filled(
-        self, trunk: Layers, first_level: tuple[int, Tensor, Tensor], leaves: Layers, owners: Tensor
+        self, trunk: Layers, first_level: _Level, leaves: Layers, owners: Tensor
     ) -> KeyValueCache | StaticKeyValueCache:
         """A cache with the tokens of the context that anything may see.
 
         Args:
             trunk: keys and values of the first level, (U, kv_heads, P + stop, head_dim) each.
-            first_level: see `_levels`.
+            first_level: the one after which rows begin to differ.
             leaves: those of the whole context, for the last level.
             owners: (R,) which leaf each row continues.
         """
         model = self._model
         stop, firsts, roots = first_level
         rows = torch.arange(len(owners), device=owners.device)
-        seen = (~model.hidden_keys(self._tokens.shape[1])).nonzero()[:, 0]  # columns, the prefix included
+        seen = (~model.hidden_keys(self._count)).nonzero()[:, 0]  # columns, the prefix included
         in_order = torch.equal(roots, rows // (len(rows) // len(firsts)))  # else blocks cannot be shared
-        per_step = model.tokens_per_step - sum(self._hidden)
         cache: KeyValueCache | StaticKeyValueCache
         if self._engine is None:
-            cache = KeyValueCache(
-                len(rows),
-                capacity=(self._limit // model.tokens_per_step + 2) * per_step + model.tokens_per_step,
-                room=model.tokens_per_step,
-            )
+            per_step = self._hidden.count(False)
+            most = (self._limit // model.tokens_per_step + 2) * per_step
+            cache = KeyValueCache(len(rows), capacity=most, room=per_step)
         else:
             cache = self._engine.cache
             cache.clear(len(rows), like=leaves)
-        kept = model.layout.prefix_size if self._mode == "window" else 0  # columns that stay at a cut
-        shared = model.layout.prefix_size + stop if in_order else 0
+        kept = model.prefix_size if self._mode == "window" else 0  # columns that stay at a cut
+        shared = model.prefix_size + stop if in_order else 0
         sources = (
             (trunk, rows[: len(firsts)], firsts, seen[seen < shared]),
             (leaves, owners, rows, seen[seen >= shared]),
@@ -245,18 +276,16 @@ class DecodingSession:
         for layers, nodes, of, columns in sources:
             for part, pinned in ((columns[columns < kept], True), (columns[columns >= kept], False)):
                 if len(part):
-                    visible = self._visibility(of, 0, self._tokens.shape[1])[1][:, part] if self._ragged else None
+                    visible = self._visibility(of, 0, self._count)[1][:, part] if self._ragged else None
                     cache.load(layers, nodes, part, visible=visible, pinned=pinned)
         return cache
 
-    def _forget(self, transitions: int) -> None:
-        """Drop the oldest transitions from the cache, and move the prefix, which stays, up to the new beginning."""
-        self._cache.drop(transitions * (self._model.tokens_per_step - sum(self._hidden)))
-        if self._prefix is None:
-            return
-        every = len(self._tokens) // self._cache.pinned_rows
+    def _move_prefix(self) -> None:
+        """Bring the prefix, which stays at a cut, up to the new beginning."""
+        assert self._prefix is not None
+        every = len(self._prefix) // self._cache.pinned_rows
         tree = TreeAttention()
-        size = self._prefix.shape[1]
+        size = self._model.prefix_size  # of codes it is one, whatever the size of the observation
         tree.grow(causal_mask(size, self._prefix.device)[None, None])
         positions = torch.arange(size, device=self._prefix.device) + self._forgotten[::every, None]
         self._model.backbone(self._model.embed_prefix(self._prefix[::every]), positions, tree)
@@ -281,13 +310,13 @@ class DecodingSession:
             may see.
         """
         model = self._model
-        total = model.layout.prefix_size + stop
-        first = 0 if start == 0 else model.layout.prefix_size + start
+        total = model.prefix_size + stop
+        first = 0 if start == 0 else model.prefix_size + start
         causal = causal_mask(total, rows.device)[first:]
         visible = ~model.hidden_keys(stop)[None]
         if not self._ragged:
             return (causal & visible)[None, None], visible
-        place = torch.arange(total, device=rows.device) - model.layout.prefix_size
+        place = torch.arange(total, device=rows.device) - model.prefix_size
         real = (place < 0) | (place >= self._padding(rows)[:, None])
         visible = visible & real
         # Padding attends to itself: a query without any key would have no defined result.
@@ -301,10 +330,10 @@ class DecodingSession:
         places = torch.arange(start, stop, device=rows.device)[None]
         if self._ragged:
             places = (places - self._padding(rows)[:, None]).clamp(min=0)
-        positions = places + model.layout.prefix_size
+        positions = places + model.prefix_size
         if self._prefix is not None and start == 0:
             x = torch.cat([model.embed_prefix(self._prefix[rows]), x], dim=1)
-            places = torch.arange(model.layout.prefix_size, device=rows.device)
+            places = torch.arange(model.prefix_size, device=rows.device)
             positions = torch.cat([places.expand(len(positions), -1), positions], dim=1)
         features: Tensor = model.backbone(x, positions, attention)
         return features
@@ -312,11 +341,11 @@ class DecodingSession:
     def _padding(self, rows: Tensor) -> Tensor:
         """(U,) columns of padding on the left of some rows."""
         steps = self._model.tokens_per_step
-        return (self._tokens.shape[1] // steps - self._lengths[rows]) * steps
+        return (self._count // steps - self._lengths[rows]) * steps
 
     def _next_positions(self, rows: Tensor) -> Tensor:
         """(R or 1, 1) positions of the next tokens."""
-        position = self._model.layout.prefix_size + self._tokens.shape[1]
+        position = self._model.prefix_size + self._count
         if not self._ragged:
             return torch.full((1, 1), position, device=rows.device)
         return (position - self._padding(rows))[:, None]

@@ -252,7 +252,7 @@ def test_a_repeated_row_is_computed_from_the_shared_history(monkeypatch: pytest.
 
 
 def test_a_long_session_needs_no_more_memory_than_a_short_one() -> None:
-    """Positions go on; what was cut is given back, and buffers are used again."""
+    """Positions go on; what was cut is given back."""
     model = make()
     session = model.start(one_history(1, 3), cache="window", context=CONTEXT)
     session.select(torch.zeros(4, dtype=torch.int64))
@@ -262,11 +262,29 @@ def test_a_long_session_needs_no_more_memory_than_a_short_one() -> None:
             session.append(torch.zeros(len(session.logits), dtype=torch.int64))
         session.select(torch.tensor([2, 0, 0, 3]))
         buffers = [tensor for block in cache_of(session)._blocks for pair in block.layers for tensor in pair]
-        buffers += [tensor for spare in cache_of(session)._spare.values() for tensor in spare]
+        buffers += cache_of(session)._spare
         sizes.append(sum(tensor.nbytes for tensor in buffers))
         assert all(block.width for block in cache_of(session)._blocks)
     assert sizes[-1] == sizes[CONTEXT]
     assert session._positions.tolist() == [[3 * K + OBS + 4 * CONTEXT * K]]
+
+
+def test_memory_that_nobody_wrote_to_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight of zero does not help against what is no number."""
+    buffer = KeyValueCache._buffer
+    monkeypatch.setattr(KeyValueCache, "_buffer", lambda *arguments: buffer(*arguments).fill_(torch.nan))
+    model = make()
+    Rows(model, "window").follow(SCRIPTS["beams"], lambda row, prefix: sliding_logits(model, row), 5 * K)
+
+
+def test_what_a_cut_takes_is_gone_before_the_next_selection() -> None:
+    """Survivors are gathered without the transition that the next token would push out."""
+    session = make().start(one_history(1, CONTEXT - 1), cache="window", context=CONTEXT)
+    session.select(torch.zeros(4, dtype=torch.int64))
+    for _ in range(K - OBS - 1):
+        session.append(torch.zeros(4, dtype=torch.int64))
+    session.select(torch.tensor([2, 0]))
+    assert sum(block.width for block in cache_of(session)._blocks) == (CONTEXT - 1) * (K - 1)
 
 
 @pytest.mark.parametrize("cut", [False, True])
