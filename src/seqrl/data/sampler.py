@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+SHUFFLED_IN_MEMORY = 2**26
+"""Windows up to which an epoch's order is kept, 8 bytes each in every rank; the order of more is computed."""
+
 
 class StepOrder:
     """Cuts seeded permutations of the windows into batches, one permutation per epoch.
@@ -31,6 +34,9 @@ class StepOrder:
     def batch(self, step: int) -> np.ndarray:
         """(batch_size,) window indices of a global step, 0 being the first."""
         epoch, index = divmod(step, self.steps_per_epoch)
+        if self.num_windows > SHUFFLED_IN_MEMORY:
+            places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+            return permuted(places % self.num_windows, self.num_windows, [self.seed, 0, epoch])
         if epoch != self._epoch:
             order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_windows)
             self._order = np.resize(order, max(self.num_windows, self.batch_size))
@@ -40,6 +46,31 @@ class StepOrder:
     def generator(self, step: int) -> np.random.Generator:
         """For the random draws inside the batch of a global step."""
         return np.random.default_rng([self.seed, 1, step])
+
+
+def permuted(places: np.ndarray, size: int, seed: list[int]) -> np.ndarray:
+    """Where (n,) places of a pseudo-random permutation of `range(size)` lead to, without making the permutation.
+
+    Four rounds of a Feistel network over the smallest square power of two that holds `size`, walked on from numbers
+    beyond it until one is inside. Every place leads to one number and every number has one place, whatever the rounds
+    do; they decide how well it is mixed.
+
+    Reference: Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains".
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    keys = np.random.SeedSequence(seed).generate_state(4, np.uint64)
+    low = np.uint64(2**half - 1)
+    found = np.asarray(places, np.uint64)
+    outside = np.ones(len(found), bool)
+    while outside.any():
+        left, right = found[outside] >> np.uint64(half), found[outside] & low
+        for key in keys:
+            mixed = (right + key) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(32))) & low)
+        found[outside] = left << np.uint64(half) | right
+        outside = found >= size
+    return found.astype(np.int64)
 
 
 def split_episodes(num_episodes: int, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
