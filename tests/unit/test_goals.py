@@ -1,13 +1,31 @@
-"""Judging driven paths, and where episodes start."""
+"""Goals: how they reach a model, which strategies have one, how paths are judged and drawn, where episodes start."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+import yaml
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 
+from seqrl.analysis.maze import PathPanel, draw_paths
+from seqrl.data.episodes import EpisodeStore
+from seqrl.data.four_rooms import FOUR_ROOMS
 from seqrl.data.maze import MAZES
+from seqrl.data.maze_physics import SUCCESS_RADIUS
+from seqrl.data.returns import transitions
+from seqrl.data.windows import Windows, WindowSettings
 from seqrl.errors import ConfigError
-from seqrl.evaluation.goals import SUCCESS_RADIUS, far_enough, judge, maze_of, start_states
+from seqrl.evaluation.goals import far_enough, is_maze, judge, maze_of, start_states
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.paths import config_dir
+from seqrl.policy import Policy
+from seqrl.sampling import Noise
+from seqrl.types import Plan
 
 UMAZE = MAZES["umaze"]  # a U: (1,1) (1,2) (1,3) (2,3) (3,3) (3,2) (3,1)
 GOAL = np.array([[3.0, 1.0]])
@@ -109,3 +127,139 @@ def test_the_maze_is_read_off_the_environment() -> None:
         maze_of("Hopper-v5")
     with pytest.raises(ConfigError, match=r"there is no maze 'umaz'\. Did you mean 'umaze'"):
         maze_of("seqrl/Maze2d-UMaz-v0")
+
+
+def test_four_rooms_are_a_map_as_well() -> None:
+    rooms = maze_of("seqrl/FourRooms-v0")
+    assert rooms is FOUR_ROOMS
+    assert is_maze("seqrl/FourRooms-v0")
+    assert is_maze("seqrl/Maze2d-Umaze-v1")
+    assert not is_maze("Hopper-v4")
+    states, cells = start_states(rooms, [[3, 3], [9, 9]], 10, 0)
+    assert states.shape == (20, 2)  # no velocity
+    assert [rooms.cell_of(state) for state in states] == cells
+    with_velocity, _ = start_states(UMAZE, [[3, 3], [1, 1]], 10, 0)
+    np.testing.assert_allclose(states - np.array(cells), with_velocity[:, :2] - np.repeat([[3, 3], [1, 1]], 10, axis=0))
+
+
+@pytest.mark.parametrize("name", ["maze2d_umaze", "maze2d_medium", "maze2d_large", "four_rooms"])
+def test_built_in_evaluations_seek_every_goal_from_fifty_far_starts(name: str) -> None:
+    evaluation = yaml.safe_load((config_dir() / "evaluation" / f"{name}.yaml").read_text())
+    settings = evaluation["settings"]
+    maze = FOUR_ROOMS if name == "four_rooms" else MAZES[name.removeprefix("maze2d_")]
+    _, cells = start_states(maze, settings.get("start_cells"), settings["num_episodes"], 0)
+    assert far_enough(maze, cells, np.array(settings["goals"], float), 2).sum(0).min() >= 50
+    rows = {label: words for label, words in evaluation["strategies"].items() if words}
+    assert any("shuffle_goals=true" in words for words in rows.values())
+    assert any("strategy=imitation" in words for words in rows.values())  # the same model under the null goal
+
+
+@pytest.mark.parametrize("strategy", ["imitation", "reward", "critic", "goal"])
+def test_only_the_goal_strategy_has_a_goal(strategy: str) -> None:
+    config = yaml.safe_load((config_dir() / "strategy" / f"{strategy}.yaml").read_text())
+    assert {"/condition": "goal" if strategy == "goal" else "none"} in config["defaults"]
+
+
+def goal_model(dims: list[int]) -> SequenceModel:
+    """Three observation dimensions, one of action, reward and value; random weights that make the goal matter."""
+    torch.manual_seed(0)
+    fields = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
+    layout = Layout.from_config({"fields": fields, "goal": {"dims": dims, "dropout": 0.0, "draw": "last"}}, 3, 1)
+    backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8}
+    model = SequenceModel(layout, {"name": "uniform", "num_bins": 9}, backbone, context=3)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    return model
+
+
+def walk(count: int = 30) -> EpisodeStore:
+    """One episode with two behaviour segments."""
+    rng = np.random.default_rng(0)
+    ends, turns = np.zeros(count, bool), np.zeros(count, bool)
+    ends[-1] = turns[count // 2] = True
+    observations, actions = rng.normal(size=(count, 3)), rng.normal(size=(count, 1))
+    return EpisodeStore.from_arrays(
+        observations, actions, rng.normal(size=count), ends, ends & False, segment_ends=turns | ends
+    )
+
+
+def test_training_and_decoding_write_the_same_goal_of_chosen_dimensions() -> None:
+    """A hindsight goal and a goal of the user's have the same tokens, whichever dimensions they name."""
+    store, model = walk(), goal_model([2, 0])
+    values = torch.from_numpy(transitions(store, model.layout))
+    model.tokenizer.fit(values)
+    tokens = model.tokenizer.encode(values).numpy()
+    settings, columns = WindowSettings(3), model.goal_columns
+    windows = Windows(store, tokens, model.layout, settings, termination_token=9, goal_columns=columns)
+    prefix = windows.batch(np.arange(len(windows)), np.random.default_rng(0)).prefix
+    assert prefix is not None
+    rows = [16 if start <= 15 else 29 for start in range(29)]  # the state after the segment's end, or the last one
+    wanted = torch.from_numpy(store.observations[rows][:, [2, 0]])
+    assert prefix.equal(model.goal_prefix(wanted, len(rows)))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("draw", ["uniform", "geometric", "last"])
+def test_goals_come_after_all_steps_that_a_strided_window_spans(stride: int, draw: str) -> None:
+    store = walk(60)
+    goal = {"dims": [0], "dropout": 0.0, "draw": draw}
+    layout = Layout.from_config(
+        {"fields": {"observation": {}, "action": {}}, "goal": goal, "discount": 0.9, "stride": stride}, 3, 1
+    )
+    rows = np.arange(60)[:, None].repeat(4, axis=1)
+    windows = Windows(store, rows, layout, WindowSettings(4), termination_token=1000, goal_columns=[0])
+    batch = windows.batch(np.arange(59).repeat(20), np.random.default_rng(0))
+    assert batch.prefix is not None
+    starts = np.arange(59).repeat(20).tolist()
+    for start, seen, drawn in zip(starts, batch.tokens[:, :, 0].tolist(), batch.prefix, strict=True):
+        stop = 31 if start <= 30 else 60  # of the segment
+        inside = [row for row in range(start, start + 4 * stride, stride) if row < stop]
+        assert seen == inside + [1000] * (4 - len(inside))
+        latest, row = min(stop, 59), int(drawn[0])
+        assert row <= latest
+        assert row >= start + 4 * stride or row == latest
+
+
+def test_the_search_for_reward_runs_under_the_null_goal() -> None:
+    model = goal_model([0, 1])
+    model.tokenizer.fit(torch.from_numpy(transitions(walk(), model.layout)))
+    planner = {"name": "beam", "beam_width": 4, "n_expand": 2, "horizon": 3, "context": 3}
+    observations = np.random.default_rng(1).normal(size=(3, 3))
+
+    def plan(goals: np.ndarray | None, condition: str) -> Plan:
+        policy = Policy(model, planner=planner, condition={"name": condition}, score={"name": "reward"})
+        policy.reset(3, goals=goals)
+        policy.act(observations)
+        assert policy.plan is not None
+        return policy.plan
+
+    null = plan(None, "none")
+    given = plan(np.ones((3, 2)), "none")  # not looked at
+    assert null.value.equal(given.value)
+    # By hand: the same search with the null token, V, for both dimensions of the goal.
+    observed = Policy(model, planner=planner, score={"name": "reward"})
+    current = torch.zeros(3, model.layout.size)
+    current[:, :3] = torch.from_numpy(observations)
+    history = model.history(torch.zeros(3, 0, model.layout.size), current, torch.full((3, 2), 9))
+    by_hand = observed.planner.plan(model, history, observed.score, Noise.of(0, torch.arange(3), 0))
+    assert null.value.equal(by_hand.value)
+    assert null.actions.equal(by_hand.actions)
+    assert not torch.isclose(null.value, plan(np.ones((3, 2)), "goal").value).any()
+
+
+def test_pictures_show_who_arrived_and_stop_at_the_arrival(tmp_path: Path) -> None:
+    goals = np.array([[1.0, 1.0], [3.0, 1.0]])
+    there, back = np.linspace([1.0, 3.0], [1.0, 1.2], 40), np.linspace([1.3, 1.2], [1.3, 3.0], 40)
+    way = np.concatenate([there, back])[None, None]  # one start, drawn for both goals
+    found = judge(np.broadcast_to(way, (1, 2, 80, 2)), goals)
+    assert found.success.tolist() == [[True, False]]
+    panel = PathPanel("mine", way, found.success, found.steps, np.ones((1, 2), bool), [])
+    picture = imread(draw_paths(tmp_path / "paths.png", UMAZE, goals, [panel]))[..., :3]
+    left, right = picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]
+
+    def pixels(part: np.ndarray, color: str) -> int:
+        return int((np.abs(part - to_rgb(color)).max(-1) < 0.05).sum())
+
+    assert pixels(left, "tab:blue") > pixels(left, "tab:orange") == 0
+    assert pixels(right, "tab:orange") > pixels(right, "tab:blue") == 0
+    assert pixels(left, "0.8") > pixels(right, "0.8") + 50  # what follows the arrival

@@ -50,6 +50,15 @@ def test_goals_may_move(tmp_path: Path) -> None:
     np.testing.assert_allclose(last - first, 2 * video.SIZE / 5, atol=10)
 
 
+def test_every_episode_has_a_trace_of_its_own(tmp_path: Path) -> None:
+    cut = np.concatenate([POSITIONS, [[np.nan, np.nan]], POSITIONS[:2, ::-1]])
+    video.write_maze_video(tmp_path / "maze.mp4", MAZES["umaze"], cut, fps=10)
+    film = frames(tmp_path / "maze.mp4")
+    before, after = (np.argwhere(np.abs(frame - (31, 119, 180)).max(axis=-1) < 60) for frame in film[[5, 8]])
+    assert np.ptp(before, axis=0).max() > 2 * video.SIZE / 5  # the way along two cells
+    assert np.ptp(after, axis=0).max() < video.SIZE / 5
+
+
 def test_a_gif_takes_the_place_of_a_missing_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "_can_encode", lambda: False)
     drawn = video.write_maze_video(tmp_path / "maze.mp4", MAZES["umaze"], POSITIONS, fps=10)

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.maze import CELL_OFFSET, Maze
+from seqrl.data.maze import Maze
+
+SHADES = 12  # of a path's color, from its start to its end
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class PathPanel:
         label: of the strategy.
         paths: (n, runs, T + 1, 2) driven positions; with one run, the same paths are drawn for every goal.
         success: (n, m) bool.
+        steps: (n, m) until the goal was reached; NaN where it was not.
         counted: (n, m) bool; starts too near a goal are left out.
         plans: (b, H, 2) imagined positions, and (b,) the flat number `start * runs + run` of their episodes.
     """
@@ -27,6 +30,7 @@ class PathPanel:
     label: str
     paths: np.ndarray
     success: np.ndarray
+    steps: np.ndarray
     counted: np.ndarray
     plans: Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -34,8 +38,9 @@ class PathPanel:
 def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathPanel]) -> Path:
     """Draw strategies as rows and goals as columns.
 
-    Paths that reached the goal are blue, the others orange; imagined paths lie over them in black. Observation x runs
-    downwards, as the rows of the maze do.
+    Paths that reached the goal are blue, the others orange, both the more saturated the more time has passed; what
+    follows the arrival is grey. Imagined paths lie over them in black. Observation x runs downwards, as the rows of the
+    maze do.
 
     Args:
         goals: (m, 2).
@@ -56,15 +61,16 @@ def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathP
             axes.plot(goal[1], goal[0], "*", color="tab:red", markersize=14, markeredgecolor="white", zorder=5)
             counted = panel.counted[:, column]
             share = 100 * panel.success[counted, column].mean() if counted.any() else float("nan")
-            axes.set_title(f"{panel.label}, goal ({goal[0]:g}, {goal[1]:g}): {share:.0f} %", fontsize=9)
-    figure.suptitle("blue: reached the goal, orange: did not, black: imagined", fontsize=9)
+            axes.set_title(f"{panel.label}: {share:.0f} % to ({goal[0]:g}, {goal[1]:g})", fontsize=9)
+    imagined = ", black: imagined" if any(len(panel.plans) for panel in panels) else ""
+    figure.suptitle(f"blue: reached the star (grey: afterwards), orange: did not{imagined}", fontsize=9)
     figure.savefig(path, dpi=110)
     return path
 
 
 def _walls(axes: Any, maze: Maze) -> None:
     solid = np.array([[character == "#" for character in row] for row in maze.rows], float)
-    low, bottom, right = -0.5 - CELL_OFFSET, len(maze.rows) - 0.5 - CELL_OFFSET, len(maze.rows[0]) - 0.5 - CELL_OFFSET
+    low, bottom, right = -0.5 - maze.offset, len(maze.rows) - 0.5 - maze.offset, len(maze.rows[0]) - 0.5 - maze.offset
     axes.imshow(solid, cmap="Greys", vmin=0, vmax=1.6, extent=(low, right, bottom, low), interpolation="nearest")
     axes.set_xlim(low + 0.6, right - 0.6)  # most of the outer wall says nothing
     axes.set_ylim(bottom - 0.6, low + 0.6)
@@ -77,11 +83,24 @@ def _panel(axes: Any, panel: PathPanel, column: int) -> None:
     run = column if runs > 1 else 0
     for start in np.flatnonzero(panel.counted[:, column]):
         driven = panel.paths[start, run]
-        color = "tab:blue" if panel.success[start, column] else "tab:orange"
-        axes.plot(driven[:, 1], driven[:, 0], color=color, linewidth=0.7, alpha=0.6)
+        reached = bool(panel.success[start, column])
+        stop = int(panel.steps[start, column]) + 1 if reached else len(driven)
+        axes.plot(driven[stop - 1 :, 1], driven[stop - 1 :, 0], color="0.8", linewidth=0.8, zorder=1)
+        pieces = np.array_split(np.arange(stop - 1), SHADES)
+        for saturation, piece in zip(np.linspace(0.3, 1.0, SHADES), pieces, strict=True):
+            if len(piece):
+                x, y = driven[piece[0] : piece[-1] + 2].T
+                axes.plot(y, x, color=_shade("tab:blue" if reached else "tab:orange", saturation), linewidth=0.8)
         axes.plot(driven[0, 1], driven[0, 0], "o", color="black", markersize=2)
     shown = {int(start) * runs + run for start in np.flatnonzero(panel.counted[:, column])[::4]}
     for positions, episodes in panel.plans:
         for imagined, episode in zip(positions, episodes, strict=True):
             if int(episode) in shown:
                 axes.plot(imagined[:, 1], imagined[:, 0], color="black", linewidth=0.9, zorder=4)
+
+
+def _shade(color: str, saturation: float) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (1.0 - saturation * (1.0 - part) for part in to_rgb(color))
+    return red, green, blue

@@ -18,7 +18,7 @@ from seqrl.errors import ConfigError, did_you_mean
 Cell = tuple[int, int]
 
 CELL_OFFSET = 0.2
-"""What a position lacks to the coordinates in which cell (row, column) is centred at (row, column)."""
+"""Of D4RL's positions; see `Maze.offset`."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,15 @@ class Maze:
         name: `umaze`, `medium` or `large`.
         rows: the map, `#` a wall, `O` free, `G` the free cell with the evaluation target.
         max_episode_steps: D4RL's time limit of an episode, and of one goal of its controller.
+        offset: what a position lacks to the coordinates in which cell (row, column) is centred at (row, column).
+        state_size: numbers that an exact start consists of: position and velocity, or a position alone.
     """
 
     name: str
     rows: tuple[str, ...]
     max_episode_steps: int
+    offset: float = CELL_OFFSET
+    state_size: int = 4
 
     @property
     def target(self) -> np.ndarray:
@@ -54,7 +58,7 @@ class Maze:
 
     def cell_of(self, position: np.ndarray) -> Cell:
         """The cell in which a position (2,) lies."""
-        row, column = np.rint(np.asarray(position, np.float64)[:2] + CELL_OFFSET).astype(int)
+        row, column = np.rint(np.asarray(position, np.float64)[:2] + self.offset).astype(int)
         return int(row), int(column)
 
     def next_cells(self, goal: Cell) -> dict[Cell, Cell]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seqrl.data import four_rooms
 from seqrl.data.maze import Maze, find_maze
 from seqrl.data.maze_physics import SUCCESS_RADIUS
 from seqrl.errors import ConfigError
 
-MAZE_PREFIX = "seqrl/Maze2d-"  # of the Gymnasium ids of our mazes
+_MAZE_PREFIX = "seqrl/Maze2d-"  # of the Gymnasium ids of our mazes
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,24 @@ def judge(paths: np.ndarray, goals: np.ndarray) -> GoalOutcome:
     return GoalOutcome(success, first, share)
 
 
+def is_maze(env_id: str) -> bool:
+    """Whether an environment is seen from above: its observations begin with a position on a map."""
+    return env_id == four_rooms.ENV_ID or env_id.startswith(_MAZE_PREFIX)
+
+
 def maze_of(env_id: str) -> Maze:
-    """The maze of an environment id.
+    """The map of an environment id.
 
     Raises:
         ConfigError: goals were given for an environment that is no maze.
     """
-    if not env_id.startswith(MAZE_PREFIX):
-        raise ConfigError(f"goals are given for {env_id}; they can be judged in seqrl/Maze2d-* environments only")
-    return find_maze(env_id.removeprefix(MAZE_PREFIX).split("-")[0].lower())
+    if env_id == four_rooms.ENV_ID:
+        return four_rooms.FOUR_ROOMS
+    if not is_maze(env_id):
+        raise ConfigError(
+            f"goals are given for {env_id}; they can be judged in seqrl/Maze2d-* and {four_rooms.ENV_ID} only"
+        )
+    return find_maze(env_id.removeprefix(_MAZE_PREFIX).split("-")[0].lower())
 
 
 def start_states(
@@ -59,7 +69,8 @@ def start_states(
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Start states (n, 4) and their cells: `per_cell` in each of the given cells, or as many spread over all.
 
-    Positions are uniform within 0.1 of (row, column), velocities normal with deviation 0.1, as D4RL resets.
+    Positions are uniform within 0.1 of (row, column), velocities normal with deviation 0.1, as D4RL resets. Where the
+    environment has no velocity, states are (n, 2).
 
     Raises:
         ConfigError: no cell, or one that is a wall or lies outside the maze.
@@ -76,7 +87,8 @@ def start_states(
         if not maze.is_free(cell):
             raise ConfigError(f"start cell {list(cell)} is no free cell of the maze; free: {maze.free_cells()}")
     positions = np.array(chosen, float) + rng.uniform(-0.1, 0.1, (len(chosen), 2))
-    return np.concatenate([positions, 0.1 * rng.normal(size=(len(chosen), 2))], axis=1), chosen
+    states = np.concatenate([positions, 0.1 * rng.normal(size=(len(chosen), 2))], axis=1)
+    return states[:, : maze.state_size], chosen
 
 
 def far_enough(maze: Maze, cells: list[tuple[int, int]], goals: np.ndarray, min_cells: int) -> np.ndarray:

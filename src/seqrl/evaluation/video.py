@@ -7,7 +7,6 @@ therefore happens in a process of its own, `python -m seqrl.evaluation.video`, o
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.maze import CELL_OFFSET, MAZES, Maze
+from seqrl.data.maze import Maze
 from seqrl.errors import DataError
+from seqrl.evaluation.goals import is_maze, maze_of
 
 SIZE = 320  # pixels; a multiple of 16, which H.264 wants
 CHILD_TIMEOUT = 600.0  # seconds; a driver that hangs must not hang the evaluation
@@ -41,9 +41,8 @@ def write_rollout_video(path: Path | str, env_id: str, qpos: np.ndarray, *, fps:
     path, qpos = Path(path), np.asarray(qpos, np.float64)
     if qpos.ndim != 2 or len(qpos) == 0:
         raise DataError(f"a video of {env_id} needs (frames, joints) positions and {qpos.shape} were given")
-    maze = re.fullmatch(r"seqrl/Maze2d-(\w+)-v\d+", env_id)
-    if maze is not None:
-        return write_maze_video(path, MAZES[maze.group(1).lower()], qpos[:, :2], fps=fps)
+    if is_maze(env_id):
+        return write_maze_video(path, maze_of(env_id), qpos[:, :2], fps=fps)
     model = _model(env_id)
     if qpos.shape[1] != model.nq:
         raise DataError(f"a video of {env_id} needs {model.nq} joint positions a frame and {qpos.shape[1]} were given")
@@ -61,7 +60,7 @@ def write_maze_video(
     """Film the point mass from above, with the way it came.
 
     Args:
-        positions: (T, 2), one frame each.
+        positions: (T, 2), one frame each; NaN stands between two episodes.
         goals: (2,) or (T, 2); the maze's own target by default.
 
     Returns:
@@ -87,13 +86,15 @@ def _maze_frames(maze: Maze, positions: np.ndarray, goals: np.ndarray) -> Iterat
     rows, columns = len(maze.rows), len(maze.rows[0])
     walls = np.array([[character == "#" for character in row] for row in maze.rows], float)
     edges = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    extent = tuple(edge - CELL_OFFSET for edge in edges)
+    extent = tuple(edge - maze.offset for edge in edges)
     axes.imshow(walls, cmap="Greys", vmin=0, vmax=1.6, extent=extent, interpolation="nearest")
     (trace,) = axes.plot([], [], color="tab:blue", linewidth=1)
     (goal,) = axes.plot([], [], "*", color="tab:red", markersize=12)
     (ball,) = axes.plot([], [], "o", color="tab:blue", markersize=7)
+    began = 0
     for time in range(len(positions)):
-        trace.set_data(positions[: time + 1, 1], positions[: time + 1, 0])
+        began = time + 1 if np.isnan(positions[time]).any() else began
+        trace.set_data(positions[began : time + 1, 1], positions[began : time + 1, 0])
         goal.set_data(goals[time : time + 1, 1], goals[time : time + 1, 0])
         ball.set_data(positions[time : time + 1, 1], positions[time : time + 1, 0])
         yield _pixels(figure)
