@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seqrl.backbones import Backbone
-    from seqrl.checkpoint import load
+    from seqrl.checkpoint import load, load_critic
     from seqrl.conditions import Condition
+    from seqrl.critics import Critic
     from seqrl.data.episodes import EpisodeStore
     from seqrl.data.sources import DataSource
     from seqrl.decoding import DecodingSession
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from seqrl.registry import (
         register_backbone,
         register_condition,
+        register_critic,
         register_data,
         register_objective,
         register_planner,
@@ -39,15 +41,21 @@ if TYPE_CHECKING:
         register_tokenizer,
     )
     from seqrl.scores import Score
-    from seqrl.tokenizers import Tokenizer
+    from seqrl.tokenizers import CodeTokenizer, Tokenizer
+    from seqrl.training.critic_module import CriticModule, TransitionDataModule
     from seqrl.training.datamodule import EpisodeDataModule
     from seqrl.training.module import SequenceModule
+    from seqrl.training.tokenizer_module import TokenizerModule
+    from seqrl.vectors import VectorModel
 
 _MODULES = {
     "Backbone": "backbones",
     "CheckpointError": "errors",
+    "CodeTokenizer": "tokenizers",
     "Condition": "conditions",
     "ConfigError": "errors",
+    "Critic": "critics",
+    "CriticModule": "training.critic_module",
     "DataError": "errors",
     "DataSource": "data.sources",
     "DecodingSession": "decoding",
@@ -63,10 +71,15 @@ _MODULES = {
     "SequenceModel": "model",
     "SequenceModule": "training.module",
     "Tokenizer": "tokenizers",
+    "TokenizerModule": "training.tokenizer_module",
+    "TransitionDataModule": "training.critic_module",
     "UnknownComponentError": "errors",
+    "VectorModel": "vectors",
     "load": "checkpoint",
+    "load_critic": "checkpoint",
     "register_backbone": "registry",
     "register_condition": "registry",
+    "register_critic": "registry",
     "register_data": "registry",
     "register_objective": "registry",
     "register_planner": "registry",
@@ -77,8 +90,11 @@ _MODULES = {
 __all__ = [
     "Backbone",
     "CheckpointError",
+    "CodeTokenizer",
     "Condition",
     "ConfigError",
+    "Critic",
+    "CriticModule",
     "DataError",
     "DataSource",
     "DecodingSession",
@@ -94,10 +110,15 @@ __all__ = [
     "SequenceModel",
     "SequenceModule",
     "Tokenizer",
+    "TokenizerModule",
+    "TransitionDataModule",
     "UnknownComponentError",
+    "VectorModel",
     "load",
+    "load_critic",
     "register_backbone",
     "register_condition",
+    "register_critic",
     "register_data",
     "register_objective",
     "register_planner",

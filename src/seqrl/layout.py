@@ -2,18 +2,20 @@
 
 The layout of the Trajectory Transformer is `[observation.., action.., reward, value]`, every scalar one position.
 `value` is the return-to-go after the present step, `sum_k gamma^k r_{t+1+k}`; it tells the future, so it is hidden as
-a key from every position (Janner et al. 2021, section 3.1 and their code).
+a key from every position (Janner et al. 2021, section 3.1 and their code). That of the Decision Transformer is
+`[return, observation.., action..]`, every field one vector; `return` is what is earned from the present step on, its
+reward included, and is known before the action because the user asks for it (Chen et al. 2021, section 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seqrl.errors import ConfigError, did_you_mean
 
-FIELDS = ("observation", "action", "reward", "value")
+FIELDS = ("observation", "action", "reward", "value", "return")
 GOAL_DRAWS = ("uniform", "last", "geometric")
 
 
@@ -25,7 +27,7 @@ class Field:
         name: one of `FIELDS`.
         start, size: which of the S scalars it covers.
         hidden: later positions (and its own) may not attend to it.
-        loss_weight: factor on the cross-entropy of its tokens.
+        loss_weight: factor on the loss of its tokens.
     """
 
     name: str
@@ -62,31 +64,45 @@ class Layout:
     Attributes:
         fields: in sequence order.
         goal: the prefix, or None.
-        discount: gamma of the value field, in [0, 1].
+        discount: gamma of the fields value and return, per step of the environment, in [0, 1].
         termination_penalty: what replaces the reward at a true end before values are computed; None leaves it.
+        stride: steps of the environment between two transitions, 1 or more. The reward of a transition is then the
+            discounted sum over its steps, and its value what follows them.
+        vectors: for models of vectors, which fields (and perhaps `goal`) make one vector together, in sequence order.
+        categories: number of values of fields that are discrete: one scalar that holds 0, 1, ...
     """
 
     fields: tuple[Field, ...]
     goal: Goal | None
     discount: float
     termination_penalty: float | None
+    stride: int = 1
+    vectors: tuple[tuple[str, ...], ...] = ()
+    categories: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def from_config(config: Mapping[str, Any], observation_size: int, action_size: int) -> Layout:
+    def from_config(
+        config: Mapping[str, Any],
+        observation_size: int,
+        action_size: int,
+        categories: Mapping[str, int] | None = None,
+    ) -> Layout:
         """Lay the fields of a plain config out over S scalars.
 
         Args:
             config: `{fields: {observation: {loss_weight: 1.0, hidden: false}, ...}, goal: null or {dims, dropout,
-                draw}, discount: 0.99, termination_penalty: -100.0}`; the order of `fields` is the order of the tokens.
+                draw}, discount: 0.99, termination_penalty: -100.0, stride: 1, vectors: null}`; the order of `fields`
+                is the order of the tokens, `vectors` may group them: `[[goal, observation], [action]]`.
+            categories: of discrete observations or actions; see the class.
 
         Raises:
             ConfigError: an unknown field, option or goal dimension, or an order that cannot be decoded.
         """
-        known = {"fields", "goal", "discount", "termination_penalty"}
+        known = {"fields", "goal", "discount", "termination_penalty", "stride", "vectors"}
         for key in config:
             if key not in known:
                 raise ConfigError(f"layout has no setting {key!r}.{did_you_mean(key, known)} Settings: {sorted(known)}")
-        sizes = {"observation": observation_size, "action": action_size, "reward": 1, "value": 1}
+        sizes = {"observation": observation_size, "action": action_size, "reward": 1, "value": 1, "return": 1}
         fields: list[Field] = []
         start = 0
         for name, options in config["fields"].items():
@@ -105,20 +121,43 @@ class Layout:
             fields.append(Field(name, start, sizes[name], hidden, weight))
             start += sizes[name]
         names = [f.name for f in fields]
-        if names[:2] != ["observation", "action"]:
-            raise ConfigError(f"layout.fields begins with {names[:2]}; it must begin with observation, action")
-        if fields[0].hidden:
-            raise ConfigError("layout.fields.observation is hidden; hide only fields that no decision needs")
+        known_before = names[: names.index("action")] if "action" in names else names
+        if "action" not in names or "observation" not in known_before:
+            raise ConfigError(f"layout.fields has the order {names}; it needs an observation and, after it, an action")
+        if not set(known_before) <= {"observation", "return"} or ("return" in names and "return" not in known_before):
+            raise ConfigError(
+                f"layout.fields has the order {names}; what is known before the action, observation and return, must "
+                "stand before it, and everything else after it"
+            )
+        for hidden_field in fields:
+            if hidden_field.hidden and hidden_field.name in known_before:
+                raise ConfigError(
+                    f"layout.fields.{hidden_field.name} is hidden; hide only fields that no decision needs"
+                )
+        if fields[names.index("action")].loss_weight == 0:
+            raise ConfigError("layout.fields.action.loss_weight=0 leaves actions unlearnt; give more than 0")
         discount = float(config.get("discount", 0.99))
         if not 0.0 <= discount <= 1.0:
             raise ConfigError(f"layout.discount={discount} is outside [0, 1]")
+        stride = config.get("stride", 1)
+        if not isinstance(stride, int) or stride < 1:
+            raise ConfigError(f"layout.stride={stride!r} is no number of steps; give 1 or more")
         penalty = config.get("termination_penalty")
+        goal = _goal(config.get("goal"), observation_size)
         return Layout(
             tuple(fields),
-            _goal(config.get("goal"), observation_size),
+            goal,
             discount,
             None if penalty is None else float(penalty),
+            stride,
+            _vectors(config.get("vectors"), names, with_goal=goal is not None),
+            dict(categories or {}),
         )
+
+    @property
+    def step_discount(self) -> float:
+        """Gamma between two transitions, which are `stride` steps apart."""
+        return float(self.discount**self.stride)
 
     @property
     def size(self) -> int:
@@ -142,10 +181,12 @@ class Layout:
         for f in self.fields:
             if f.name == name:
                 return f
+        present = ", ".join(f.name for f in self.fields)
+        if name == "return":  # stands before the action, and a new key would stand last
+            raise ConfigError(f"the layout has no 'return' field (it has {present}); train with method=dt or layout=dt")
         hint = "{hidden: true}" if name == "value" else "{}"
         raise ConfigError(
-            f"the layout has no {name!r} field (it has {', '.join(f.name for f in self.fields)}); train with "
-            f"'+layout.fields.{name}={hint}'"
+            f"the layout has no {name!r} field (it has {present}); train with '+layout.fields.{name}={hint}'"
         )
 
     @property
@@ -157,6 +198,26 @@ class Layout:
     def loss_weights(self) -> list[float]:
         """(S,) factors on the loss."""
         return [f.loss_weight for f in self.fields for _ in range(f.size)]
+
+
+def _vectors(
+    config: Sequence[Sequence[str]] | None, names: Sequence[str], *, with_goal: bool
+) -> tuple[tuple[str, ...], ...]:
+    """The groups of fields that make one vector each; a field each by default, and the goal before all of them."""
+    if config is None:
+        return tuple((name,) for name in names)
+    groups = tuple(tuple(group) for group in config)
+    flat = [name for group in groups for name in group]
+    if [name for name in flat if name != "goal"] != list(names) or not all(groups):
+        raise ConfigError(
+            f"layout.vectors={[list(g) for g in groups]} must hold the fields {list(names)} in this order"
+        )
+    if flat.count("goal") > int(with_goal):
+        raise ConfigError("layout.vectors names a goal once at most, and only where layout.goal is set")
+    together = next(group for group in groups if "action" in group)
+    if {"observation", "return", "goal"} & set(together):
+        raise ConfigError("layout.vectors puts the action into a vector with what it is decided by; give it its own")
+    return groups
 
 
 def _goal(config: Mapping[str, Any] | None, observation_size: int) -> Goal | None:

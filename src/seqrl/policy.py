@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seqrl.conditions import Condition
+from seqrl.critics import Critic
 from seqrl.decoding import check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
@@ -18,27 +20,53 @@ from seqrl.planners import Planner
 from seqrl.registry import CONDITION, PLANNER, SCORE
 from seqrl.sampling import Noise
 from seqrl.scores import Score
-from seqrl.types import History, Plan
+from seqrl.types import Plan
+from seqrl.vectors import VectorModel
 
+_REMEDIES = {
+    "tokens": "use planner=sample or planner=beam",
+    "vectors": "use planner=sample",
+    "codes": "use strategy=latent",
+}
+_METHODS = {"tokens": "method=tt", "vectors": "method=dt", "codes": "method=tap"}
 # The published planner writes this return-to-go into every past transition: the top bin, "all went well".
 OPTIMISTIC_VALUE = 1e6
 
 
 def build_strategy(
-    config: Mapping[str, Any], layout: Layout, *, window: int, relative: bool
+    config: Mapping[str, Any],
+    layout: Layout,
+    *,
+    window: int,
+    relative: bool,
+    output: str,
+    critic: Critic | None = None,
 ) -> tuple[Planner, Condition, Score]:
     """Make the parts of a strategy, or refuse one that a model of this layout and training window cannot serve.
 
     Args:
         config: with `planner`, `condition`, `score` and `plan_every`, as in `conf/evaluate.yaml`.
         relative: whether the model's backbone has relative positions.
+        output: what its tokenizer makes, see `seqrl.tokenizers.Tokenizer`.
+        critic: of the same run; None where it has none.
 
     Raises:
         ConfigError: says what is missing and the override that adds it.
     """
-    planner: Planner = PLANNER.build(config["planner"])
+    planner: Planner = PLANNER.build(config["planner"], critic=critic)
     condition: Condition = CONDITION.build(config["condition"])
-    score: Score = SCORE.build(config["score"], discount=layout.discount)
+    score: Score = SCORE.build(config["score"], discount=layout.step_discount, critic=critic)
+    if output not in planner.serves:
+        raise ConfigError(
+            f"planner={config['planner']['name']} decodes {' or '.join(planner.serves)}, and this checkpoint's "
+            f"tokenizer makes {output}; {_REMEDIES[output]}, or train with "
+            f"{' or '.join(_METHODS[kind] for kind in planner.serves)}"
+        )
+    if layout.has("return") and condition.target_return is None and planner.asks_model:
+        raise ConfigError(
+            "the checkpoint's layout has a 'return' field, so that every decision needs a desired return; use "
+            "strategy=return condition.target=... (of a whole episode, in the units of the data's rewards)"
+        )
     condition.check(layout)
     planner.check(layout, score)
     context = config["planner"].get("context")
@@ -50,6 +78,11 @@ def build_strategy(
         raise ConfigError(
             f"plan_every={config['plan_every']} is outside [1, {planner.horizon}], the steps of this planner's plans"
         )
+    if config["plan_every"] > 1 and layout.stride > 1:
+        raise ConfigError(
+            f"plan_every={config['plan_every']} needs actions of consecutive steps, and this checkpoint's layout has "
+            f"stride {layout.stride}; use plan_every=1"
+        )
     return planner, condition, score
 
 
@@ -59,6 +92,7 @@ class Policy:
     Args:
         model: trained; it is put into eval mode.
         planner, condition, score: component configs, `{"name": ..., **options}`; see `conf/strategy`.
+        critic: of the same run, for the strategies that need one; see `seqrl.checkpoint.load_critic`.
         seed: of all random choices.
         plan_every: actions of a plan that are carried out before the next plan, 1 or more, at most the horizon; fewer
             where a time budget made the plan shorter.
@@ -73,11 +107,12 @@ class Policy:
 
     def __init__(
         self,
-        model: SequenceModel,
+        model: SequenceModel | VectorModel,
         *,
         planner: Mapping[str, Any],
         condition: Mapping[str, Any] | None = None,
         score: Mapping[str, Any] | None = None,
+        critic: Critic | None = None,
         seed: int = 0,
         plan_every: int = 1,
     ) -> None:
@@ -88,7 +123,12 @@ class Policy:
             "plan_every": plan_every,
         }
         self.planner, self.condition, self.score = build_strategy(
-            config, model.layout, window=model.context, relative=model.backbone.relative
+            config,
+            model.layout,
+            window=model.context,
+            relative=model.backbone.relative,
+            output=model.tokenizer.output,
+            critic=None if critic is None else critic.eval().to(model.hidden.device),
         )
         self.model = model.eval()
         self.seed = seed
@@ -112,8 +152,11 @@ class Policy:
         if goals is not None and self.condition.wants_goals:
             self.goals = torch.as_tensor(np.asarray(goals), dtype=torch.float32, device=device)
         self._prefix = self.condition.prefix(self.model, self.goals, num)
-        self._past = torch.zeros(num, 0, self.model.tokens_per_step, dtype=torch.int64, device=device)
-        self._current: Tensor | None = None  # (B, S) the transition that is being lived through
+        size = self.model.layout.size
+        self._past = torch.zeros(num, 0, size, device=device)  # (B, n, S) values of the steps so far, the newest last
+        self._current: Tensor | None = None  # (B, S) the step that is being lived through
+        target = self.condition.target_return
+        self._desired = torch.full((num,), float("nan") if target is None else target, device=device)
         self._queue: list[Tensor] = []
         self.plan = None
 
@@ -140,11 +183,13 @@ class Policy:
             )
         device = self._past.device
         if self._current is not None:
-            if rewards is None and layout.has("reward"):
-                raise ConfigError("the layout has rewards: give act() those that the previous actions earned")
+            if rewards is None and (layout.has("reward") or layout.has("return")):
+                raise ConfigError("the layout has rewards or returns: give act() what the previous actions earned")
             self._remember(self._current, rewards)
         current = torch.zeros(self._rows, layout.size, device=device)
         current[:, layout.field("observation").slice] = torch.as_tensor(observations, dtype=torch.float32).to(device)
+        if layout.has("return"):
+            current[:, layout.field("return").start] = self._desired
         rows = torch.arange(self._rows) if active is None else torch.from_numpy(np.flatnonzero(active))
         rows = rows.to(device)
         if not self._queue and len(rows):
@@ -158,24 +203,40 @@ class Policy:
         self._time += 1
         return actions.cpu().numpy()
 
-    def _remember(self, transition: Tensor, rewards: np.ndarray | None) -> None:
+    def _remember(self, step: Tensor, rewards: np.ndarray | None) -> None:
         layout = self.model.layout
-        if layout.has("reward") and rewards is not None:
-            transition[:, layout.field("reward").start] = torch.as_tensor(rewards, dtype=torch.float32)
+        if rewards is not None:
+            earned = torch.as_tensor(rewards, dtype=torch.float32).to(step.device)
+            if layout.has("reward"):
+                step[:, layout.field("reward").start] = earned
+            self._desired = (self._desired - earned) / layout.discount if layout.discount else self._desired
         if layout.has("value"):
-            transition[:, layout.field("value").start] = OPTIMISTIC_VALUE
-        tokens = self.model.tokenizer.encode(transition)[:, None]
-        self._past = torch.cat([self._past, tokens], dim=1)[:, -(self.model.context - 1) :]
+            step[:, layout.field("value").start] = OPTIMISTIC_VALUE
+        kept = (self.model.context - 1) * layout.stride
+        self._past = torch.cat([self._past, step[:, None]], dim=1)[:, -kept:] if kept else self._past
+
+    def _transitions(self) -> Tensor:
+        """(B, n, S) past transitions, `stride` steps apart: the rewards between two of them add up."""
+        layout, steps = self.model.layout, self._past
+        if layout.stride == 1:
+            return steps
+        whole = steps.shape[1] // layout.stride
+        pieces = steps[:, steps.shape[1] - whole * layout.stride :].unflatten(1, (whole, layout.stride))
+        found = pieces[:, :, 0].clone()
+        if layout.has("reward"):
+            powers = layout.discount ** torch.arange(layout.stride, device=steps.device)
+            reward = layout.field("reward").start
+            found[..., reward] = (pieces[..., reward] * powers).sum(-1)
+        return found
 
     def _replan(self, current: Tensor, rows: Tensor) -> None:
         """Plan for the active rows and queue the actions that will be carried out."""
-        size = self.model.layout.field("observation").size
-        present = self.model.tokenizer.encode(current)[:, :size]
-        tokens = torch.cat([self._past.flatten(1), present], dim=1)[rows]
-        lengths = torch.full((len(rows),), self._past.shape[1], dtype=torch.int64, device=rows.device)
         prefix = None if self._prefix is None else self._prefix[rows]
+        history = self.model.history(self._transitions()[rows], current[rows], prefix, time=self._time)
+        observation = current[rows, self.model.layout.field("observation").slice]
+        history = replace(history, observation=observation)
         noise = Noise.of(self.seed, self._keys[rows], self._time)
-        self.plan = self.planner.plan(self.model, History(tokens, lengths, prefix), self.score, noise)
+        self.plan = self.planner.plan(self.model, history, self.score, noise)
         for step in range(min(self.plan_every, self.plan.actions.shape[1])):
             actions = torch.zeros(self._rows, self.plan.actions.shape[2], device=rows.device)
             actions[rows] = self.plan.actions[:, step].float()

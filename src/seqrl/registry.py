@@ -115,6 +115,17 @@ class Registry:
             raise UnknownComponentError(self._unknown(name))
         return self._entries[name]
 
+    def named_by(self, config: Mapping[str, Any]) -> type:
+        """The class that a component's config names.
+
+        Raises:
+            ConfigError: no name, or an unknown one.
+        """
+        name = config.get("name")
+        if not isinstance(name, str):
+            raise ConfigError(f"{self.slot} needs a name; available: {', '.join(self.names())}")
+        return self.get(name)
+
     def build(self, config: Mapping[str, Any], **runtime: Any) -> Any:
         """Make the component that `config` names.
 
@@ -125,11 +136,9 @@ class Registry:
         Raises:
             ConfigError: no name, an unknown option, or a required option that is missing.
         """
+        cls = self.named_by(config)
         options = dict(config)
-        name = options.pop("name", None)
-        if not isinstance(name, str):
-            raise ConfigError(f"{self.slot} needs a name; available: {', '.join(self.names())}")
-        cls = self.get(name)
+        name = options.pop("name")
         known = {option.name: option for option in self.options(name)}
         for key in options:
             if key not in known:
@@ -189,12 +198,13 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
 
 
 DATA = Registry("data", "seqrl.data.sources")
-TOKENIZER = Registry("tokenizer", "seqrl.tokenizers", runtime=("size",))
+TOKENIZER = Registry("tokenizer", "seqrl.tokenizers", runtime=("size", "layout", "window", "model_backbone"))
 BACKBONE = Registry("backbone", "seqrl.backbones", runtime=("max_length",))
 OBJECTIVE = Registry("objective", "seqrl.objectives")
-PLANNER = Registry("planner", "seqrl.planners")
+CRITIC = Registry("critic", "seqrl.critics", runtime=("observation_size", "action_size", "discount"))
+PLANNER = Registry("planner", "seqrl.planners", runtime=("critic",))
 CONDITION = Registry("condition", "seqrl.conditions")
-SCORE = Registry("score", "seqrl.scores", runtime=("discount",))
+SCORE = Registry("score", "seqrl.scores", runtime=("discount", "critic"))
 
 
 def registry_of(slot: str) -> Registry:
@@ -211,13 +221,14 @@ def registry_of(slot: str) -> Registry:
 
 def registries() -> Iterator[Registry]:
     """All slots, in the order in which data flows through them."""
-    yield from (DATA, TOKENIZER, BACKBONE, OBJECTIVE, PLANNER, CONDITION, SCORE)
+    yield from (DATA, TOKENIZER, BACKBONE, OBJECTIVE, CRITIC, PLANNER, CONDITION, SCORE)
 
 
 register_data = DATA.register
 register_tokenizer = TOKENIZER.register
 register_backbone = BACKBONE.register
 register_objective = OBJECTIVE.register
+register_critic = CRITIC.register
 register_planner = PLANNER.register
 register_condition = CONDITION.register
 register_score = SCORE.register

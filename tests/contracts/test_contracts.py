@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from seqrl.backbones.attention import FullAttention
 from seqrl.backbones.gpt import GptBackbone
 from seqrl.backbones.llama import LlamaBackbone
 from seqrl.conditions.goal import GoalCondition
+from seqrl.critics.iql import IqlCritic
 from seqrl.data.opening import open_episodes
 from seqrl.data.sources import DataSource
 from seqrl.data.writers import write
@@ -35,12 +37,21 @@ from seqrl.types import Plan
 NAMES = [(registry.slot, name) for registry in registries() for name in registry.builtin_names()]
 SMALL: dict[tuple[str, str], dict[str, Any]] = {  # options that make a component quick to check
     ("planner", "beam"): {"beam_width": 4, "horizon": 3},
+    ("planner", "latent_beam"): {"beam_width": 4, "horizon": 6},
+    ("critic", "iql"): {"dim": 64},
+    ("condition", "target_return"): {"target": 10.0},
+    ("tokenizer", "vq"): {
+        "steps_per_code": 5,
+        "num_codes": 16,
+        "code_dim": 8,
+        "backbone": {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 16},
+    },
 }
 SMALL_BACKBONE = {"num_layers": 2, "num_heads": 2, "dim": 16}
 
 
 def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
-    if (slot, name) == ("data", "maze2d"):
+    if slot == "data" and name in ("maze2d", "four_rooms"):
         return {"num_transitions": 400, "cache_dir": str(folder)}
     if slot == "data" and name in ("arrays", "d4rl"):
         return {"path": str(recording(folder))}
@@ -82,9 +93,9 @@ def test_a_registered_component_keeps_its_contracts(
     assert not violations
 
 
-def test_every_slot_has_contracts() -> None:
-    for registry in registries():
-        assert len(testing.contracts(registry.slot)) >= 3
+def test_every_component_has_contracts() -> None:
+    for slot, name in NAMES:
+        assert len(testing.contracts(slot, name)) >= 3
 
 
 def test_an_unknown_slot_is_refused() -> None:
@@ -225,6 +236,37 @@ class SecondGuessPlanner(SamplePlanner):
         super().__init__(temperature=0.0 if cache == "exact" else 5.0)
 
 
+class ShortSightedCritic(IqlCritic):
+    """Takes every step for the last one."""
+
+    def loss(self, batch: Any) -> dict[str, Tensor]:
+        return super().loss(dataclasses.replace(batch, terminated=torch.ones_like(batch.terminated)))
+
+
+class BoldCritic(IqlCritic):
+    def act(self, observations: Tensor) -> Tensor:
+        return 2 * super().act(observations)
+
+
+class ScaledCritic(IqlCritic):
+    """Keeps the scale that its rewards were learnt in."""
+
+    def __init__(self, observation_size: int, action_size: int, discount: float) -> None:
+        super().__init__(observation_size, action_size, discount, dim=64, reward_scale=0.1)
+
+    def q(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.reward_scale * super().q(observations, actions)
+
+
+class RestlessCritic(IqlCritic):
+    """Moves its slow copy whenever the loss is looked at."""
+
+    def loss(self, batch: Any) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next(self.target.parameters()).mul_(0.9)
+        return super().loss(batch)
+
+
 class CuriousCondition(GoalCondition):
     wants_goals = False
 
@@ -313,6 +355,10 @@ BROKEN = [
     ("planner", RashPlanner, "refuses or serves", "check accepts a layout without reward and value fields and score"),
     ("planner", SurlyPlanner, "shapes and bounds", "check refuses every built-in score.*not in the mood"),
     ("planner", SecondGuessPlanner, "cache modes agree", "cache=exact gives another plan than cache=none"),
+    ("critic", ShortSightedCritic, "only true ends cut", "the next state does not change the loss"),
+    ("critic", BoldCritic, "shapes and bounds", "beyond those of the data"),
+    ("critic", ScaledCritic, "learns rewards in their units", "Q misses .* of their variance"),
+    ("critic", RestlessCritic, "loss is differentiable", "in eval mode the loss changes the critic"),
     ("condition", CuriousCondition, "goals are asked for", "although wants_goals is False"),
     ("score", BatchScore, "score is pure", "a row gets another score alone than in a batch"),
     ("score", LastStepScore, "score has a number per plan", r"one finite number per plan, \(3, 4\), is needed"),

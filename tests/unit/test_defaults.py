@@ -49,7 +49,7 @@ def test_a_component_without_yaml_keeps_its_own_defaults() -> None:
 
 
 def test_an_unknown_name_is_answered_with_what_there_is(tiny_store: EpisodeStore) -> None:
-    with pytest.raises(ConfigError, match=r"no layout named 'ttt'\. Did you mean 'tt'\? Available: tt, tt_goal"):
+    with pytest.raises(ConfigError, match=r"no layout named 'ttt'\. Did you mean 'tt'\? Available: bc, dt, rvs_goal"):
         SequenceModule.for_store(tiny_store, layout="ttt")
     with pytest.raises(ConfigError, match=r"no scheduler named 'cosinus'\. Did you mean 'cosine'"):
         SequenceModule.for_store(tiny_store, scheduler="cosinus")

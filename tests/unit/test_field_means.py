@@ -17,7 +17,7 @@ def outcome(total: float, count: int, fields: dict[str, tuple[float, int, int]])
 
 
 def test_a_batch_counts_by_its_tokens(tiny_layout: Layout) -> None:
-    means = FieldMeans(tiny_layout)
+    means = FieldMeans([field.name for field in tiny_layout.fields])
     nothing = (0.0, 0, 0)
     means.update(outcome(6.0, 2, {"observation": (4.0, 1, 2), "action": nothing, "reward": nothing, "value": nothing}))
     means.update(
@@ -32,7 +32,7 @@ def test_a_batch_counts_by_its_tokens(tiny_layout: Layout) -> None:
 
 
 def test_a_loss_that_is_not_a_number_is_shown(tiny_layout: Layout) -> None:
-    means = FieldMeans(tiny_layout)
+    means = FieldMeans([field.name for field in tiny_layout.fields])
     fine = {field.name: (1.0, 1, 1) for field in tiny_layout.fields}
     means.update(outcome(math.nan, 1, fine))
     means.update(outcome(1.0, 1, fine))
@@ -40,7 +40,7 @@ def test_a_loss_that_is_not_a_number_is_shown(tiny_layout: Layout) -> None:
 
 
 def test_nothing_is_left_after_a_reset(tiny_layout: Layout) -> None:
-    means = FieldMeans(tiny_layout)
+    means = FieldMeans([field.name for field in tiny_layout.fields])
     fine = {field.name: (1.0, 1, 1) for field in tiny_layout.fields}
     means.update(outcome(5.0, 1, fine))
     means.compute()

@@ -56,9 +56,19 @@ def test_a_missing_field_names_the_override_that_adds_it(plain_layout_config: Co
             {"observation": {"loss_weight": -1}, "action": {}},
             r"observation\.loss_weight=-1\.0 is negative; give 0 or m",
         ),
-        ({"action": {}, "observation": {}}, r"begins with \['action', 'observation'\]; it must begin with observation"),
-        ({"observation": {}}, r"begins with \['observation'\]"),
+        (
+            {"action": {}, "observation": {}},
+            r"order \['action', 'observation'\]; it needs an observation and, after it",
+        ),
+        ({"observation": {}}, r"order \['observation'\]; it needs"),
+        ({"observation": {}, "reward": {}, "action": {}}, r"what is known before the action, observation and return"),
+        ({"observation": {}, "action": {}, "return": {}}, r"what is known before the action, observation and return"),
+        ({"return": {"hidden": True}, "observation": {}, "action": {}}, r"return is hidden"),
         ({"observation": {"hidden": True}, "action": {}}, r"observation is hidden"),
+        (
+            {"observation": {}, "action": {"loss_weight": 0}},
+            r"action\.loss_weight=0 leaves actions unlearnt",
+        ),
     ],
 )
 def test_fields_that_cannot_be_used_are_refused(plain_layout_config: Config, fields: Any, message: str) -> None:

@@ -44,6 +44,7 @@ def test_a_resumed_run_keeps_its_past_and_drops_what_was_lost(path: Path) -> Non
     logger.log_metrics({"train/loss": 6.0}, 30)
     assert [row[0] for row in read(path)] == ["step", "10", "20", "25", "30"]
     assert [row[2] for row in read(path)] == ["value", "0.1", "0.05", "5", "6"]
+    assert b"\r" not in path.read_bytes()
 
 
 def test_a_run_from_the_start_drops_everything(path: Path) -> None:

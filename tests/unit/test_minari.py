@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
 from seqrl.data import minari_sets, writers
 from seqrl.data.opening import open_episodes
@@ -190,13 +190,28 @@ def test_registered_environments_keep_their_id() -> None:
     assert MinariSource("hop/toy-v0", env_id="Hopper-v4").load().attributes["env_id"] == "Hopper-v4"
 
 
-def test_discrete_actions_are_refused_with_the_reason() -> None:
-    buffers = episodes(vectors, lambda number, length: np.zeros(length, np.int64))
-    create("pole/toy-v0", buffers, observation_space=Box(-9, 99, (2,), np.float64), action_space=Discrete(3))
-    with pytest.raises(
-        DataError, match=r"pole/toy-v0 has discrete actions \(Discrete\(3\)\); layouts are made of cont"
-    ):
+def test_actions_of_several_choices_are_refused_with_the_reason() -> None:
+    buffers = episodes(vectors, lambda number, length: np.zeros((length, 2), np.int64))
+    create("pole/toy-v0", buffers, observation_space=Box(-9, 99, (2,), np.float64), action_space=MultiDiscrete([3, 2]))
+    with pytest.raises(DataError, match=r"pole/toy-v0 has actions of kind MultiDiscrete.*single discrete actions"):
         MinariSource("pole/toy-v0").load()
+
+
+def test_discrete_spaces_are_counted_from_zero(tmp_path: Path) -> None:
+    buffers = episodes(
+        lambda number, length: np.arange(length) % 4 + 5, lambda number, length: np.arange(length) % 3 - 1
+    )
+    create("pole/toy-v0", buffers, observation_space=Discrete(4, start=5), action_space=Discrete(3, start=-1))
+    store = MinariSource("pole/toy-v0").load()
+    assert (store.attributes["num_actions"], store.attributes["num_observations"]) == (3, 4)
+    assert store.actions[:4].tolist() == [[0], [1], [2], [0]]
+    assert store.observations[:4].tolist() == [[0], [1], [2], [3]]
+    writers.write(MinariSource("pole/toy-v0").read(), "minari:pole/copy-v0")
+    copy = minari.load_dataset("pole/copy-v0")
+    assert (copy.action_space, copy.observation_space) == (Discrete(3), Discrete(4))
+    again = MinariSource("pole/copy-v0").load()
+    np.testing.assert_array_equal(again.actions, store.actions)
+    np.testing.assert_array_equal(again.observations, store.observations)
 
 
 def test_missing_data_sets_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.registry import PLANNER, SCORE
 from seqrl.sampling import Noise
-from seqrl.scores import Trace
+from seqrl.scores import Score, Trace
 from seqrl.types import History, Plan
 
 OBS, ACT, V = 2, 2, 4
@@ -135,7 +135,7 @@ def test_copies_of_a_beam_stand_side_by_side(model: SequenceModel, monkeypatch: 
     assert len(selected) == 3
 
 
-class _FixedScores:
+class _FixedScores(Score):
     """A score that prefers candidates by their index, to watch what the search keeps."""
 
     def __init__(self) -> None:
@@ -255,7 +255,7 @@ def test_baselines(model: SequenceModel) -> None:
     assert float(drawn.std()) == pytest.approx(1.5 / np.sqrt(12), rel=0.05)
 
 
-class _Watch:
+class _Watch(Score):
     """Time that passes only when a score is asked for: 10 ms a transition, or more for the first one."""
 
     def __init__(self, first: float = 0.010) -> None:
@@ -344,3 +344,75 @@ def test_reward_search_without_a_value_field_names_the_override() -> None:
     score = SCORE.build({"name": "reward"}, discount=0.9)
     with pytest.raises(ConfigError, match=r"\+layout\.fields\.value=\{hidden: true\}"):
         PLANNER.build({"name": "beam"}).check(layout, score)
+
+
+def test_a_search_imagines_only_what_was_learnt() -> None:
+    fields = {"observation": {"loss_weight": 0.0}, "action": {}}
+    layout, score = Layout.from_config({"fields": fields}, OBS, ACT), SCORE.build({"name": "likelihood"})
+    PLANNER.build({"name": "beam", "horizon": 1}).check(layout, score)
+    with pytest.raises(ConfigError, match=r"'observation'.*train with layout\.fields\.observation\.loss_weight=1"):
+        PLANNER.build({"name": "beam", "horizon": 2}).check(layout, score)
+    unvalued = Layout.from_config({"fields": {**fields, "value": {"loss_weight": 0.0, "hidden": True}}}, OBS, ACT)
+    with pytest.raises(ConfigError, match="'value'"):
+        PLANNER.build({"name": "beam", "horizon": 1}).check(unvalued, score)
+
+
+@pytest.mark.parametrize("percentile", [0.0, 0.3, 0.5, 0.9])
+def test_reward_and_value_are_percentiles_of_their_bins(model: SequenceModel, percentile: float) -> None:
+    """By a loop over the bins: the first whose share, with those before it, exceeds the percentile."""
+
+    def passed(probabilities: np.ndarray, centres: list[float]) -> float:
+        mass, total = 0.0, float(probabilities[:V].sum())  # the termination token has no value
+        for probability, centre in zip(probabilities, centres, strict=False):
+            mass += float(probability)
+            if mass / total > percentile:
+                return centre
+        raise AssertionError
+
+    history = histories(20, transitions=1)
+    found = plan(model, "beam", history, beam_width=2, n_expand=1, horizon=1, context=6, percentile=percentile)
+    for row in range(20):
+        tokens = history.tokens[row].tolist() + found.tokens[row, 0, OBS : OBS + ACT].tolist()
+        reward = next_probabilities(model, tokens)
+        value = next_probabilities(model, [*tokens, int(reward.argmax())])
+        expected = passed(reward, REWARDS) + 0.9 * passed(value, VALUES)
+        assert float(found.value[row]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("percentile", [-0.1, 1.0, float("nan")])
+def test_a_percentile_is_a_share(percentile: float) -> None:
+    with pytest.raises(ConfigError, match=r"planner\.percentile=.*outside \[0, 1\)"):
+        PLANNER.build({"name": "beam", "percentile": percentile})
+
+
+@pytest.mark.parametrize(
+    ("field", "option"),
+    [
+        ("action", {"k_act": 2}),
+        ("action", {"cdf_act": 0.35}),
+        ("observation", {"k_obs": 2}),
+        ("observation", {"k_obs": None, "cdf_obs": 0.35}),
+    ],
+)
+def test_a_filter_leaves_what_an_independent_sort_leaves(model: SequenceModel, field: str, option: dict) -> None:
+    """Every drawn token lies in the head of its distribution, and over many rows all of the head is drawn."""
+    history = histories(60, transitions=1)
+    options = {"cdf_act": None, "k_obs": 1, **option}
+    found = plan(model, "beam", history, beam_width=1, n_expand=1, horizon=2, context=6, **options)
+    ranks, kept, fewest = [], [], V + 1
+    for row, future in zip(history.tokens, found.tokens.flatten(1), strict=True):
+        tokens = row[:K].tolist() + future.tolist()
+        places = range(2 * K, 2 * K + OBS) if field == "observation" else range(K + OBS, K + OBS + ACT)
+        for place in places:
+            probabilities = next_probabilities(model, tokens[:place])
+            descending = np.argsort(-probabilities)
+            size = option.get("k_act") or option.get("k_obs") or V + 1
+            mass = option.get("cdf_act") or option.get("cdf_obs") or 0.0
+            while probabilities[descending[size - 1 :]].sum() < mass:  # the least likely one can go as well
+                size -= 1
+            ranks.append(int(np.flatnonzero(descending == tokens[place])[0]))
+            kept.append(size)
+            fewest = min(fewest, size)
+    assert fewest < V + 1
+    assert all(rank < size for rank, size in zip(ranks, kept, strict=True))
+    assert any(rank == size - 1 > 0 for rank, size in zip(ranks, kept, strict=True))

@@ -295,5 +295,5 @@ def test_rewards_are_asked_for_where_the_layout_has_them(model: SequenceModel) -
     policy = Policy(model, planner={"name": "sample"})
     policy.reset(1)
     policy.act(np.zeros((1, 3)))
-    with pytest.raises(ConfigError, match="give act\\(\\) those that the previous actions earned"):
+    with pytest.raises(ConfigError, match="give act\\(\\) what the previous actions earned"):
         policy.act(np.zeros((1, 3)))

@@ -46,7 +46,7 @@ def test_an_unknown_name_is_answered_with_what_there_is(registry: Registry) -> N
         registry.build({"name": "thong"}, size=1)
     assert str(caught.value).splitlines() == [
         "no tokenizer named 'thong'. Did you mean 'thing'?",
-        f"  available: quantile, uniform (seqrl); thing ({__name__})",
+        f"  available: continuous, kmeans, quantile, uniform, vq (seqrl); thing ({__name__})",
     ]
     with pytest.raises(UnknownComponentError, match=r"no tokenizer named 'zzz'\.\n"):
         registry.get("zzz")
@@ -60,7 +60,8 @@ def test_nothing_but_a_registered_name_is_built(name: str) -> None:
 
 @pytest.mark.parametrize("config", [{}, {"name": None}, {"name": 3}, {"_target_": "os.system", "command": "true"}])
 def test_a_name_is_needed(registry: Registry, config: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"tokenizer needs a name; available: quantile, thing, uniform"):
+    listed = "continuous, kmeans, quantile, thing, uniform, vq"
+    with pytest.raises(ConfigError, match=rf"tokenizer needs a name; available: {listed}"):
         registry.build(config, size=1)
 
 
@@ -144,7 +145,7 @@ def test_an_installed_plugin_that_fails_is_listed_where_a_name_is_missing() -> N
         TOKENIZER.build({"name": "unifrom"}, size=1)
     assert str(caught.value).splitlines() == [
         "no tokenizer named 'unifrom'. Did you mean 'uniform'?",
-        f"  available: quantile, uniform (seqrl); from_a_package ({__name__})",
+        f"  available: continuous, kmeans, quantile, uniform, vq (seqrl); from_a_package ({__name__})",
         "  plugin 'other-pkg' failed to import: ModuleNotFoundError: No module named 'foo'",
     ]
 

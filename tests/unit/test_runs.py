@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 import yaml
 
 from seqrl.errors import ConfigError
-from seqrl.runs import RunFolder, run_name, write_atomically
+from seqrl.runs import RunFolder, alone_in, is_held, run_name
+from seqrl.writing import write_atomically
 
 CONFIG: dict[str, Any] = {
     "experiment_name": "maze",
@@ -99,11 +102,82 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
     def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(
         ConfigError, match=r"cannot be written \(Permission denied\); set runs_dir to a folder that can"
     ):
         RunFolder(tmp_path)
+
+
+def test_a_failed_stage_says_why_until_it_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.set_status("model", "failed", 5, "DivergedError: ...")
+    assert folder.status() == {"model": {"state": "failed", "step": 5, "reason": "DivergedError: ..."}}
+    folder.set_status("model", "running", 5)
+    assert folder.status() == {"model": {"state": "running", "step": 5}}
+
+
+def refuse(path: Path, work: Callable[[RunFolder], Any]) -> None:
+    """Open a run folder, do some work in it, and refuse the rest."""
+    folder = RunFolder(path)
+    with pytest.raises(ConfigError), folder.held():
+        _refuse(work(folder))
+
+
+def _refuse(done: Any) -> None:
+    raise ConfigError("refused")
+
+
+def test_a_refused_run_leaves_nothing_but_what_was_there(tmp_path: Path) -> None:
+    refuse(tmp_path / "new", lambda folder: folder.write_config(CONFIG))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "notes.txt").write_text("mine")
+    refuse(tmp_path / "old", lambda folder: folder.write_config(CONFIG))
+    assert (tmp_path / "old" / "notes.txt").exists()
+    refuse(tmp_path / "begun", lambda folder: folder.set_status("model", "running", 0))
+    assert (tmp_path / "begun" / "status.json").exists()
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("status.json.123.tmp", ".writable-123", "model/last.ckpt.123.tmp", "model/last.ckpt"):
+        (tmp_path / name).write_text("")
+    with RunFolder(tmp_path).held():
+        pass
+    assert {path.name for path in tmp_path.rglob("*")} == {"model", "last.ckpt", ".lock"}
+
+
+def test_a_folder_is_held_by_one_process_and_only_while_it_works(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with alone_in(tmp_path):
+        assert is_held(tmp_path)
+        assert is_held(tmp_path)  # asking takes nothing away
+    assert not is_held(tmp_path)
+    assert not is_held(tmp_path / "nowhere")
+
+
+def test_who_waited_for_a_run_that_was_refused_makes_the_folder_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, entered = threading.Event(), threading.Event()
+    monkeypatch.setattr("seqrl.runs.say", lambda text: waiting.set())
+
+    def second() -> None:
+        with alone_in(tmp_path / "run"):
+            assert (tmp_path / "run" / ".lock").exists()
+            entered.set()
+
+    thread = threading.Thread(target=second)
+
+    def work(folder: RunFolder) -> None:
+        thread.start()
+        waiting.wait(10)
+
+    refuse(tmp_path / "run", work)
+    thread.join(timeout=10)
+    assert waiting.is_set()
+    assert entered.is_set()
 
 
 @pytest.mark.parametrize("moment", ["writing", "replacing"])
@@ -112,15 +186,12 @@ def test_an_interrupted_write_leaves_the_old_content(
 ) -> None:
     target = tmp_path / "status.json"
     write_atomically(target, json.dumps({"state": "old"}))
-    whole = Path.write_text
 
     def interrupt(*args: Any, **kwargs: Any) -> None:
-        if moment == "writing":
-            whole(args[0], '{"state"')
         raise KeyboardInterrupt
 
     if moment == "writing":
-        monkeypatch.setattr(Path, "write_text", interrupt)
+        monkeypatch.setattr(os, "fsync", interrupt)  # everything is written, nothing is on the disk
     else:
         monkeypatch.setattr(Path, "replace", interrupt)
         monkeypatch.setattr(os, "replace", interrupt)
@@ -131,3 +202,17 @@ def test_an_interrupted_write_leaves_the_old_content(
     assert list(tmp_path.iterdir()) == [target]  # and no part of the new one
     write_atomically(target, "new")
     assert target.read_text() == "new"
+
+
+def test_what_takes_a_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: calls.append("fsync"))
+    replace = Path.replace
+
+    def rename(self: Path, target: Path) -> Path:
+        calls.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", rename)
+    write_atomically(tmp_path / "file", "content")
+    assert calls == ["fsync", "rename"]

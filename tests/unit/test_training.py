@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +18,29 @@ import pytest
 import torch
 import yaml
 
-from seqrl.checkpoint import load
+from seqrl.checkpoint import checkpoint_step, load
 from seqrl.cli.application import plain
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.sampler import StepOrder
 from seqrl.data.windows import WindowSettings
-from seqrl.errors import ConfigError
+from seqrl.errors import CheckpointError, ConfigError, DivergedError, Stopped
 from seqrl.layout import Layout
+from seqrl.objectives import Outcome
 from seqrl.paths import config_dir
 from seqrl.policy import Policy
 from seqrl.runs import RunFolder
-from seqrl.training.callbacks import StopAtInterrupt
+from seqrl.training.callbacks import ClipGradient, StopAtInterrupt
+from seqrl.training.checkpoint_io import AtomicCheckpointIO, resumable
 from seqrl.training.datamodule import EpisodeDataModule, _TrainingBatches
+from seqrl.training.loggers import CsvMetrics
 from seqrl.training.module import SequenceModule
 from seqrl.training.stages import build_trainer, train
+from seqrl.types import Batch
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*is deprecated",
     "ignore:.*does not have many workers",
+    "ignore:The `srun` command is available",
     "ignore:Total length of `list` across ranks is zero",
 )
 
@@ -73,7 +82,7 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
 
     class InterruptAtSeven(StopAtInterrupt):
         def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
-            self.interrupted = trainer.global_step == 7
+            self.number = signal.SIGINT if trainer.global_step == 7 else None
             super().on_train_batch_end(trainer, *rest)
 
     with monkeypatch.context() as patched:
@@ -162,6 +171,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(
 def test_options_that_the_trainer_refuses_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="refused by Lightning"):
         build_trainer({"accelerator": "cpu", "devices": 1, "precison": "bf16"}, max_steps=1)
+    with pytest.raises(ConfigError, match="accumulate_grad_batches=4 is not possible, since a step is one batch"):
+        build_trainer({"accelerator": "cpu", "devices": 1, "accumulate_grad_batches": 4}, max_steps=1)
 
 
 def test_validation_is_the_same_whenever_it_runs(config: dict[str, Any], tmp_path: Path) -> None:
@@ -173,3 +184,225 @@ def test_validation_is_the_same_whenever_it_runs(config: dict[str, Any], tmp_pat
     assert {int(r["step"]) for r in rows} == {4, 8, 12}
     for name in {r["name"] for r in rows}:
         assert len({r["value"] for r in rows if r["name"] == name}) == 1
+
+
+class _Poisoned:
+    """An objective whose outcome is spoilt from some step on."""
+
+    def __init__(self, spoil: Callable[[Outcome], Outcome], step: int, module: SequenceModule) -> None:
+        self.objective, self.spoil, self.step, self.module = module._objective, spoil, step, module
+
+    def __call__(self, model: Any, batch: Batch) -> Outcome:
+        outcome = self.objective(model, batch)
+        return self.spoil(outcome) if self.module.global_step + 1 >= self.step else outcome
+
+
+def _infinite_reward(outcome: Outcome) -> Outcome:
+    reward = replace(outcome.fields["reward"], loss=torch.tensor(torch.inf))
+    return Outcome(outcome.total + torch.inf, outcome.count, {**outcome.fields, "reward": reward})
+
+
+def _steep(outcome: Outcome) -> Outcome:
+    """The same loss, with a gradient that has no size."""
+    total = outcome.total + 0.0  # a node of its own
+    total.register_hook(lambda gradient: gradient * torch.nan)
+    return replace(outcome, total=total)
+
+
+@pytest.mark.parametrize("look_every", [1, 5])
+@pytest.mark.parametrize(
+    ("spoil", "words"), [(_infinite_reward, "the loss of reward is not finite"), (_steep, "the gradient is not finite")]
+)
+def test_a_loss_that_is_not_finite_ends_training_and_leaves_the_batch(
+    config: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    look_every: int,
+    spoil: Callable[[Outcome], Outcome],
+    words: str,
+) -> None:
+    """At once, or, as on a GPU, at the next look, which names the first bad step all the same."""
+    seen: list[torch.Tensor] = []
+    prepare, step = SequenceModule.on_train_start, SequenceModule.training_step
+
+    def poison(self: SequenceModule) -> None:
+        self._objective = _Poisoned(spoil, 7, self)  # type: ignore[assignment]
+        prepare(self)
+
+    def remember(self: SequenceModule, batch: Batch, index: int) -> torch.Tensor:
+        seen.append(batch.tokens)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(SequenceModule, "on_train_start", poison)
+    monkeypatch.setattr(SequenceModule, "training_step", remember)
+    if look_every > 1:
+        monkeypatch.setattr("seqrl.training.health._looks_at_once", lambda trainer, loss: False)
+    config["training"] |= {"log_every": look_every, "checkpoint_every": 5, "validate_every": 100}
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(DivergedError, match=rf"{words}.* at step 7; the batch is in '.*bad_batch-7.pt'"):
+        train(config, folder)
+    status = folder.status()["model"]
+    assert (status["state"], status["step"]) == ("failed", 5)
+    assert words in status["reason"]
+    kept = torch.load(tmp_path / "run" / "model" / "bad_batch-7.pt", weights_only=True)
+    assert torch.equal(kept["batch"]["tokens"], seen[6])
+    left = load(tmp_path / "run" / "model" / "last.ckpt")
+    assert left.step == 5
+    assert all(weight.isfinite().all() for weight in left.model.parameters())
+
+
+def test_the_gradient_is_clipped_as_lightning_does_and_its_norm_logged(config: dict[str, Any], tmp_path: Path) -> None:
+    config["optimizer"] |= {"clip_norm": 0.5}
+    train(config, RunFolder(tmp_path / "run"))
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        norms = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "train/gradient_norm"]
+    assert len(norms) == 12
+    assert min(norms) > 0.5  # before clipping
+    model = torch.nn.Linear(3, 2)
+    clip, optimizer = ClipGradient(0.5), torch.optim.SGD(model.parameters())
+    model(torch.ones(4, 3)).square().sum().backward()
+    wanted = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.cat([gradient.flatten() for gradient in wanted]).norm()
+    clip.on_before_optimizer_step(None, None, optimizer)  # type: ignore[arg-type]
+    for parameter, gradient in zip(model.parameters(), wanted, strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(parameter.grad, gradient * min(1.0, 0.5 / float(norm)), rtol=1e-5)
+    assert clip.pop_mean() == pytest.approx(float(norm))
+
+
+def test_the_last_k_checkpoints_are_kept(config: dict[str, Any], tmp_path: Path) -> None:
+    config["training"] |= {"keep_last": 3, "checkpoint_every": 2}
+    train(config, RunFolder(tmp_path / "run"))
+    steps = {path.name: checkpoint_step(path) for path in (tmp_path / "run" / "model").glob("*.ckpt")}
+    assert steps.pop("best.ckpt") in (4, 8, 12)
+    assert steps == {"last.ckpt": 12, "step-10.ckpt": 10, "step-8.ckpt": 8}
+
+
+def test_what_was_logged_is_on_disk_before_its_checkpoint(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    write = AtomicCheckpointIO.save_checkpoint
+
+    def save_checkpoint(self: AtomicCheckpointIO, checkpoint: dict[str, Any], path: Path, **options: Any) -> None:
+        told.append(path.name)
+        write(self, checkpoint, path, **options)
+
+    monkeypatch.setattr(CsvMetrics, "save", lambda self: told.append("metrics"))
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", save_checkpoint)
+    train(config, RunFolder(tmp_path / "run"))
+    saved = [place for place, name in enumerate(told) if name.endswith(".ckpt")]
+    assert {told[place] for place in saved} == {"last.ckpt", "best.ckpt"}
+    assert {told[place - 1] for place in saved} == {"metrics"}
+
+
+def test_a_resumed_run_remembers_its_best_validation(config: dict[str, Any], tmp_path: Path) -> None:
+    """With a learning rate of nothing none is better than the first one, whose checkpoint stays."""
+    frozen = {**config, "optimizer": {**config["optimizer"], "learning_rate": 0.0}}
+    frozen["training"] |= {"max_steps": 4}
+    best = train(frozen, RunFolder(tmp_path / "run")).with_name("best.ckpt")
+    frozen["training"] |= {"max_steps": 12}
+    RunFolder(tmp_path / "run").set_status("model", "interrupted", 4)
+    train(frozen, RunFolder(tmp_path / "run"))
+    assert load(best).step == 4
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 the beginning"])
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes
+) -> None:
+    config["training"] |= {"keep_last": 2, "checkpoint_every": 3, "validate_every": 5}
+    train(config, RunFolder(tmp_path / "whole"))
+    folder = RunFolder(tmp_path / "parts")
+    train(config, folder)
+    last = tmp_path / "parts" / "model" / "last.ckpt"
+    last.write_bytes(damage)
+    folder.set_status("model", "running", 12)
+    capsys.readouterr()
+    train(config, folder)
+    told = capsys.readouterr().out
+    assert "last.ckpt' is damaged" in told
+    assert re.search("training goes on from (best|step-9).ckpt, which is of step (9|10)", told)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    for path in (tmp_path / "parts" / "model").iterdir():
+        assert load(path).step in (5, 9, 10, 12)  # none is a second name of the damaged one
+    (tmp_path / "parts" / "model" / "best.ckpt").unlink()
+    last.unlink()
+    assert resumable(last.parent, "model")[0] in set(last.parent.glob("step-*.ckpt"))
+
+
+def test_a_damaged_checkpoint_of_the_last_step_is_replaced(config: dict[str, Any], tmp_path: Path) -> None:
+    """`best.ckpt` is of the last step too: nothing is left to train, and `last.ckpt` is there again all the same."""
+    folder = RunFolder(tmp_path / "run")
+    last = train(config, folder)
+    whole = weights(tmp_path / "run")
+    assert load(last.with_name("best.ckpt")).step == 12
+    last.write_bytes(b"")
+    folder.set_status("model", "running", 12)
+    train(config, folder)
+    assert all(torch.equal(weight, whole[name]) for name, weight in weights(tmp_path / "run").items())
+
+
+def test_only_checkpoints_that_are_understood_are_resumed_from(config: dict[str, Any], tmp_path: Path) -> None:
+    last = train(config, RunFolder(tmp_path / "run"))
+    assert resumable(last.parent, "model") == (last, 12)
+    content = torch.load(last, weights_only=True)
+    for change, words in (
+        ({"stage": "critic"}, "is of the stage 'critic' of a run; give one of the folder 'model'"),
+        ({"seqrl": {**content["seqrl"], "format": 9}}, "has checkpoint format 9; this seqrl reads format 1"),
+        ({"seqrl": {**content["seqrl"], "sharded": True}}, "says sharded of itself, which this seqrl does not know"),
+        ({"seqrl": None}, "was not written by seqrl"),
+    ):
+        (tmp_path / "changed").mkdir(exist_ok=True)
+        torch.save({**content, **change}, tmp_path / "changed" / "last.ckpt")
+        with pytest.raises(CheckpointError, match=words):
+            resumable(tmp_path / "changed", "model")
+        with pytest.raises(CheckpointError, match=words):
+            load(tmp_path / "changed" / "last.ckpt")
+    assert resumable(tmp_path / "nowhere", "model") == (None, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_stop_after_the_step_and_go_back_to_their_owners(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    asked: list[int] = []
+    step = SequenceModule.training_step
+
+    def signalled(self: SequenceModule, batch: Batch, index: int) -> torch.Tensor:
+        if self.global_step == 6:
+            signal.raise_signal(number)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(SequenceModule, "training_step", signalled)
+    before = signal.signal(number, lambda number, frame: asked.append(number))
+    try:
+        with pytest.raises(Stopped) as stop:
+            train(config, RunFolder(tmp_path / "run"))
+        signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+    assert stop.value.number == number
+    assert asked == [number]  # while it trained, nobody but the training was told
+    assert RunFolder(tmp_path / "run").status()["model"] == {"state": "interrupted", "step": 7}
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert {int(r["step"]) for r in csv.DictReader(file) if r["name"] == "val/loss"} == {4}  # none for stopping
+
+
+def test_stages_share_metrics_and_keep_their_checkpoints_apart(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_store: EpisodeStore
+) -> None:
+    """One stage resumed leaves the rows of the others alone, and its checkpoint is not taken for another's."""
+    path = tmp_path / "metrics.csv"
+    for stage in ("tokenizer", "model", "critic"):
+        logger = CsvMetrics(path, stage=stage)
+        for at in (1, 2, 3):
+            logger.log_metrics({"train/loss": at}, at)
+    CsvMetrics(path, stage="model", resumed_step=1).log_metrics({"train/loss": 7.0}, 2)
+    with path.open() as file:
+        rows = [(row["name"], int(row["step"]), float(row["value"])) for row in csv.DictReader(file)]
+    assert [row for row in rows if row[0] == "train/loss"] == [("train/loss", 1, 1.0), ("train/loss", 2, 7.0)]
+    for stage in ("tokenizer", "critic"):
+        assert [row[1] for row in rows if row[0] == f"{stage}/train/loss"] == [1, 2, 3]

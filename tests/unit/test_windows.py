@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.data.windows import Windows, WindowSettings
 from seqrl.errors import DataError
 from seqrl.layout import Layout
+from seqrl.testing import samples
 from seqrl.types import Batch
 
 END = 1000  # termination token, larger than any row number
@@ -200,3 +203,18 @@ def test_single_steps_make_no_window(tiny_store: EpisodeStore) -> None:
         make_windows(tiny_store, 4, episodes=np.array([2]))
     with pytest.raises(DataError, match="no window fits"):
         make_windows(tiny_store, 4, episodes=np.zeros(0, np.int64))
+
+
+def test_windows_with_the_null_goal_are_those_of_a_layout_without_goals() -> None:
+    store = samples.store()
+    store = replace(store, segments=np.unique(np.concatenate([store.offsets, np.arange(0, len(store), 3)])))
+    plain = every(make_windows(store, 4))
+    without = every(make_windows(store, 4, {"dims": [0], "dropout": 1.0}))
+    some = every(make_windows(store, 4, {"dims": [0], "dropout": 0.5}))
+    assert torch.equal(without.tokens, plain.tokens)
+    assert torch.equal(without.mask, plain.mask)
+    assert some.prefix is not None
+    null = some.prefix[:, 0] == END
+    assert 0 < null.sum() < len(null)
+    assert torch.equal(some.tokens[null], plain.tokens[null])
+    assert not torch.equal(some.mask[~null], plain.mask[~null]), "with a goal, a segment's end ends the loss"

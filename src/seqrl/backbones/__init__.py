@@ -36,10 +36,12 @@ class Backbone(nn.Module, ABC):
         dim: D, the width of inputs and outputs.
         relative: features depend on differences of positions alone. Such a backbone can go on past the positions it
             was trained on, which `cache: window` asks for.
+        sees_context: whether positions see those before them. One that does not serves models of vectors alone.
     """
 
     dim: int
     relative: bool = False
+    sees_context: bool = True
 
     @abstractmethod
     def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:

@@ -8,12 +8,19 @@ from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
+from seqrl.vectors import VectorModel
 
 
 class Condition(ABC):
-    """Makes the prefix tokens of every plan of an episode."""
+    """Makes the prefix of every plan of an episode, or asks for a return.
+
+    Attributes:
+        wants_goals: whether it needs goals.
+        target_return: the return of the episode that is asked for, in the data's units; None where none is.
+    """
 
     wants_goals: bool
+    target_return: float | None = None
 
     @abstractmethod
     def check(self, layout: Layout) -> None:
@@ -24,8 +31,8 @@ class Condition(ABC):
         """
 
     @abstractmethod
-    def prefix(self, model: SequenceModel, goals: Tensor | None, rows: int) -> Tensor | None:
-        """(rows, P) prefix tokens, or None where the layout has no prefix.
+    def prefix(self, model: SequenceModel | VectorModel, goals: Tensor | None, rows: int) -> Tensor | None:
+        """(rows, P) prefix tokens (or what `model.goal_prefix` makes of goals), or None where the layout has no goal.
 
         Args:
             goals: (rows, G) float32 in the data's units, or None.

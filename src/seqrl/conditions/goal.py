@@ -9,6 +9,7 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.registry import register_condition
+from seqrl.vectors import VectorModel
 
 
 @register_condition("goal")
@@ -27,19 +28,11 @@ class GoalCondition(Condition):
                 "'layout.goal={dims: [0, 1], dropout: 0.1, draw: uniform}' (the observation dimensions of your goal)"
             )
 
-    def prefix(self, model: SequenceModel, goals: Tensor | None, rows: int) -> Tensor | None:
+    def prefix(self, model: SequenceModel | VectorModel, goals: Tensor | None, rows: int) -> Tensor | None:
         self.check(model.layout)
-        size = model.layout.prefix_size
+        assert model.layout.goal is not None
+        size = len(model.layout.goal.dims)
         if goals is None or goals.shape != (rows, size):
             given = "none" if goals is None else f"shape {tuple(goals.shape)}"
             raise ConfigError(f"condition 'goal' needs goals of shape ({rows}, {size}); {given} given")
-        return encode_goals(model, goals)
-
-
-def encode_goals(model: SequenceModel, goals: Tensor) -> Tensor:
-    """(B, G) goals to (B, G) tokens, each in the bins of its observation dimension."""
-    assert model.layout.goal is not None
-    dims = list(model.layout.goal.dims)
-    values = goals.new_zeros(len(goals), model.layout.size)
-    values[:, dims] = goals
-    return model.tokenizer.encode(values)[:, dims]
+        return model.goal_prefix(goals, rows)

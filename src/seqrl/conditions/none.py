@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from seqrl.conditions import Condition
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.registry import register_condition
+from seqrl.vectors import VectorModel
 
 
 @register_condition("none")
@@ -20,8 +20,5 @@ class NoCondition(Condition):
     def check(self, layout: Layout) -> None:
         """Fits every layout."""
 
-    def prefix(self, model: SequenceModel, goals: Tensor | None, rows: int) -> Tensor | None:
-        if model.layout.goal is None:
-            return None
-        shape = (rows, model.layout.prefix_size)
-        return torch.full(shape, model.termination_token, dtype=torch.int64, device=model.hidden.device)
+    def prefix(self, model: SequenceModel | VectorModel, goals: Tensor | None, rows: int) -> Tensor | None:
+        return None if model.layout.goal is None else model.goal_prefix(None, rows)

@@ -57,22 +57,49 @@ def row_count(observations: np.ndarray, origin: str) -> int:
     return len(observations)
 
 
-def refuse_discrete(actions: np.ndarray, origin: str) -> None:
-    """Refuse actions of one whole number each, which is how choices are recorded.
+DISCRETE = {"observations": "num_observations", "actions": "num_actions"}
+"""Attributes of episodes that say how many values discrete observations or actions have."""
+
+
+def choices(array: Any, name: str, count: Any, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(N, 1) float32 of N choices among `count`, which are numbered from 0.
 
     Raises:
-        DataError: saying so, and how to give amounts.
+        DataError: a count that is none, more than one number in a row, or another number.
     """
-    if actions.dtype.kind in "iub" and actions.shape[1:] in ((), (1,)):
-        raise DataError(f"{discrete(origin, f'one {actions.dtype} per step')}; give amounts as floats")
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+        raise DataError(f"{origin}: {DISCRETE[name]} is {count!r}; give the number of values, 1 or more")
+    array = np.asarray(array)
+    column = numbers(array[:, None] if array.ndim == 1 else array, name, 2, origin)
+    if column.shape[1] != 1:
+        raise DataError(f"{origin}: {name} has shape {array.shape}; of {count} discrete values one stands in a row")
+    for first in range(0, len(column), CHUNK_ROWS):
+        chunk = column[first : first + CHUNK_ROWS, 0]
+        odd = (chunk != np.floor(chunk)) | (chunk < 0) | (chunk >= count)
+        if odd.any():
+            row = int(np.argmax(odd))
+            raise DataError(
+                f"{origin}: {name} holds {chunk[row]:g} at row {first + row}; with {DISCRETE[name]}={count} the values "
+                f"are 0 to {count - 1}"
+            )
+    return column
 
 
-def discrete(origin: str, what: str) -> str:
-    """The refusal of actions that are choices."""
-    return (
-        f"{origin} has discrete actions ({what}); layouts are made of continuous numbers, whose bins have an order, so "
-        "that only data with real-valued action vectors can be used"
-    )
+def refuse_discrete(array: np.ndarray, name: str, origin: str) -> None:
+    """Refuse one whole number in a row, which is how choices are recorded, where nobody said how many there are.
+
+    An observation of one integer may be an amount as well, if it stands in a column of its own.
+
+    Raises:
+        DataError: saying how to declare them, and how to give amounts.
+    """
+    shapes: tuple[tuple[int, ...], ...] = ((), (1,)) if name == "actions" else ((),)
+    if array.ndim and array.dtype.kind in "iub" and array.shape[1:] in shapes:
+        more = f"; {int(array.max()) + 1} or more here" if array.size else ""
+        raise DataError(
+            f"{origin} has discrete {name} (one {array.dtype} per step): say how many values there are by data=arrays "
+            f'data.{DISCRETE[name]}=N, or attributes={{"{DISCRETE[name]}": N}}{more}; or give amounts as floats'
+        )
 
 
 def check_max_transitions(max_transitions: int | None) -> None:

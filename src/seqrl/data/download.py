@@ -6,7 +6,6 @@ import errno
 import hashlib
 import http.client
 import json
-import os
 import shutil
 import time
 import urllib.error
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 
 from seqrl.console import say
 from seqrl.errors import ConfigError, DataError
+from seqrl.writing import flush, write_atomically
 
 CHUNK = 1 << 20
 WORTH_A_RETRY = {408, 425, 429, 500, 502, 503, 504}
@@ -153,8 +153,7 @@ class Download:
                 self._remember(response)
                 file.seek(start)
                 self._copy(response, file, start, total)
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
 
     def _copy(self, response: Any, file: BinaryIO, start: int, total: int | None) -> None:
         """Write what comes, with a bar that shows bytes, speed and the time left."""
@@ -201,9 +200,7 @@ class Download:
             self._forget()
             reason = str(error).replace(self._part.name, "it").partition(";")[0]
             raise DataError(self._by_hand(f"what the server sent is not the file ({reason})")) from error
-        temporary = self._beside("sha256")
-        temporary.write_text(f"{found}  {self.path.name}\n", encoding="ascii")
-        temporary.replace(record_of(self.path))
+        write_atomically(record_of(self.path), f"{found}  {self.path.name}\n")
         self._part.replace(self.path)
         self._forget()
 

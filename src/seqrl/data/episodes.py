@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.checks import numbers, refuse_discrete
+from seqrl.data.checks import DISCRETE, choices, numbers, refuse_discrete
 from seqrl.data.lists import join
 from seqrl.data.rows import CHUNK_ROWS, Rows, concatenate, ranges, select
 from seqrl.data.storage import MANIFEST, read_folder, write_folder
@@ -40,7 +40,9 @@ class EpisodeStore:
         terminated, truncated: (E,) bool.
         segments: (M + 1,) int64, boundaries of behaviour segments (in maze2d: one goal of the controller), at least
             as fine as the episodes; hindsight goals are never drawn across one. The episodes themselves by default.
-        attributes: what is known of the origin: `name`, `env_id` and the like.
+        attributes: what is known of the origin: `name`, `env_id` and the like. `num_actions` and `num_observations`
+            say that actions or observations are discrete, and how many there are: A or O is 1 then, and the column
+            holds whole numbers from 0.
         extras: further arrays of N rows, (N, ...), such as `qpos`; carried along, not checked for NaN, not trained on.
         identity: hash of the content where it is known without reading it; see `fingerprint`.
     """
@@ -74,7 +76,8 @@ class EpisodeStore:
         Arrays of contiguous float32 are kept as they are, also where they are mapped from a file; others are copied.
 
         Args:
-            observations: (N, O), actions: (N, A), rewards: (N,) numbers.
+            observations: (N, O), actions: (N, A), rewards: (N,) numbers. Those that `attributes` declare as discrete
+                (see the class) are (N,) or (N, 1) whole numbers.
             ends: (N,) bool, the last row of an episode; rows after the last end make one more, cut episode.
             terminals: (N,) bool, which ends are true ends; must not be set elsewhere.
             segment_ends: (N,) bool, the last row of a behaviour segment; episode ends are added.
@@ -82,11 +85,11 @@ class EpisodeStore:
             origin: how to call the data in messages.
 
         Raises:
-            DataError: no rows, disagreeing shapes, discrete actions, or NaN or infinity (named by place).
+            DataError: no rows, disagreeing shapes, discrete actions that nobody declared, or NaN or infinity (named by
+                place).
         """
-        observations = numbers(observations, "observations", 2, origin)
-        refuse_discrete(np.asarray(actions), origin)
-        actions = numbers(actions, "actions", 2, origin)
+        observations = _steps(observations, "observations", attributes, origin)
+        actions = _steps(actions, "actions", attributes, origin)
         rewards = numbers(rewards, "rewards", 1, origin)
         count = len(observations)
         if count == 0:
@@ -223,6 +226,25 @@ class EpisodeStore:
             {name: select(array, starts, stops) for name, array in self.extras.items()},
         )._known_by(None if self.identity is None else _hash(self.identity.encode(), chosen.astype(np.int64).tobytes()))
 
+    def best(self, fraction: float) -> EpisodeStore:
+        """The episodes with the largest returns that make up a share of all transitions; the name says so.
+
+        Args:
+            fraction: share of the transitions, in (0, 1]; the last episode that is taken may exceed it.
+
+        Raises:
+            DataError: a share outside (0, 1].
+
+        Reference: Chen et al. 2021, section 5.1, "Percentile Behavior Cloning".
+        """
+        if not 0.0 < fraction <= 1.0:
+            raise DataError(f"data.top_fraction={fraction} is outside (0, 1]; give 0.1 for the best tenth")
+        order = np.argsort(-self.returns(), kind="stable")
+        before = np.cumsum(self.lengths[order]) - self.lengths[order]
+        chosen = np.sort(order[before < fraction * len(self)])
+        name = self.attributes.get("name", "arrays")
+        return self.subset(chosen).described(name=f"{name}, best {100 * fraction:g} %")
+
     @staticmethod
     def mix(stores: Sequence[EpisodeStore], *, attributes: Mapping[str, Any] | None = None) -> EpisodeStore:
         """The episodes of several stores, one store after the other, without copying observations, actions or extras.
@@ -245,6 +267,11 @@ class EpisodeStore:
                 listed = ", ".join(f"{size} in {name}" for name, size in zip(names, sizes, strict=True))
                 raise DataError(f"{what} of different sizes cannot be mixed: {listed}; mix data of one environment")
         first, *others = stores
+        for what, key in DISCRETE.items():
+            counts = [store.attributes.get(key) for store in stores]
+            if any(count != counts[0] for count in counts):
+                listed = ", ".join(f"{count or 'no'} in {name}" for count, name in zip(counts, names, strict=True))
+                raise DataError(f"{what} with different numbers of discrete values cannot be mixed: {listed}")
         shared = {k: v for k, v in first.attributes.items() if all(s.attributes.get(k) == v for s in others)}
         extras = [
             name
@@ -281,9 +308,32 @@ class EpisodeStore:
         """(E,) transitions per episode."""
         return np.diff(self.offsets)
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What a layout needs to know of the data: `observation_size`, `action_size` and `categories`."""
+        discrete = {name.removesuffix("s"): key for name, key in DISCRETE.items()}
+        return {
+            "observation_size": self.observations.shape[1],
+            "action_size": self.actions.shape[1],
+            "categories": {f: int(self.attributes[name]) for f, name in discrete.items() if self.attributes.get(name)},
+        }
+
     def returns(self) -> np.ndarray:
         """(E,) float64 undiscounted return of each episode, as recorded (no termination penalty)."""
         return np.add.reduceat(self.rewards.astype(np.float64), self.offsets[:-1])
+
+    def standard_deviations(self) -> dict[str, list[float]]:
+        """Of every dimension of `observation`, `action` and `reward` (a list of one), over all transitions."""
+        found = {}
+        for name, array in (("observation", self.observations), ("action", self.actions), ("reward", self.rewards)):
+            origin = np.asarray(array[:1], np.float64)  # near the mean, so that the sums lose no digits
+            total = squares = np.zeros(1)
+            for first in range(0, len(self), CHUNK_ROWS):
+                chunk = array[first : first + CHUNK_ROWS] - origin
+                total, squares = total + chunk.sum(0), squares + (chunk**2).sum(0)
+            variance = squares / len(self) - (total / len(self)) ** 2
+            found[name] = np.sqrt(np.maximum(variance, 0.0)).reshape(-1).tolist()
+        return found
 
     def complete(self) -> np.ndarray:
         """(E,) bool; False for an episode that the recording cut short."""
@@ -322,6 +372,15 @@ class EpisodeStore:
         if self.terminated.shape != (episodes,) or self.truncated.shape != (episodes,):
             return f"terminated and truncated do not have {episodes} episodes"
         return None
+
+
+def _steps(array: Any, name: str, attributes: Mapping[str, Any] | None, origin: str) -> FloatArray:
+    """(N, O) observations or (N, A) actions, checked: of real numbers, or as the attributes declare."""
+    count = (attributes or {}).get(DISCRETE[name])
+    if count is not None:
+        return choices(array, name, count, origin)
+    refuse_discrete(np.asarray(array), name, origin)
+    return numbers(array, name, 2, origin)
 
 
 _SAVED = ("observations", "actions", "rewards", "offsets", "terminated", "truncated", "segments")

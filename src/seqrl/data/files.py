@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.data.checks import DISCRETE
 from seqrl.data.flat import FlatEpisodes
 from seqrl.data.keys import by_keys
 from seqrl.errors import DataError
 
 MAIN = ("observations", "actions", "rewards")
 HDF5, _ZIP, _NPY = b"\x89HDF\r\n\x1a\n", b"PK", b"\x93NUMPY"
-_TEXT = "name env_id"  # what NPZ files may say in arrays of text; HDF5 has attributes for it
+TEXTS = ("name", "env_id")  # what NPZ files may say in arrays of one text or number; HDF5 has attributes for it
+COUNTS = tuple(DISCRETE.values())
 
 
 def read_file(path: Path, *, lenient: bool = False) -> FlatEpisodes:
@@ -35,7 +37,7 @@ def read_file(path: Path, *, lenient: bool = False) -> FlatEpisodes:
         arrays, attributes = _npz(path)
     else:
         raise DataError(f"{path.name} is neither an HDF5 nor an NPZ file; give data.path one of the two")
-    return by_keys(arrays, origin=path.name, attributes={**attributes, "path": path.name}, lenient=lenient)
+    return by_keys(arrays, origin=path.name, attributes={**attributes, "path": path.name}, lenient=lenient).in_columns()
 
 
 @contextmanager
@@ -104,8 +106,10 @@ def _npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                         f"{path.name}: {key} cannot be read ({_reason(error)}); save plain arrays, one row per "
                         "transition, instead of lists of arrays"
                     ) from error
-                if array.ndim == 0 and array.dtype.kind == "U" and key in _TEXT.split():
+                if array.ndim == 0 and array.dtype.kind == "U" and key in TEXTS:
                     attributes[key] = str(array)
+                elif array.ndim == 0 and array.dtype.kind in "iu" and key in COUNTS:
+                    attributes[key] = int(array)
                 else:
                     arrays[key] = array
     except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:

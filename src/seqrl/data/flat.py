@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.checks import whole_episodes
+from seqrl.data.checks import DISCRETE, whole_episodes
 from seqrl.data.episodes import EpisodeStore
 
 INFO_KEYS = {"qpos": "infos/qpos", "qvel": "infos/qvel"}
@@ -101,6 +101,19 @@ class FlatEpisodes:
             final_observations=None if self.final_observations is None else self.final_observations[:episodes],
             extras={key: array[:rows] for key, array in self.extras.items()},
         )
+
+    def in_columns(self) -> FlatEpisodes:
+        """The same, with discrete observations and actions (N, 1) where they were recorded as (N,)."""
+        named = {"observations": self.observations, "actions": self.actions}
+        if self.final_observations is not None:
+            named["final_observations"] = self.final_observations
+        declared = {name for name, key in DISCRETE.items() if self.attributes.get(key) is not None}
+        changed: dict[str, Any] = {
+            name: array[:, None]
+            for name, array in named.items()
+            if array.ndim == 1 and name.removeprefix("final_") in declared
+        }
+        return dataclasses.replace(self, **changed)
 
     def store(self) -> EpisodeStore:
         """The episodes to train on.

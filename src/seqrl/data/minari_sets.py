@@ -95,13 +95,16 @@ def choose_keys(space: Any, wanted: Sequence[str] | None, origin: str) -> tuple[
         ConfigError: unknown parts, or no goal environment and no choice.
         DataError: parts that are no numbers.
     """
-    from gymnasium.spaces import Box, Dict
+    from gymnasium.spaces import Box, Dict, Discrete
 
     if not isinstance(space, Dict):
         if wanted:
             raise ConfigError(f"{origin} has observations of one part, and {list(wanted)} were chosen; choose none")
-        if not isinstance(space, Box):
-            raise DataError(f"{origin} has observations of kind {space}; only vectors and dicts of them can be used")
+        if not isinstance(space, Box | Discrete):
+            raise DataError(
+                f"{origin} has observations of kind {space}; only vectors, dicts of them and single discrete "
+                "observations can be used"
+            )
         return ()
     parts = leaves(space)
     listed = ", ".join(parts)

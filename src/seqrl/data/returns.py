@@ -49,25 +49,43 @@ def returns_to_go(rewards: np.ndarray, offsets: np.ndarray, discount: float, *, 
 def transition_chunks(store: EpisodeStore, layout: Layout, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, np.ndarray]]:
     """All transitions as `(first row, (n, S) float32)`, the last ones first: a return-to-go needs what follows.
 
-    Only one chunk is in memory at a time, whatever the size of the store and the length of its episodes.
+    Only one chunk is in memory at a time, whatever the size of the store and the length of its episodes. With a stride
+    a transition starts at every row all the same: windows then take every `stride`-th.
     """
     following = 0.0
+    values_after = np.zeros(0)  # of the first rows of the chunk that was yielded before
     for first in reversed(range(0, len(store), rows)):
         stop = min(first + rows, len(store))
         rewards = penalised_rewards(store, layout.termination_penalty, first, stop)
-        columns = {
-            "observation": store.observations[first:stop],
-            "action": store.actions[first:stop],
-            "reward": rewards[:, None],
-        }
-        if layout.has("value"):
+        columns = {"observation": store.observations[first:stop], "action": store.actions[first:stop]}
+        if layout.has("value") or layout.has("return"):
             low, high = np.searchsorted(store.offsets, [first, stop], side="right")
             ends_here = store.offsets[high - 1] == stop
             pieces = np.unique([0, *(store.offsets[low:high] - first), stop - first])
             values = returns_to_go(rewards, pieces, layout.discount, following=0.0 if ends_here else following)
             following = rewards[0] + layout.discount * values[0]
-            columns["value"] = values[:, None]
+            columns["return"] = (rewards + layout.discount * values)[:, None]
+            extended = np.concatenate([values, values_after])
+            columns["value"] = _ahead(extended, store, first, stop, layout.stride - 1)[:, None]
+            values_after = extended[: layout.stride - 1]
+        if layout.stride > 1:
+            further = penalised_rewards(store, layout.termination_penalty, first, stop + layout.stride - 1)
+            powers = layout.discount ** np.arange(layout.stride)
+            rewards = sum(power * _ahead(further, store, first, stop, k) for k, power in enumerate(powers))
+        columns["reward"] = rewards[:, None]
         yield first, np.concatenate([columns[f.name] for f in layout.fields], axis=1, dtype=np.float32)
+
+
+def _ahead(array: np.ndarray, store: EpisodeStore, first: int, stop: int, steps: int) -> np.ndarray:
+    """(stop - first,) what stands `steps` rows ahead of rows `first` to `stop`; 0 past the end of an episode.
+
+    Args:
+        array: of the rows from `first` on.
+    """
+    rows = np.arange(first, stop) + steps
+    ends = store.offsets[np.searchsorted(store.offsets, np.arange(first, stop), side="right")]
+    inside = rows < ends
+    return np.where(inside, array[np.where(inside, rows - first, 0)], 0.0)
 
 
 def transitions(store: EpisodeStore, layout: Layout) -> np.ndarray:

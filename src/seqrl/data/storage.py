@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import numpy as np
 
 from seqrl.data.rows import CHUNK_ROWS, Rows
 from seqrl.errors import DataError
+from seqrl.writing import flush
 
 MANIFEST = "store.json"
 FORMAT = "seqrl episodes"
@@ -47,9 +47,9 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray | Rows], notes: M
         beside.mkdir(parents=True)
         for name, array in arrays.items():
             write_npy(beside / _file_name(name), len(array), array.dtype, _chunks(array))
-        with (beside / MANIFEST).open("w", encoding="utf-8") as file:
-            file.write(manifest + "\n")
-            _flush(file)
+        with (beside / MANIFEST).open("wb") as file:
+            file.write(manifest.encode() + b"\n")
+            flush(file)
         beside.rename(folder)  # fails where somebody else has filled the folder meanwhile
     except OSError as error:
         why = "it exists already" if error.errno in (errno.EEXIST, errno.ENOTEMPTY) else error.strerror or str(error)
@@ -103,7 +103,7 @@ def write_npy(path: Path, rows: int, dtype: np.dtype[Any], chunks: Iterable[tupl
                 start, row_bytes = file.tell(), dtype.itemsize * int(np.prod(chunk.shape[1:]))
             file.seek(start + first * row_bytes)
             file.write(np.ascontiguousarray(chunk, dtype).data)
-        _flush(file)
+        flush(file)
 
 
 def _file_name(name: str) -> str:
@@ -127,8 +127,3 @@ def _read_npy(path: Path, entry: Any) -> np.ndarray:
     if found != entry:
         raise DataError(f"{str(path)!r} holds {found} and {MANIFEST} says {entry}; {again}")
     return array
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -48,7 +48,7 @@ def encoder_identity(encoder: nn.Module, options: Mapping[str, Any]) -> str | No
 
 def token_key(store: EpisodeStore, layout: Layout, encoder: str) -> str:
     """The name of the tokens that an encoder (see `encoder_identity`) makes of the transitions of a store."""
-    transition = [[(f.name, f.size) for f in layout.fields], layout.discount, layout.termination_penalty]
+    transition = [[(f.name, f.size) for f in layout.fields], layout.discount, layout.termination_penalty, layout.stride]
     return hashlib.sha256(json.dumps([FORMAT_VERSION, store.fingerprint(), transition, encoder]).encode()).hexdigest()
 
 
@@ -84,9 +84,9 @@ def tokens_in_memory(dtype: np.dtype[Any], chunks: Chunks) -> np.ndarray:
     return np.concatenate([tokens for _, tokens in parts])
 
 
-def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The smallest unsigned integers that hold tokens 0 to V, the termination token included."""
-    return np.min_scalar_type(vocab_size)
+def token_dtype(vocab_size: int | None) -> np.dtype[Any]:
+    """The smallest unsigned integers that hold tokens 0 to V, the termination token included; float32 for values."""
+    return np.dtype(np.float32) if vocab_size is None else np.min_scalar_type(vocab_size)
 
 
 def _read(path: Path, rows: int, dtype: np.dtype[Any]) -> np.ndarray | None:

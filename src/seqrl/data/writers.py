@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.files import plain_attributes
+from seqrl.data.checks import DISCRETE
+from seqrl.data.files import COUNTS, TEXTS, plain_attributes
 from seqrl.data.flat import FlatEpisodes
 from seqrl.data.minari_sets import MINARI, check_id, library
 from seqrl.errors import ConfigError, DataError
+from seqrl.writing import flush
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 _ELSEWHERE = "give a place with room that you may write to"
@@ -115,7 +117,7 @@ def put(path: Path, make: Callable[[Path], Any], *, overwrite: bool, advice: str
             new.rename(path)
         else:
             with new.open("rb") as file:
-                os.fsync(file.fileno())
+                flush(file)
             new.replace(path)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
@@ -172,7 +174,8 @@ def _write_npz(flat: FlatEpisodes, path: Path) -> None:
         "truncated": flat.timeouts[last],
         **{key: array for key, array in flat.extras.items() if key not in _RESERVED},
         **_optional(flat),
-        **{key: np.array(str(flat.attributes[key])) for key in ("name", "env_id") if flat.attributes.get(key)},
+        **{key: np.array(str(flat.attributes[key])) for key in TEXTS if flat.attributes.get(key)},
+        **{key: np.array(flat.attributes[key]) for key in COUNTS if flat.attributes.get(key) is not None},
     }
     with path.open("wb") as file:  # given a name, NumPy would append .npz to it
         np.savez_compressed(file, **arrays)
@@ -189,16 +192,16 @@ def _optional(flat: FlatEpisodes) -> dict[str, np.ndarray]:
 def _write_minari(flat: FlatEpisodes, dataset_id: str, folder: Path) -> None:
     """Write through the library's storage, which needs no JAX, other than its collector."""
     minari = library()
-    from gymnasium.spaces import Box
     from minari.data_collector.episode_buffer import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    observations, actions = np.asarray(flat.observations), np.asarray(flat.actions)
+    observations, actions = (_as_minari(flat, name) for name in DISCRETE)
+    finals = None if flat.final_observations is None else _as_minari(flat, "final_observations")
     folder.mkdir()
     storage = MinariStorage.new(
         folder / "data",
-        observation_space=Box(-np.inf, np.inf, observations.shape[1:], observations.dtype.type),
-        action_space=_action_space(flat),
+        observation_space=_space(flat, "observations", observations),
+        action_space=_space(flat, "actions", actions),
         env_spec=_env_spec(flat),
         data_format="hdf5",
     )
@@ -215,7 +218,7 @@ def _write_minari(flat: FlatEpisodes, dataset_id: str, folder: Path) -> None:
     offsets = flat.offsets
     for episode, (start, stop) in enumerate(pairwise(offsets)):
         rows = slice(start, stop)
-        final = observations[stop - 1] if flat.final_observations is None else flat.final_observations[episode]
+        final = observations[stop - 1] if finals is None else finals[episode]
         storage.update_episodes(
             [
                 EpisodeBuffer(
@@ -240,13 +243,23 @@ def _env_spec(flat: FlatEpisodes) -> Any:
     return gymnasium.registry.get(str(flat.attributes.get("env_id")))
 
 
-def _action_space(flat: FlatEpisodes) -> Any:
-    """[-1, 1] where the actions lie in it, which is what nearly all environments take, else unbounded."""
-    from gymnasium.spaces import Box
+def _as_minari(flat: FlatEpisodes, name: str) -> np.ndarray:
+    """(N, ...) numbers, or (N,) int64 of what is declared as discrete."""
+    array = np.asarray(getattr(flat, name))
+    if flat.attributes.get(DISCRETE[name.removeprefix("final_")]) is None:
+        return array
+    return array.reshape(-1).astype(np.int64)
 
-    actions = np.asarray(flat.actions)
-    bound = 1.0 if np.abs(actions).max() <= 1.0 else np.inf
-    return Box(-bound, bound, actions.shape[1:], actions.dtype.type)
+
+def _space(flat: FlatEpisodes, name: str, array: np.ndarray) -> Any:
+    """As declared; of actions [-1, 1] where they lie in it, which is what nearly all environments take."""
+    from gymnasium.spaces import Box, Discrete
+
+    count = flat.attributes.get(DISCRETE[name])
+    if count is not None:
+        return Discrete(int(count))
+    bound = 1.0 if name == "actions" and np.abs(array).max() <= 1.0 else np.inf
+    return Box(-bound, bound, array.shape[1:], array.dtype.type)
 
 
 def _name_spaces(dataset_id: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqrl.data import four_rooms
 from seqrl.data.maze import MAZES
 from seqrl.data.minari_sets import MINARI, leaves
 from seqrl.envs.named import make_one, split_keys
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Environments:
-    """B environments with continuous observations and actions, one episode each between two resets.
+    """B environments with one episode each between two resets.
+
+    Observations and actions are vectors of real numbers, or discrete: then they are vectors of one number as well, the
+    values counted from 0 whatever the environment calls them.
 
     Nothing resets by itself. An environment whose episode ended is no longer stepped: it keeps its last observation,
     earns 0 and flags its end only in the step in which it came.
@@ -33,16 +37,23 @@ class Environments:
         envs: the B environments.
         active: (B,) bool, whose episode still runs; all False before the first reset.
         observation_size, action_size: O and A.
+        categories: of discrete spaces, how many values there are: `{"action": 2}`; as in `seqrl.layout.Layout`.
+        action_low, action_high: bounds of the actions; for discrete ones 0 and their number less 1.
         max_episode_steps: the time limit, or None where there is none.
     """
 
     def __init__(self, env_id: str, envs: Sequence[gymnasium.Env[Any, Any]]) -> None:
         self.env_id = env_id
         self.envs = list(envs)
-        observation_space, action_space = _box(envs[0], "observation"), _box(envs[0], "action")
-        self.observation_size = int(np.prod(observation_space.shape))
-        self.action_size = int(np.prod(action_space.shape))
-        self.action_low, self.action_high = action_space.low, action_space.high
+        spaces = {name: _space(envs[0], name) for name in ("observation", "action")}
+        self.categories = {name: int(space.n) for name, space in spaces.items() if not hasattr(space, "low")}
+        self._first = {name: int(spaces[name].start) for name in self.categories}  # what the first value is called
+        self.observation_size = int(np.prod(spaces["observation"].shape))
+        self.action_size = int(np.prod(spaces["action"].shape))
+        if "action" in self.categories:
+            self.action_low, self.action_high = np.zeros(1), np.full(1, self.categories["action"] - 1.0)
+        else:
+            self.action_low, self.action_high = spaces["action"].low, spaces["action"].high
         spec = envs[0].spec
         self.max_episode_steps = spec.max_episode_steps if spec is not None else None
         self.active = np.zeros(len(envs), bool)
@@ -79,7 +90,7 @@ class Environments:
             observation, info = env.reset(
                 seed=None if seeds is None else int(seeds[index]), options=None if given is None else dict(given)
             )
-            self._observations[index] = np.asarray(observation).reshape(-1)
+            self._observations[index] = self._flat(observation)
             infos.append(info)
         self.active = np.ones(len(self), bool)
         return self._observations.copy(), infos
@@ -88,7 +99,8 @@ class Environments:
         """Act once in every environment whose episode still runs.
 
         Args:
-            actions: (B, A); clipped to the action space here. Rows of ended environments are ignored.
+            actions: (B, A); clipped to the action space here, and discrete ones rounded. Rows of ended environments
+                are ignored.
 
         Returns:
             (B, O) float32 observations, (B,) float64 rewards, (B,) bool terminated, (B,) bool truncated, infos.
@@ -105,13 +117,27 @@ class Environments:
         terminated, truncated = np.zeros(len(self), bool), np.zeros(len(self), bool)
         infos: list[dict[str, Any]] = [{} for _ in self.envs]
         for index in np.flatnonzero(self.active):
-            action = actions[index].reshape(self.action_low.shape)
-            action = np.clip(action, self.action_low, self.action_high).astype(self.action_low.dtype)
-            observation, reward, ended, cut, infos[index] = self.envs[index].step(action)
-            self._observations[index] = np.asarray(observation).reshape(-1)
+            observation, reward, ended, cut, infos[index] = self.envs[index].step(self._action(actions[index]))
+            self._observations[index] = self._flat(observation)
             rewards[index], terminated[index], truncated[index] = float(reward), ended, cut
         self.active = self.active & ~terminated & ~truncated
         return self._observations.copy(), rewards, terminated, truncated, infos
+
+    def carried_out(self, actions: np.ndarray) -> np.ndarray:
+        """(B, A) actions as `step` carries them out: clipped, discrete ones rounded."""
+        clipped = np.clip(actions, self.action_low.reshape(-1), self.action_high.reshape(-1))
+        return clipped.round() if "action" in self.categories else clipped
+
+    def _action(self, action: np.ndarray) -> Any:
+        """One (A,) action, as the environment wants it."""
+        shaped = self.carried_out(action[None])[0].reshape(self.action_low.shape)
+        if "action" in self.categories:
+            return int(shaped[0]) + self._first["action"]
+        return shaped.astype(self.action_low.dtype)
+
+    def _flat(self, observation: Any) -> np.ndarray:
+        """(O,) of one observation."""
+        return np.asarray(observation).reshape(-1) - self._first.get("observation", 0)
 
     def close(self) -> None:
         for env in self.envs:
@@ -119,7 +145,10 @@ class Environments:
 
 
 def register_environments() -> None:
-    """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1` and `seqrl/D4rlAnt-v2` known; calling it again changes nothing."""
+    """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1`, `seqrl/FourRooms-v0` and `seqrl/D4rlAnt-v2` known to Gymnasium.
+
+    Calling it again changes nothing.
+    """
     import gymnasium
 
     for name, maze in MAZES.items():
@@ -131,6 +160,9 @@ def register_environments() -> None:
                 max_episode_steps=maze.max_episode_steps,
                 kwargs={"maze": name},
             )
+    if four_rooms.ENV_ID not in gymnasium.registry:
+        steps = four_rooms.FOUR_ROOMS.max_episode_steps
+        gymnasium.register(four_rooms.ENV_ID, "seqrl.envs.four_rooms:FourRooms", max_episode_steps=steps)
     if "seqrl/D4rlAnt-v2" not in gymnasium.registry:
         gymnasium.register("seqrl/D4rlAnt-v2", "seqrl.envs.d4rl_package:D4rlAnt", max_episode_steps=1000)
 
@@ -172,8 +204,13 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     return Environments(env_id, envs)
 
 
-def check_spaces(envs: Environments, observation_size: int, action_size: int) -> None:
+def check_spaces(
+    envs: Environments, observation_size: int, action_size: int, categories: Mapping[str, int] | None = None
+) -> None:
     """Refuse an environment that does not fit what a model was trained on.
+
+    Args:
+        categories: of discrete fields, how many values they have; see `seqrl.layout.Layout`.
 
     Raises:
         ConfigError: naming both sides.
@@ -187,20 +224,30 @@ def check_spaces(envs: Environments, observation_size: int, action_size: int) ->
                 f"the data has {wanted} {name} dimensions and {envs.env_id} has {found}; set env_id to the "
                 "environment that the data was recorded in"
             )
+    for name in ("observation", "action"):
+        known, there = (categories or {}).get(name), envs.categories.get(name)
+        if known != there:
+            recorded, needed = (f"{n} discrete {name}s" if n else f"{name}s of real numbers" for n in (known, there))
+            hint = f"; if they are the same, say so when training: data.num_{name}s={there}" if there else ""
+            raise ConfigError(
+                f"the data has {recorded} and {envs.env_id} has {needed}; set env_id to the environment that the data "
+                f"was recorded in{hint}"
+            )
 
 
-def _box(env: gymnasium.Env[Any, Any], name: str) -> gymnasium.spaces.Box:
-    import gymnasium
+def _space(env: gymnasium.Env[Any, Any], name: str) -> Any:
+    """The observation or action space, a `Box` or a `Discrete`."""
+    from gymnasium.spaces import Box, Dict, Discrete
 
     space = getattr(env, f"{name}_space")
-    if not isinstance(space, gymnasium.spaces.Box):
+    if not isinstance(space, Box | Discrete):
         identity = env.spec.id if env.spec is not None else type(env).__name__
         hint = ""
-        if name == "observation" and isinstance(space, gymnasium.spaces.Dict):
+        if name == "observation" and isinstance(space, Dict):
             hint = f"; choose parts of it, as in env_id={identity}@{'+'.join(leaves(space))}"
         raise ConfigError(
-            f"{identity} has a {type(space).__name__} {name} space; seqrl acts in environments whose spaces are boxes"
-            + hint
+            f"{identity} has a {type(space).__name__} {name} space; seqrl acts in environments whose spaces are boxes "
+            f"or discrete{hint}"
         )
     return space
 

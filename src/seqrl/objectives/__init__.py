@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqrl.model import SequenceModel
 from seqrl.types import Batch
+from seqrl.vectors import VectorModel
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,9 @@ class FieldOutcome:
     """Sums over the tokens of one field, so that batches and ranks can be added up.
 
     Attributes:
-        loss: () sum of unweighted cross-entropies, in nats.
-        correct: () how many tokens the mode predicts.
-        count: () how many tokens carry a loss.
+        loss: () sum of unweighted cross-entropies, in nats, or of squared errors of normalised values.
+        correct: () how many tokens the mode predicts; 0 of values that have no mode.
+        count: () how many tokens or values carry a loss.
     """
 
     loss: Tensor
@@ -39,5 +40,5 @@ class Objective(ABC):
     """Scores a model on a batch of windows."""
 
     @abstractmethod
-    def __call__(self, model: SequenceModel, batch: Batch) -> Outcome:
+    def __call__(self, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:
         """The loss, differentiable in `Outcome.total`, and what is logged of it."""

@@ -10,6 +10,7 @@ from seqrl.model import SequenceModel
 from seqrl.objectives import FieldOutcome, Objective, Outcome
 from seqrl.registry import register_objective
 from seqrl.types import Batch
+from seqrl.vectors import VectorModel
 
 AVERAGES = ("valid", "all")
 
@@ -32,20 +33,25 @@ class NextTokenObjective(Objective):
             raise ConfigError(f"objective.average={average!r} is unknown; give one of {', '.join(AVERAGES)}")
         self.average = average
 
-    def __call__(self, model: SequenceModel, batch: Batch) -> Outcome:
+    def __call__(self, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:
+        if not isinstance(model, SequenceModel):
+            raise ConfigError("objective=next_token learns tokens, and this tokenizer makes vectors; use regression")
+        batch = model.prepare(batch)
         logits = model(batch.tokens, batch.prefix)
-        targets = batch.tokens.flatten(1)[:, 1:]
-        mask = batch.mask.flatten(1)[:, 1:]
+        first = batch.tokens[0].numel() - logits.shape[1]  # of a window's tokens that is predicted
+        targets = batch.tokens.flatten(1)[:, first:]
+        mask = batch.mask.flatten(1)[:, first:]
         losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
         losses = losses.view_as(targets) * mask
         steps = model.tokens_per_step
-        place = torch.arange(1, targets.shape[1] + 1, device=targets.device) % steps
-        weights = torch.tensor(model.layout.loss_weights, device=targets.device)[place]
+        place = torch.arange(first, first + targets.shape[1], device=targets.device) % steps
+        weights = torch.tensor(model.loss_weights, device=targets.device)[place]
         count = mask.sum() if self.average == "valid" else torch.tensor(mask.numel(), device=mask.device)
         with torch.no_grad():
             correct = (logits.argmax(-1) == targets) & mask
             fields = {}
-            for field in model.layout.fields:
-                own = (place >= field.start) & (place < field.start + field.size)
-                fields[field.name] = FieldOutcome(losses[:, own].sum(), correct[:, own].sum(), mask[:, own].sum())
+            for name in model.fields:
+                places = model.places(name)
+                own = (place >= places.start) & (place < places.stop)
+                fields[name] = FieldOutcome(losses[:, own].sum(), correct[:, own].sum(), mask[:, own].sum())
         return Outcome((losses * weights).sum(), count, fields)

@@ -9,6 +9,7 @@ from seqrl.model import SequenceModel
 from seqrl.sampling import Noise
 from seqrl.scores import Score
 from seqrl.types import History, Plan
+from seqrl.vectors import VectorModel
 
 
 class Planner(ABC):
@@ -16,9 +17,13 @@ class Planner(ABC):
 
     Attributes:
         horizon: H, transitions of a plan.
+        serves: what models it can decode: of `tokens`, `vectors`, `codes` (see `Tokenizer.output`).
+        asks_model: whether it looks at the sequence model at all; baselines do not.
     """
 
     horizon: int
+    serves: tuple[str, ...] = ("tokens",)
+    asks_model: bool = True
 
     @abstractmethod
     def check(self, layout: Layout, score: Score) -> None:
@@ -29,7 +34,7 @@ class Planner(ABC):
         """
 
     @abstractmethod
-    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
         """Search from a history.
 
         Args:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from seqrl.decoding import DecodingSession, check_cache
 from seqrl.errors import ConfigError
-from seqrl.layout import Field, Layout
+from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
 from seqrl.scores import Score, Trace
 from seqrl.types import History, Plan
+from seqrl.vectors import VectorModel
 
 _ESTIMATED = ("reward", "value")  # fields of which the search wants the expectation
 
@@ -66,12 +69,25 @@ class _Beams:
         entry = entry[..., None]
         self.columns[name] = torch.cat([self.columns[name], entry], -1) if name in self.columns else entry
 
-    def trace(self, layout: Layout) -> Trace:
-        """The complete transitions, as scores see them."""
-        per_step = self.columns["log_probs"].unflatten(-1, (-1, layout.size))
-        action = layout.field("action").slice
-        return Trace(
+    def trace(self, model: SequenceModel, score: Score) -> Trace:
+        """The complete transitions, as scores see them, and what follows them where it was decoded."""
+        steps, action = model.tokens_per_step, model.places("action")
+        complete = self.columns["tokens"].shape[-1] // steps * steps
+        per_step = self.columns["log_probs"][..., :complete].unflatten(-1, (-1, steps))
+        trace = Trace(
             per_step[..., action].sum(-1), per_step.sum(-1), self.columns.get("reward"), self.columns.get("value")
+        )
+        if not score.wants_transitions:
+            return trace
+        observation, action = (model.layout.field(name).slice for name in ("observation", "action"))
+        tokens = self.columns["tokens"]
+        values = model.tokenizer.decode(tokens[..., :complete].unflatten(-1, (-1, steps)))
+        following = None
+        if score.wants_next_observation:
+            begun = tokens[..., complete:]
+            following = model.tokenizer.decode(pad(begun, (0, steps - begun.shape[-1])))[..., observation]
+        return replace(
+            trace, observations=values[..., observation], actions=values[..., action], next_observation=following
         )
 
 
@@ -115,6 +131,9 @@ class BeamPlanner(Planner):
             trained window.
         k_act, k_obs: keep only the likeliest k tokens of an action or observation; None keeps all.
         cdf_act, cdf_obs: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
+        percentile: estimate reward and value by this quantile of their distributions, in [0, 1), instead of by the
+            expectation (None): the value of the bin at which the cumulative probability passes it. The termination
+            token, which has no value, does not count.
         cache: `none`, `exact` or `window`; see `seqrl.decoding.DecodingSession`.
         time_budget_ms: stop before a transition that, going by those before it, would end later than this after the
             start of the plan for the whole batch; the best plan so far then has fewer than `horizon` transitions, but
@@ -134,6 +153,7 @@ class BeamPlanner(Planner):
         k_obs: int | None = 1,
         cdf_act: float | None = 0.6,
         cdf_obs: float | None = None,
+        percentile: float | None = None,
         cache: str = "exact",
         time_budget_ms: float | None = None,
     ) -> None:
@@ -143,56 +163,93 @@ class BeamPlanner(Planner):
             if number < 1:
                 raise ConfigError(f"planner.{name}={number} is too small; give 1 or more")
         check_filters(k_act=k_act, k_obs=k_obs, cdf_act=cdf_act, cdf_obs=cdf_obs)
+        if percentile is not None and not 0 <= percentile < 1:
+            raise ConfigError(f"planner.percentile={percentile} is outside [0, 1); give 0.5 for the median, or null")
         self.beam_width = beam_width
         self.n_expand = n_expand
         self.horizon = horizon
         self.context = context
         self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, cdf_obs)}
+        self.percentile = percentile
         self.cache = check_cache(cache)
         self.time_budget_ms = time_budget_ms
 
     def check(self, layout: Layout, score: Score) -> None:
+        if layout.fields[0].name != "observation":
+            raise ConfigError(
+                f"the checkpoint's layout begins with {layout.fields[0].name!r}, which planner=beam cannot "
+                "imagine; use planner=sample, or train with layout=tt"
+            )
+        further = self.horizon > 1 or score.wants_next_observation
+        for field in layout.fields[0 if further else 1 :]:
+            if field.loss_weight == 0:
+                raise ConfigError(
+                    f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as planner=beam "
+                    f"would; use planner=sample, or train with layout.fields.{field.name}.loss_weight=1"
+                )
         score.check(layout)
 
-    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
-        layout = model.layout
-        observation = layout.field("observation")
+    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
+        assert isinstance(model, SequenceModel)  # see `serves`
+        observation = model.places("observation")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
         session = model.start(history, cache=self.cache, context=self.context)
-        beams = _Beams(session, history.tokens[:, -observation.size :])
+        beams = _Beams(session, history.tokens[:, -observation.stop :])
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.
             beams.repeat(self.n_expand * (self.beam_width if depth == 0 else 1))
-            for field in layout.fields[1:]:
-                self._decode(model, beams, field, noise, depth)
-            best, order = score(beams.trace(layout)).sort(dim=1, descending=True, stable=True)
+            for name in model.fields[1:]:
+                self._decode(model, beams, name, noise, depth)
+            if score.wants_next_observation:
+                self._observe(model, beams, noise, depth + 1)
+            best, order = score(beams.trace(model, score)).sort(dim=1, descending=True, stable=True)
             if depth + 1 == self.horizon or clock.is_up():
                 break
             beams.select(order[:, : self.beam_width])
-            beams.advance()
-            self._decode(model, beams, observation, noise, depth + 1)
-        winner = order[:, :1, None]
-        flat = beams.columns["tokens"].gather(1, winner.expand(-1, -1, beams.columns["tokens"].shape[2]))[:, 0]
-        tokens = flat.unflatten(-1, (depth + 1, model.tokens_per_step))
-        return Plan(model.tokenizer.decode(tokens)[..., layout.field("action").slice], best[:, 0], tokens)
+            if not score.wants_next_observation:
+                self._observe(model, beams, noise, depth + 1)
+        every = torch.arange(len(order), device=order.device)
+        winner = {name: column[every, order[:, 0]] for name, column in beams.columns.items()}  # (B, ...)
+        steps = model.tokens_per_step
+        tokens = winner["tokens"][:, : (depth + 1) * steps].unflatten(-1, (depth + 1, steps))
+        transitions = model.tokenizer.decode(tokens)
+        for name in _ESTIMATED:
+            if name in winner:
+                transitions[..., model.layout.field(name).start] = winner[name].to(transitions)
+        return Plan(transitions[..., model.layout.field("action").slice], best[:, 0], tokens, transitions)
 
-    def _decode(self, model: SequenceModel, beams: _Beams, field: Field, noise: Noise, depth: int) -> None:
+    def _observe(self, model: SequenceModel, beams: _Beams, noise: Noise, depth: int) -> None:
+        beams.advance()
+        self._decode(model, beams, "observation", noise, depth)
+
+    def _decode(self, model: SequenceModel, beams: _Beams, field: str, noise: Noise, depth: int) -> None:
         """Append one field of one transition to every candidate.
 
         After a transition's last token the session stays behind: only the survivors go on, and only they are worth
         the re-encoding that a cut of the context costs.
         """
-        for place in range(field.start, field.start + field.size):
+        places = model.places(field)
+        for place in range(places.start, places.stop):
             logits = beams.logits
-            top_k, tail_mass = self.filters.get(field.name, (1, None))
+            top_k, tail_mass = self.filters.get(field, (1, None))
             if top_k == 1:
                 tokens = logits.argmax(-1)
             else:
                 uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
                 tokens = draw(keep_top_k(drop_tail(logits, tail_mass), top_k), uniform)
-            if field.name in _ESTIMATED:
+            if field in _ESTIMATED:
                 centres = model.tokenizer.bin_centres(place).to(logits.dtype)
-                beams.record(field.name, logits.softmax(-1)[..., :-1] @ centres)
+                beams.record(field, _estimate(logits.softmax(-1)[..., :-1], centres, self.percentile))
             beams.take(tokens)
             if place + 1 < model.tokens_per_step:
                 beams.advance()
+
+
+def _estimate(probabilities: Tensor, centres: Tensor, percentile: float | None) -> Tensor:
+    """(...,) expectation or percentile of (..., V) probabilities of bins, whose values are (V,)."""
+    if percentile is None:
+        return probabilities @ centres
+    ordered, order = centres.sort()  # bins of a plugin need not rise
+    cumulative = probabilities[..., order].cumsum(-1)
+    passed = cumulative > percentile * cumulative[..., -1:]
+    return ordered[passed.to(torch.uint8).argmax(-1)]

@@ -11,22 +11,27 @@ from seqrl.registry import register_planner
 from seqrl.sampling import Noise
 from seqrl.scores import Score
 from seqrl.types import History, Plan
+from seqrl.vectors import VectorModel
 
 
 @register_planner("random")
 class RandomPlanner(Planner):
-    """Every action dimension is uniform between the smallest and the largest bin centre of the data."""
+    """Every action dimension is uniform between the smallest and the largest value that the tokenizer decodes to;
+    discrete actions are equally likely."""
 
     horizon = 1
+    serves = ("tokens", "vectors", "codes")
+    asks_model = False
 
     def check(self, layout: Layout, score: Score) -> None:
         """Fits everything."""
 
-    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
         action = model.layout.field("action")
-        centres = [model.tokenizer.bin_centres(s) for s in range(action.start, action.start + action.size)]
-        low = torch.stack([c.min() for c in centres])
-        high = torch.stack([c.max() for c in centres])
+        low, high = model.tokenizer.action_range(model.layout)
         uniform = torch.stack([noise.uniform(d)[:, 0] for d in range(action.size)], dim=-1)
-        actions = low + uniform.to(low.dtype) * (high - low)
+        if "action" in model.layout.categories:
+            actions = (uniform * model.layout.categories["action"]).floor().to(low.dtype)
+        else:
+            actions = low + uniform.to(low.dtype) * (high - low)
         return Plan(actions[:, None], torch.zeros(len(actions), device=actions.device))

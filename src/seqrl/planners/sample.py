@@ -13,11 +13,15 @@ from seqrl.registry import register_planner
 from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
 from seqrl.scores import Score
 from seqrl.types import History, Plan
+from seqrl.vectors import VectorModel
 
 
 @register_planner("sample")
 class SamplePlanner(Planner):
     """Draw the present action's tokens one after the other; no look-ahead.
+
+    Models of vectors have one answer, their regression, to which only `context` applies (and the rest where actions
+    are discrete).
 
     Args:
         temperature: divides the logits, 0 or more; 0 takes the likeliest tokens (greedy imitation).
@@ -28,6 +32,7 @@ class SamplePlanner(Planner):
     """
 
     horizon = 1
+    serves = ("tokens", "vectors")
 
     def __init__(
         self,
@@ -50,18 +55,31 @@ class SamplePlanner(Planner):
     def check(self, layout: Layout, score: Score) -> None:
         layout.field("action")
 
-    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
+        if isinstance(model, VectorModel):
+            return self._regressed(model, history, noise)
         session = model.start(history, cache=self.cache, context=self.context)
-        action = model.layout.field("action")
+        action = model.places("action")
         tokens = history.tokens.new_zeros(len(history.tokens), model.tokens_per_step)
         tokens[:, : action.start] = history.tokens[:, -action.start :]
         log_prob = torch.zeros(len(tokens), device=tokens.device, dtype=session.logits.dtype)
-        for place in range(action.start, action.start + action.size):
+        for place in range(action.start, action.stop):
             filtered = keep_top_k(drop_tail(session.logits, self.tail_mass), self.top_k)
             chosen = draw(filtered, noise.uniform(place)[:, 0], self.temperature)
             log_prob += session.logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
             tokens[:, place] = chosen
-            if place + 1 < action.start + action.size:
+            if place + 1 < action.stop:
                 session.append(chosen)
-        actions = model.tokenizer.decode(tokens)[:, action.slice]
+        actions = model.tokenizer.decode(tokens)[:, model.layout.field("action").slice]
         return Plan(actions[:, None], log_prob, tokens[:, None])
+
+    def _regressed(self, model: VectorModel, history: History, noise: Noise) -> Plan:
+        """The action that a model of vectors predicts; a draw where actions are discrete."""
+        found = model.act(history, context=self.context)
+        nothing = torch.zeros(len(found), device=found.device)
+        if "action" not in model.layout.categories:
+            return Plan(found[:, None], nothing)
+        filtered = keep_top_k(drop_tail(found, self.tail_mass), self.top_k)
+        chosen = draw(filtered, noise.uniform(0)[:, 0], self.temperature)
+        log_prob = found.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
+        return Plan(chosen[:, None, None].float(), log_prob)

@@ -11,6 +11,7 @@ from seqrl.registry import register_planner
 from seqrl.sampling import Noise
 from seqrl.scores import Score
 from seqrl.types import History, Plan
+from seqrl.vectors import VectorModel
 
 
 @register_planner("zero")
@@ -18,11 +19,13 @@ class ZeroPlanner(Planner):
     """Every action is zero, whatever was observed."""
 
     horizon = 1
+    serves = ("tokens", "vectors", "codes")
+    asks_model = False
 
     def check(self, layout: Layout, score: Score) -> None:
         """Fits everything."""
 
-    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
         rows, device = len(history.tokens), history.tokens.device
         size = model.layout.field("action").size
         return Plan(torch.zeros(rows, 1, size, device=device), torch.zeros(rows, device=device))

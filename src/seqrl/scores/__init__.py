@@ -19,16 +19,31 @@ class Trace:
         log_probs: (..., h) log-likelihood of all tokens that were decoded for the transition.
         rewards: (..., h) expected reward, in the data's units; None where the layout has no reward field.
         values: (..., h) expected return-to-go after the transition; None where the layout has no value field.
+        observations, actions: (..., h, O) and (..., h, A) in the data's units, as their tokens decode; None for scores
+            that do not want transitions.
+        next_observation: (..., O) what follows the last transition; None for scores that do not want it.
     """
 
     action_log_probs: Tensor
     log_probs: Tensor
     rewards: Tensor | None
     values: Tensor | None
+    observations: Tensor | None = None
+    actions: Tensor | None = None
+    next_observation: Tensor | None = None
 
 
 class Score(ABC):
-    """Ranks partial plans; higher is better."""
+    """Ranks partial plans; higher is better.
+
+    Attributes:
+        wants_transitions: whether traces must hold `observations` and `actions`.
+        wants_next_observation: whether traces must hold `next_observation`, which a search decodes for every candidate
+            then, and not for its survivors alone.
+    """
+
+    wants_transitions: bool = False
+    wants_next_observation: bool = False
 
     @abstractmethod
     def check(self, layout: Layout) -> None:

@@ -9,36 +9,51 @@ test of one's own a single one can be called: `tokenizers.round_trip(Component("
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from seqrl.errors import ConfigError, SeqrlError
+from seqrl.layout import Layout
 from seqrl.registry import registry_of
-from seqrl.testing import backbones, planners, strategies, tokenizers, training
+from seqrl.testing import backbones, critics, planners, strategies, tokenizers, training
 from seqrl.testing.contract import Component, Contract, ContractViolation
 
 __all__ = ["Component", "Contract", "ContractViolation", "check", "contracts"]
 
+_BY_CLASS: dict[str, Callable[[Any], tuple[Contract, ...]]] = {
+    "tokenizer": tokenizers.contracts_of,
+    "backbone": backbones.contracts_of,
+}
 _CONTRACTS: dict[str, tuple[Contract, ...]] = {
     "data": training.DATA_CONTRACTS,
-    "tokenizer": tokenizers.CONTRACTS,
-    "backbone": backbones.CONTRACTS,
     "objective": training.OBJECTIVE_CONTRACTS,
+    "critic": critics.CONTRACTS,
     "planner": planners.CONTRACTS,
     "condition": strategies.CONDITION_CONTRACTS,
     "score": strategies.SCORE_CONTRACTS,
 }
-_RUNTIME = {"size": 2, "max_length": 4, "discount": 0.9}
+_RUNTIME = {
+    "size": 2,
+    "layout": Layout.from_config({"fields": {"observation": {}, "action": {}}}, 1, 1),
+    "window": tokenizers.WINDOW,
+    "max_length": 4,
+    "discount": 0.9,
+    "observation_size": 3,
+    "action_size": 2,
+}
 
 
-def contracts(slot: str) -> tuple[Contract, ...]:
-    """All contracts of a slot.
+def contracts(slot: str, name: str) -> tuple[Contract, ...]:
+    """All contracts that a component of a slot has to keep.
 
     Raises:
-        ConfigError: there is no such slot, or it has no contracts.
+        ConfigError: there is no such slot or component, or the slot has no contracts.
     """
-    registry_of(slot)
+    cls = registry_of(slot).get(name)
+    if slot in _BY_CLASS:
+        return _BY_CLASS[slot](cls)
     if slot not in _CONTRACTS:
-        raise ConfigError(f"slot {slot!r} has no contracts yet; slots that have: {', '.join(_CONTRACTS)}")
+        raise ConfigError(f"slot {slot!r} has no contracts yet; slots that have: {', '.join(_BY_CLASS | _CONTRACTS)}")
     return _CONTRACTS[slot]
 
 
@@ -59,7 +74,7 @@ def check(slot: str, name: str, **options: Any) -> list[tuple[str, str | None]]:
         DataError: a data source without its data.
     """
     component = Component(slot, name, options)
-    wanted = contracts(slot)
+    wanted = contracts(slot, name)
     try:
         component.build(**_RUNTIME)
     except SeqrlError:

@@ -187,18 +187,20 @@ def overfits_one_batch(component: Component) -> None:
     )
 
 
-CONTRACTS: tuple[Contract, ...] = (
-    shapes,
-    causality,
-    mask_is_obeyed,
+_ALWAYS: tuple[Contract, ...] = (shapes, causality, mask_is_obeyed, batch_invariance)
+_OF_SEQUENCES: tuple[Contract, ...] = (
     positions_matter,
     cache_token_by_token,
     cache_without_a_hidden_token,
     pieces_with_padding,
     rows_that_branch,
-    batch_invariance,
     overfits_one_batch,
 )
+
+
+def contracts_of(cls: type[Backbone]) -> tuple[Contract, ...]:
+    """What a backbone promises; one that sees no other position makes fewer promises."""
+    return _ALWAYS + (_OF_SEQUENCES if cls.sees_context else ())
 
 
 def _backbone(component: Component) -> Backbone:

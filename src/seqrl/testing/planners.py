@@ -135,15 +135,16 @@ def refuses_or_serves(component: Component) -> None:
     """Every layout and score is either refused by `check`, with a ConfigError, or can be planned with."""
     for what, layout in samples.layouts().items():
         for name in SCORE.builtin_names():
-            planner, score = component.build(), SCORE.build({"name": name}, discount=layout.discount)
+            planner: Planner = component.build(critic=samples.critic())
+            score: Score = SCORE.build({"name": name}, discount=layout.step_discount, critic=samples.critic())
             where = f"a layout {what} and score {name!r}"
             try:
                 planner.check(layout, score)
-            except ConfigError:
+                model = _model(planner, layout, component)
+            except ConfigError:  # the planner's, or no model of the kind that it serves has such a layout
                 continue
             except Exception as error:
                 raise ContractViolation(f"check of {where} raises {type(error).__name__}, not ConfigError") from error
-            model = samples.model(layout, window=_window(component))
             try:
                 planner.plan(model, samples.history(model, [1]), score, _noise([0]))
             except Exception as error:
@@ -165,16 +166,23 @@ CONTRACTS: tuple[Contract, ...] = (
 
 def _setting(component: Component) -> tuple[Planner, SequenceModel, Score]:
     """The planner with a model and a score that it accepts."""
-    planner: Planner = component.build()
+    planner: Planner = component.build(critic=samples.critic())
     layout = samples.layout()
     score = _accepted(planner, layout)
-    return planner, samples.model(layout, window=_window(component)), score
+    return planner, _model(planner, layout, component), score
+
+
+def _model(planner: Planner, layout: Layout, component: Component) -> SequenceModel:
+    """A model of a kind that the planner serves: of tokens, or else of codes."""
+    if "tokens" not in planner.serves:
+        return samples.code_model(layout, window=max(samples.WINDOW, planner.horizon))
+    return samples.model(layout, window=_window(component))
 
 
 def _accepted(planner: Planner, layout: Layout) -> Score:
     refusal: Exception | None = None
-    for name in SCORE.builtin_names():
-        score: Score = SCORE.build({"name": name}, discount=layout.discount)
+    for name in sorted(SCORE.builtin_names(), key="critic".__eq__):  # last: it wants more than others
+        score: Score = SCORE.build({"name": name}, discount=layout.step_discount, critic=samples.critic())
         try:
             planner.check(layout, score)
         except ConfigError as error:

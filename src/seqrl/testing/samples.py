@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
 from seqrl.layout import FIELDS, Layout
 from seqrl.model import SequenceModel
+from seqrl.tokenizers.vq import VqTokenizer
 from seqrl.types import Batch, History
+from seqrl.vectors import VectorModel
 
 OBSERVATION_SIZE, ACTION_SIZE = 3, 2
 WINDOW = 6  # transitions; one more than the longest default context of a planner
@@ -34,9 +37,11 @@ def store() -> EpisodeStore:
     return EpisodeStore.from_episodes(episodes, attributes={"name": "samples"})
 
 
-def layout(*, goal: bool = False, without: Iterable[str] = ()) -> Layout:
-    """The Trajectory Transformer's layout, with a goal or without some of its fields."""
-    fields: dict[str, Any] = {name: {"hidden": name == "value"} for name in FIELDS if name not in set(without)}
+def layout(*, goal: bool = False, with_return: bool = False, without: Iterable[str] = ()) -> Layout:
+    """The Trajectory Transformer's layout, with a goal, a desired return, or without some of its fields."""
+    left_out = {*without, "return"}
+    fields: dict[str, Any] = {"return": {}} if with_return else {}
+    fields |= {name: {"hidden": name == "value"} for name in FIELDS if name not in left_out}
     config = {"fields": fields, "goal": {"dims": [0, 1]} if goal else None, "discount": 0.9}
     return Layout.from_config(config, OBSERVATION_SIZE, ACTION_SIZE)
 
@@ -48,6 +53,7 @@ def layouts() -> dict[str, Layout]:
         "without a value field": layout(without=["value"]),
         "without reward and value fields": layout(without=["reward", "value"]),
         "with a goal": layout(goal=True),
+        "with a return": layout(with_return=True),
     }
 
 
@@ -73,15 +79,46 @@ def model(fields: Layout, *, window: int = WINDOW) -> SequenceModel:
     return made
 
 
+def code_model(fields: Layout, *, window: int = WINDOW) -> SequenceModel:
+    """A prior over codes of 3 transitions, as `model`; `window` is a multiple of 3."""
+    backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 16}
+    tokenizer = {"name": "vq", "num_codes": 8, "code_dim": 4}
+    made = SequenceModel(fields, tokenizer, backbone, context=window).double().eval()
+    made.tokenizer.fit(torch.from_numpy(transitions(store(), fields)))
+    scramble(made)
+    assert isinstance(made.tokenizer, VqTokenizer)
+    made.tokenizer.codebook.vectors.normal_(generator=torch.Generator().manual_seed(3))
+    return made
+
+
+def critic() -> Critic:
+    """A small critic in float64, fitted to `store()`, with values that differ."""
+    config = {
+        "layout": {"fields": {"observation": {}, "action": {}}, "discount": 0.9},
+        "observation_size": OBSERVATION_SIZE,
+        "action_size": ACTION_SIZE,
+        "critic": {"name": "iql", "dim": 8},
+    }
+    made = build_critic(config)
+    assert made is not None
+    episodes = store()
+    made.fit(torch.from_numpy(episodes.observations), torch.from_numpy(episodes.actions))
+    scramble(made)
+    return made.double().eval()
+
+
 def history(model: SequenceModel, lengths: Iterable[int]) -> History:
     """What environments with different numbers of past transitions showed, the padding filled with nonsense."""
     counts = torch.tensor(list(lengths))
+    if model.of_codes:  # which know nothing of the past
+        present = torch.randn(len(counts), model.layout.size, generator=torch.Generator().manual_seed(1))
+        return model.history(torch.zeros(len(counts), 0, model.layout.size), present.double())
     past = int(counts.max())
-    size = past * model.tokens_per_step + model.layout.field("observation").size
+    size = past * model.tokens_per_step + model.places("action").start
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(model.termination_token, (len(counts), size), generator=generator)
-    prefix = torch.randint(model.num_classes, (len(counts), model.layout.prefix_size), generator=generator)
-    return History(tokens, counts, prefix if model.layout.prefix_size else None)
+    prefix = torch.randint(model.num_classes, (len(counts), model.prefix_size), generator=generator)
+    return History(tokens, counts, prefix if model.prefix_size else None)
 
 
 def batch(model: SequenceModel, *, windows: int = 4) -> Batch:
@@ -91,8 +128,27 @@ def batch(model: SequenceModel, *, windows: int = 4) -> Batch:
     tokens = torch.randint(model.termination_token, shape, generator=generator)
     mask = torch.ones(shape, dtype=torch.bool)
     mask[::2, model.context // 2 :] = False
-    prefix = torch.randint(model.num_classes, (windows, model.layout.prefix_size), generator=generator)
-    return Batch(tokens, mask, prefix if model.layout.prefix_size else None)
+    prefix = torch.randint(model.num_classes, (windows, model.prefix_size), generator=generator)
+    return Batch(tokens, mask, prefix if model.prefix_size else None)
+
+
+def vector_model(fields: Layout, *, window: int = WINDOW) -> VectorModel:
+    """A model of vectors of one layer, with statistics of `store()` and weights that matter."""
+    backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 16}
+    made = VectorModel(fields, {"name": "continuous"}, backbone, context=window, longest_episode=9).double().eval()
+    made.tokenizer.fit(torch.from_numpy(transitions(store(), fields)))
+    scramble(made)
+    return made
+
+
+def vector_batch(model: VectorModel, *, windows: int = 4) -> Batch:
+    """Windows of `store()`'s kind, every other one of which ends early."""
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(windows, model.context, model.layout.size, dtype=torch.float64, generator=generator).tanh()
+    mask = torch.ones(values.shape, dtype=torch.bool)
+    mask[::2, model.context // 2 :] = False
+    goals = torch.randn(windows, model.goal_size, dtype=torch.float64, generator=generator)
+    return Batch(values, mask, goals if model.goal_size else None, torch.arange(windows))
 
 
 def columns(rows: int = 200) -> Tensor:

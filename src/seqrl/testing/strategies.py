@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def score_has_a_number_per_plan(component: Component) -> None:
     """(..., h) traces become (...) finite numbers, in any number of leading dimensions."""
     trace = _trace(samples.layout())
     for one in (trace, _rows(trace, torch.tensor(0))):
-        score = component.build(discount=0.9)(one)
+        score = component.build(discount=0.9, critic=samples.critic())(one)
         wanted = one.log_probs.shape[:-1]
         require(
             isinstance(score, Tensor) and score.shape == wanted and bool(score.isfinite().all()),
@@ -86,20 +87,20 @@ def score_has_a_number_per_plan(component: Component) -> None:
 
 def score_is_pure(component: Component) -> None:
     """A plan's score depends on its own trace alone, and the trace stays as it was."""
-    score: Score = component.build(discount=0.9)
+    score: Score = component.build(discount=0.9, critic=samples.critic())
     trace, untouched, order = _trace(samples.layout()), _trace(samples.layout()), torch.tensor([2, 0, 1])
     first = score(trace)
     require(close(score(_rows(trace, order)), first[order]), "rows in another order get other scores")
     require(close(score(_rows(trace, order[:1])), first[order[:1]]), "a row gets another score alone than in a batch")
     require(torch.equal(score(trace), first), "the same trace gets two different scores; keep no state")
-    for name in ("action_log_probs", "log_probs", "rewards", "values"):
-        require(torch.equal(getattr(trace, name), getattr(untouched, name)), f"scoring changes {name} of the trace")
+    for name, given in vars(untouched).items():
+        require(torch.equal(given, getattr(trace, name)), f"scoring changes {name} of the trace")
 
 
 def score_refuses_or_serves(component: Component) -> None:
     """Every layout is either refused by `check`, with a ConfigError, or can be scored."""
     for what, layout in samples.layouts().items():
-        score: Score = component.build(discount=layout.discount)
+        score: Score = component.build(discount=layout.step_discount, critic=samples.critic())
         if not _accepts(score, layout, what=what):
             continue
         try:
@@ -138,13 +139,11 @@ def _trace(layout: Layout) -> Trace:
         -numbers[0].abs() - numbers[1].abs(),
         numbers[2] if layout.has("reward") else None,
         numbers[3] if layout.has("value") else None,
+        observations=torch.randn(3, 4, 3, samples.OBSERVATION_SIZE, generator=generator),
+        actions=torch.randn(3, 4, 3, samples.ACTION_SIZE, generator=generator),
+        next_observation=torch.randn(3, 4, samples.OBSERVATION_SIZE, generator=generator),
     )
 
 
 def _rows(trace: Trace, rows: Tensor) -> Trace:
-    return Trace(
-        trace.action_log_probs[rows],
-        trace.log_probs[rows],
-        None if trace.rewards is None else trace.rewards[rows],
-        None if trace.values is None else trace.values[rows],
-    )
+    return replace(trace, **{name: tensor[rows] for name, tensor in vars(trace).items() if tensor is not None})

@@ -1,4 +1,4 @@
-"""Contracts of the slot `tokenizer`."""
+"""Contracts of the slot `tokenizer`: of tokens, of vectors and of codes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqrl.layout import Layout
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
-from seqrl.tokenizers import Tokenizer
+from seqrl.tokenizers import CodeTokenizer, Tokenizer
+
+WINDOW = 10  # transitions; built-in codes are told to take 5 at a time
 
 
 def shapes_and_ranges(component: Component) -> None:
@@ -139,11 +142,11 @@ def state_in_buffers(component: Component) -> None:
     file = io.BytesIO()
     torch.save(tokenizer.state_dict(), file)
     file.seek(0)
-    restored: Tokenizer = component.build(size=values.shape[1])
+    restored = _built(component, values.shape[1])
     restored.load_state_dict(torch.load(file, weights_only=True))
     tokens = tokenizer.encode(values)
     require(
-        torch.equal(restored.encode(values), tokens) and close(restored.decode(tokens), tokenizer.decode(tokens)),
+        _same(restored.encode(values), tokens) and close(restored.decode(tokens), tokenizer.decode(tokens)),
         "a new tokenizer with the saved state_dict encodes or decodes differently; keep what fit() learns in buffers",
     )
 
@@ -157,18 +160,69 @@ def moves_and_double_precision(component: Component) -> None:
     tokens, decoded = tokenizer.encode(values), tokenizer.decode(tokenizer.encode(values))
     tokenizer.double()
     require(
-        torch.equal(tokenizer.encode(values.double()), tokens) and close(tokenizer.decode(tokens), decoded, 1e-5),
+        _same(tokenizer.encode(values.double()), tokens) and close(tokenizer.decode(tokens), decoded, 1e-5),
         "after .double() the same values get other tokens, or the same tokens other values",
     )
     if torch.cuda.is_available():
         tokenizer.cuda()
         require(
-            torch.equal(tokenizer.encode(values.cuda()).cpu(), tokens),
+            _same(tokenizer.encode(values.cuda()).cpu(), tokens),
             "after .cuda() the same values get other tokens",
         )
 
 
-CONTRACTS: tuple[Contract, ...] = (
+def vectors_and_back(component: Component) -> None:
+    """Of vectors: (..., S) floats become (..., S) finite floats, row by row, and the same values again."""
+    values = samples.columns()
+    tokenizer = _fitted(component, values)
+    vectors = tokenizer.encode(values)
+    require(
+        vectors.shape == values.shape and vectors.is_floating_point() and bool(vectors.isfinite().all()),
+        f"encode gives {shape(vectors)}, or numbers that are not finite; it must give floats of {shape(values)}",
+    )
+    require(
+        close(tokenizer.encode(values.view(20, 10, -1)).flatten(0, 1), vectors),
+        "encode gives other vectors for the same rows as windows (B, T, S); rows must be encoded one by one",
+    )
+    require(close(tokenizer.encode(values[:3]), vectors[:3]), "a row gets another vector when others stand beside it")
+    errors = (tokenizer.decode(vectors) - values).abs()
+    require(bool((errors <= _slack(values)).all()), f"decode of encode moves a value by {float(errors.max()):.4g}")
+
+
+def windows_and_codes(component: Component) -> None:
+    """Of codes: windows become (B, T // steps_per_code, 1) integers in [0, V), one by one, and transitions again."""
+    values = samples.columns()
+    tokenizer = _fitted(component, values)
+    assert isinstance(tokenizer, CodeTokenizer)
+    tokenizer.eval()
+    windows = tokenizer.encode(values).unflatten(0, (-1, WINDOW))[:8]
+    codes = tokenizer.encode_windows(windows)
+    count = WINDOW // tokenizer.steps_per_code
+    require(
+        codes.shape == (8, count, 1) and codes.dtype == torch.int64,
+        f"encode_windows gives {shape(codes)} for 8 windows of {WINDOW}; it must give int64 of shape (8, {count}, 1)",
+    )
+    low, high = int(codes.min()), int(codes.max())
+    require(
+        0 <= low <= high < tokenizer.vocab_size,
+        f"encode_windows gives codes from {low} to {high}; they must lie in [0, {tokenizer.vocab_size})",
+    )
+    require(torch.equal(tokenizer.encode_windows(windows[:2]), codes[:2]), "a window gets other codes alone")
+    observation = _layout(values.shape[1]).field("observation").slice
+    state = tokenizer.state(values[::WINDOW][:8, observation])
+    require(
+        close(state, windows[:, 0, observation]), "state() normalises an observation in another way than encode() does"
+    )
+    with torch.no_grad():
+        decoded = tokenizer.decode_codes(codes[..., 0], state)
+    require(
+        decoded.shape == windows.shape and bool(decoded.isfinite().all()),
+        f"decode_codes gives {shape(decoded)}, or numbers that are not finite; floats of {shape(windows)} are needed",
+    )
+
+
+_STATE: tuple[Contract, ...] = (state_in_buffers, moves_and_double_precision)
+TOKENS: tuple[Contract, ...] = (
     shapes_and_ranges,
     round_trip,
     error_within_range,
@@ -177,15 +231,37 @@ CONTRACTS: tuple[Contract, ...] = (
     fewer_rows_than_bins,
     values_outside_the_range,
     termination_token,
-    state_in_buffers,
-    moves_and_double_precision,
+    *_STATE,
 )
+VECTORS: tuple[Contract, ...] = (vectors_and_back, constant_columns, fewer_rows_than_bins, *_STATE)
+CODES: tuple[Contract, ...] = (windows_and_codes, *_STATE)
+
+
+def contracts_of(cls: type[Tokenizer]) -> tuple[Contract, ...]:
+    """What a tokenizer promises, by what it makes."""
+    return {"tokens": TOKENS, "vectors": VECTORS, "codes": CODES}[cls.output]
 
 
 def _fitted(component: Component, values: Tensor) -> Tokenizer:
-    tokenizer: Tokenizer = component.build(size=values.shape[1])
+    tokenizer = _built(component, values.shape[1])
     tokenizer.fit(values.clone())
     return tokenizer
+
+
+def _built(component: Component, size: int) -> Tokenizer:
+    tokenizer: Tokenizer = component.build(size=size, layout=_layout(size), window=WINDOW)
+    return tokenizer
+
+
+def _layout(size: int) -> Layout:
+    """One action, a reward from three scalars on, and observations."""
+    fields: dict[str, Any] = {"observation": {}, "action": {}, **({"reward": {}} if size > 2 else {})}
+    return Layout.from_config({"fields": fields}, size - len(fields) + 1, 1)
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Equal tokens, or vectors that are the same up to rounding."""
+    return close(first, second, 1e-5) if second.is_floating_point() else torch.equal(first, second)
 
 
 def _slack(values: Tensor) -> Tensor:

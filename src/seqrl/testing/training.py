@@ -8,18 +8,20 @@ import numpy as np
 import torch
 
 from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import ConfigError
 from seqrl.model import SequenceModel
 from seqrl.objectives import Objective, Outcome
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
 from seqrl.types import Batch
+from seqrl.vectors import VectorModel
 
 
 def loss_is_finite(component: Component) -> None:
     """The loss is a finite sum and a positive count, with and without a goal."""
     for goal in (False, True):
-        model = samples.model(samples.layout(goal=goal))
-        outcome = _outcome(component, model, samples.batch(model))
+        model, batch = _setting(component, goal=goal)
+        outcome = _outcome(component, model, batch)
         require(
             outcome.total.shape == () and bool(outcome.total.isfinite()),
             f"total has {shape(outcome.total)} and is {outcome.total}; it must be one finite number",
@@ -32,8 +34,8 @@ def loss_is_finite(component: Component) -> None:
 
 def loss_is_differentiable(component: Component) -> None:
     """The gradient of `total` is finite and moves the model."""
-    model = samples.model(samples.layout())
-    outcome = _outcome(component, model, samples.batch(model))
+    model, batch = _setting(component)
+    outcome = _outcome(component, model, batch)
     require(outcome.total.requires_grad, "total carries no gradient; do not detach it")
     outcome.total.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -43,9 +45,9 @@ def loss_is_differentiable(component: Component) -> None:
 
 def masked_tokens_do_not_count(component: Component) -> None:
     """Tokens past the end of an episode change neither the loss nor its count; a batch of them has none."""
-    model = samples.model(samples.layout())
-    batch = samples.batch(model)
-    other = replace(batch, tokens=torch.where(batch.mask, batch.tokens, (batch.tokens + 1) % model.num_classes))
+    model, batch = _setting(component)
+    changed = batch.tokens + 1 if isinstance(model, VectorModel) else (batch.tokens + 1) % model.num_classes
+    other = replace(batch, tokens=torch.where(batch.mask, batch.tokens, changed))
     before, after = _outcome(component, model, batch), _outcome(component, model, other)
     require(
         close(before.total, after.total) and torch.equal(before.count, after.count),
@@ -58,13 +60,9 @@ def masked_tokens_do_not_count(component: Component) -> None:
 
 def rows_add_up(component: Component) -> None:
     """The total of a batch is the sum over its rows, so that ranks and batches can be added up."""
-    model = samples.model(samples.layout())
-    batch = samples.batch(model)
+    model, batch = _setting(component)
     whole = _outcome(component, model, batch)
-    parts = [
-        _outcome(component, model, Batch(batch.tokens[row : row + 1], batch.mask[row : row + 1]))
-        for row in range(len(batch.tokens))
-    ]
+    parts = [_outcome(component, model, batch.share(row, len(batch.tokens))) for row in range(len(batch.tokens))]
     summed = float(whole.total.detach())
     total, count = sum(float(p.total.detach()) for p in parts), sum(float(p.count) for p in parts)
     require(
@@ -133,7 +131,19 @@ OBJECTIVE_CONTRACTS: tuple[Contract, ...] = (
 DATA_CONTRACTS: tuple[Contract, ...] = (store_is_sound, attributes_are_plain, loads_the_same_twice)
 
 
-def _outcome(component: Component, model: SequenceModel, batch: Batch) -> Outcome:
+def _setting(component: Component, *, goal: bool = False) -> tuple[SequenceModel | VectorModel, Batch]:
+    """A model that the objective can train, of tokens or else of vectors, and a batch for it."""
+    model = samples.model(samples.layout(goal=goal))
+    batch = samples.batch(model)
+    try:
+        _outcome(component, model, batch)
+    except ConfigError:
+        vectors = samples.vector_model(samples.layout(goal=goal))
+        return vectors, samples.vector_batch(vectors)
+    return model, batch
+
+
+def _outcome(component: Component, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:
     objective: Objective = component.build()
     return objective(model, batch)
 

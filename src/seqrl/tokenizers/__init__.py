@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from seqrl.errors import ConfigError
+from seqrl.layout import Layout
 
-SUPPORT_MODULES = ("report",)
+SUPPORT_MODULES = ("codebook", "report")
 
 
 class Tokenizer(nn.Module, ABC):
-    """Turns transitions of S scalars into K tokens and back; its state lies in buffers and travels in checkpoints.
+    """Turns transitions of S scalars into K tokens and back; its state travels in checkpoints.
+
+    Constructors take `size`, the scalars S, and `layout` if they want to know which field is where.
 
     Attributes:
+        output: what a sequence is made of. `tokens`: K integers per transition, as below. `vectors`: normalised
+            values, (..., S) float32, for models of vectors; K is the number of vectors. `codes`: integers for whole
+            stretches of `steps_per_code` transitions, made of windows; see `seqrl.tokenizers.vq`.
         tokens_per_step: K.
-        vocab_size: V; token ids are 0 to V - 1, and the model adds V as the termination token.
+        vocab_size: V; token ids are 0 to V - 1, and the model adds V as the termination token. 0 of vectors.
+        trainable: whether it has parameters, and a training stage of its own.
+        steps_per_code: transitions that a code stands for; 1 but for codes.
     """
 
+    output: Literal["tokens", "vectors", "codes"] = "tokens"
+    trainable = False
+    steps_per_code = 1
     tokens_per_step: int
     vocab_size: int
+
+    def fields_of(self, layout: Layout) -> tuple[str, ...]:
+        """(K,) which field each token belongs to; one token per scalar here."""
+        return tuple(f.name for f in layout.fields for _ in range(f.size))
 
     @abstractmethod
     def fit(self, values: Tensor) -> None:
@@ -35,12 +51,78 @@ class Tokenizer(nn.Module, ABC):
     def decode(self, tokens: Tensor) -> Tensor:
         """(..., K) tokens to (..., S) bin centres; the termination token V decodes as the last bin."""
 
+    def action_range(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        """(A,) smallest and (A,) largest action, dimension by dimension, that tokens decode to."""
+        action = layout.field("action")
+        centres = torch.stack([self.bin_centres(s) for s in range(action.start, action.start + action.size)])
+        return centres.amin(1), centres.amax(1)
+
     def bin_centres(self, position: int) -> Tensor:
-        """(V,) value of every token at one position of the transition, for expectations of predicted distributions."""
+        """(V,) value of every token at one position of the transition, for expectations of predicted distributions.
+
+        For tokenizers of one token per scalar; the others say what their positions mean.
+        """
         every = torch.arange(self.vocab_size, device=next(self.buffers()).device)
         tokens = torch.zeros(self.vocab_size, self.tokens_per_step, dtype=torch.int64, device=every.device)
         tokens[:, position] = every
         return self.decode(tokens)[:, position]
+
+
+class Imagination(ABC):
+    """Sequences of codes that grow, and the transitions that they stand for; each is decoded once."""
+
+    @abstractmethod
+    def grow(self, codes: Tensor, parents: Tensor) -> Tensor:
+        """Append codes to sequences.
+
+        Args:
+            codes: (R', n) int64 in [0, V).
+            parents: (R',) which of the R present sequences each new one continues; the empty sequences of the B
+                observations at first.
+
+        Returns:
+            (R', n * steps_per_code, S) the new transitions, in the data's units.
+        """
+
+
+class CodeTokenizer(Tokenizer, ABC):
+    """Turns whole windows into codes of `steps_per_code` transitions each, given the state that they begin in.
+
+    `encode` and `decode` normalise single transitions, (..., S) to (..., S), and back; windows are made of these, with
+    NaN past the end of an episode.
+    """
+
+    output = "codes"
+    trainable = True
+    tokens_per_step = 1
+
+    @abstractmethod
+    def state(self, observations: Tensor) -> Tensor:
+        """(B, O) observations in the data's units, normalised as `encode` does."""
+
+    @abstractmethod
+    def encode_windows(self, values: Tensor) -> Tensor:
+        """(B, T, S) normalised windows to (B, T // steps_per_code, 1) int64."""
+
+    @abstractmethod
+    def imagine(self, state: Tensor) -> Imagination:
+        """What (B, O) normalised states may grow into, code by code; in eval mode."""
+
+    @abstractmethod
+    def loss(self, values: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """How well windows are reconstructed; what training does beside the gradient happens here, in training mode.
+
+        Args:
+            values: (B, T, S) normalised windows, NaN past the end of the episode.
+            mask: (B, T, 1) bool, False where nothing is to be learnt.
+
+        Returns:
+            () scalars by name: `loss`, differentiable, and what else is logged.
+        """
+
+    def decode_codes(self, codes: Tensor, state: Tensor) -> Tensor:
+        """(R, n) codes and (R, O) normalised states to (R, n * steps_per_code, S) in the data's units."""
+        return self.imagine(state).grow(codes, torch.arange(len(codes), device=codes.device))
 
 
 def check_num_bins(num_bins: int) -> int:
@@ -48,3 +130,21 @@ def check_num_bins(num_bins: int) -> int:
     if num_bins < 2:
         raise ConfigError(f"tokenizer.num_bins={num_bins} is too small; give 2 or more")
     return num_bins
+
+
+def discrete_scalars(layout: Layout | None, num_bins: int) -> dict[int, int]:
+    """Which of the S scalars are discrete, and how many values they have; none without a layout.
+
+    Raises:
+        ConfigError: more values than bins, each of which is to be one value.
+    """
+    found = {}
+    for name, count in (layout.categories if layout is not None else {}).items():
+        if count > num_bins:
+            raise ConfigError(
+                f"tokenizer.num_bins={num_bins} is too small for the {count} values of the discrete {name}; give "
+                f"tokenizer.num_bins={count} or more"
+            )
+        if layout is not None and layout.has(name):
+            found[layout.field(name).start] = count
+    return found

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
-from seqrl.tokenizers import Tokenizer, check_num_bins
+from seqrl.tokenizers import Tokenizer, check_num_bins, discrete_scalars
 
 
 @register_tokenizer("quantile")
@@ -18,10 +19,11 @@ class QuantileTokenizer(Tokenizer):
 
     A value with the weight of two bins or more (a sparse reward's zero, a clipped action) gets one bin to itself, so
     that it survives a round trip exactly; bins that ties leave empty decode to their boundary and are never encoded
-    to. The published code decodes to the midpoint of the boundaries, which moves such values and the tails.
+    to. The published code decodes to the midpoint of the boundaries, which moves such values and the tails. The values
+    of a discrete field are their own bins.
 
     Args:
-        size: S, scalars per transition (known from the data).
+        size, layout: known from the data; without a layout nothing is discrete.
         num_bins: V, per dimension.
 
     Reference: Janner et al. 2021, section 3.1, "quantile discretization".
@@ -29,11 +31,13 @@ class QuantileTokenizer(Tokenizer):
 
     boundaries: Tensor
     centres: Tensor
+    vocab_size: int
 
-    def __init__(self, size: int, *, num_bins: int = 100) -> None:
+    def __init__(self, size: int, layout: Layout | None = None, *, num_bins: int = 100) -> None:
         super().__init__()
         self.tokens_per_step = size
         self.vocab_size = check_num_bins(num_bins)
+        self._discrete = discrete_scalars(layout, num_bins)
         self.register_buffer("boundaries", torch.zeros(size, num_bins - 1))
         self.register_buffer("centres", torch.zeros(size, num_bins))
 
@@ -47,6 +51,9 @@ class QuantileTokenizer(Tokenizer):
             centres = np.where(counts > 0, sums / np.maximum(counts, 1), edges)
             self.centres[s] = torch.from_numpy(centres.astype(np.float32))
             self.boundaries[s] = torch.from_numpy(_close_empty_bins(boundaries, column, counts))
+        for s, count in self._discrete.items():
+            self.boundaries[s] = torch.arange(self.vocab_size - 1) + 0.5
+            self.centres[s] = torch.arange(self.vocab_size).clamp(max=count - 1)
 
     def encode(self, values: Tensor) -> Tensor:
         columns = values.float().reshape(-1, values.shape[-1]).T.contiguous()  # (S, rows)

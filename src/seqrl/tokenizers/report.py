@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seqrl.layout import Layout
-from seqrl.tokenizers import Tokenizer
+from seqrl.tokenizers import CodeTokenizer, Tokenizer
 
 
 def round_trip_report(tokenizer: Tokenizer, values: np.ndarray, layout: Layout) -> list[dict[str, Any]]:
@@ -16,8 +17,8 @@ def round_trip_report(tokenizer: Tokenizer, values: np.ndarray, layout: Layout) 
 
     Returns:
         One row per scalar: `field`, `dim`, `mean_error` and `max_error` (absolute, in the data's units),
-        `relative_error` (mean error over the standard deviation; 0 for a constant), `bins_used`, and
-        `largest_bin` (share of the values in the fullest bin, in [0, 1]).
+        `relative_error` (mean error over the standard deviation; 0 for a constant), and where every scalar has one
+        token `bins_used` and `largest_bin` (share of the values in the fullest bin, in [0, 1]).
     """
     data = torch.from_numpy(np.ascontiguousarray(values))
     tokens = tokenizer.encode(data)
@@ -26,17 +27,37 @@ def round_trip_report(tokenizer: Tokenizer, values: np.ndarray, layout: Layout) 
     for field in layout.fields:
         for dim in range(field.size):
             s = field.start + dim
-            counts = np.bincount(tokens[:, s].numpy(), minlength=tokenizer.vocab_size)
-            spread = float(values[:, s].std())
-            rows.append(
-                {
-                    "field": field.name,
-                    "dim": dim,
-                    "mean_error": float(errors[:, s].mean()),
-                    "max_error": float(errors[:, s].max()),
-                    "relative_error": float(errors[:, s].mean()) / spread if spread > 0 else 0.0,
-                    "bins_used": int((counts > 0).sum()),
-                    "largest_bin": float(counts.max() / len(values)),
-                }
-            )
+            rows.append(_row(field.name, dim, errors[:, s], values[:, s]))
+            if tokenizer.output == "tokens" and tokenizer.tokens_per_step == layout.size:
+                counts = np.bincount(tokens[:, s].numpy())
+                rows[-1] |= {"bins_used": int((counts > 0).sum()), "largest_bin": float(counts.max() / len(values))}
     return rows
+
+
+def reconstruction_report(tokenizer: CodeTokenizer, windows: Tensor, layout: Layout) -> list[dict[str, Any]]:
+    """Encode and decode (B, T, S) normalised windows, NaN past the end of an episode, and compare what is not.
+
+    Returns:
+        One row per scalar, as `round_trip_report`.
+    """
+    state = windows[:, 0, layout.field("observation").slice]
+    decoded = tokenizer.decode_codes(tokenizer.encode_windows(windows)[..., 0], state).cpu()
+    real = ~windows[..., 0].isnan().cpu()
+    values = tokenizer.decode(windows).cpu()[real]
+    errors = (decoded[real] - values).abs().numpy()
+    return [
+        _row(field.name, dim, errors[:, field.start + dim], values[:, field.start + dim].numpy())
+        for field in layout.fields
+        for dim in range(field.size)
+    ]
+
+
+def _row(field: str, dim: int, errors: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    spread = float(values.std())
+    return {
+        "field": field,
+        "dim": dim,
+        "mean_error": float(errors.mean()),
+        "max_error": float(errors.max()),
+        "relative_error": float(errors.mean()) / spread if spread > 0 else 0.0,
+    }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions, transition_chunks
@@ -18,6 +19,7 @@ from seqrl.data.windows import Windows, WindowSettings
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.training.defaults import training_defaults
+from seqrl.training.loading import StepsFrom, step_loader
 from seqrl.training.module import SequenceModule
 from seqrl.types import Batch
 
@@ -66,6 +68,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.seed = seed
         self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
         self._tokens: np.ndarray | None = None
+        self._padding = 0.0  # of values
+        self._goal_columns: list[int] | None = None
 
     @classmethod
     def for_module(
@@ -108,14 +112,21 @@ class EpisodeDataModule(pl.LightningDataModule):
         if not module.tokenizer_fitted:
             module.fit_tokenizer(self.training_values())
         tokenizer = module.model.tokenizer
-        identity = encoder_identity(tokenizer, module.config["tokenizer"])
-        self.encode(tokenizer.encode, tokenizer.vocab_size, identity=identity)
+        of_codes = tokenizer.output == "codes"  # made of windows, when they are needed
+        identity = None if of_codes else encoder_identity(tokenizer, module.config["tokenizer"])
+        self._goal_columns = module.model.goal_columns
+        self._padding = torch.nan if of_codes else 0.0
+        vocab_size = tokenizer.vocab_size if tokenizer.output == "tokens" else None
+        self.encode(tokenizer.encode, vocab_size, identity=identity)
 
-    def encode(self, encode: Callable[[Tensor], Tensor], vocab_size: int, *, identity: str | None = None) -> None:
+    def encode(
+        self, encode: Callable[[Tensor], Tensor], vocab_size: int | None, *, identity: str | None = None
+    ) -> None:
         """Tokenize all transitions.
 
         Args:
-            encode: (n, S) float to (n, K) integers in [0, vocab_size), such as a fitted tokenizer's.
+            encode: (n, S) float to (n, K) integers in [0, vocab_size), such as a fitted tokenizer's; to (n, S)
+                normalised values where `vocab_size` is None.
             identity: `seqrl.data.token_cache.encoder_identity` of what `encode` does; the tokens then lie in the
                 cache folder. Without it they lie in memory.
         """
@@ -140,6 +151,12 @@ class EpisodeDataModule(pl.LightningDataModule):
     def steps_per_epoch(self) -> int:
         return self.order.steps_per_epoch
 
+    def sample_windows(self, count: int) -> Tensor:
+        """(B, T, K or S) windows, at most `count`, evenly spread over the held-out episodes, or all if none is."""
+        windows = self._validation_windows if len(self.validation_episodes) else self.train_windows
+        indices = np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(np.int64)
+        return windows.batch(indices, np.random.default_rng(self.seed)).tokens
+
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         assert trainer is not None
@@ -148,7 +165,7 @@ class EpisodeDataModule(pl.LightningDataModule):
                 f"batch_size={self.batch_size} cannot be shared by {trainer.world_size} ranks; give a multiple"
             )
         batches = _TrainingBatches(self.train_windows, self.order, trainer.global_rank, trainer.world_size)
-        return _loader(batches, _StepsFrom(trainer.global_step, trainer.max_steps))
+        return step_loader(batches, StepsFrom(trainer.global_step, trainer.max_steps))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         if len(self.validation_episodes) == 0:
@@ -159,7 +176,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         size = min(self.batch_size, len(windows))
         count = min(self.validation_batches, len(windows) // size)
         batches = _ValidationBatches(windows, size, count, self.seed, trainer.global_rank, trainer.world_size)
-        return _loader(batches, range(count))
+        return step_loader(batches, range(count))
 
     def _windows(self, episodes: np.ndarray) -> Windows:
         assert self._tokens is not None, "encode() comes first"
@@ -169,6 +186,8 @@ class EpisodeDataModule(pl.LightningDataModule):
             self.layout,
             self.window,
             termination_token=self._termination_token,
+            goal_columns=self._goal_columns,
+            padding=self._padding,
             episodes=episodes,
         )
 
@@ -180,9 +199,7 @@ class _TrainingBatches(Dataset[Batch]):
         self.windows, self.order, self.rank, self.world_size = windows, order, rank, world_size
 
     def __getitem__(self, step: int) -> Batch:
-        # Goals are drawn for the whole batch, so that a window's goal does not depend on the number of ranks.
-        batch = self.windows.batch(self.order.batch(step), self.order.generator(step))
-        return _share(batch, self.rank, self.world_size)
+        return _share(self.windows, self.order.batch(step), self.order.generator(step), self.rank, self.world_size)
 
 
 class _ValidationBatches(Dataset[Batch]):
@@ -193,28 +210,18 @@ class _ValidationBatches(Dataset[Batch]):
         self.indices = np.linspace(0, len(windows) - 1, size * count).round().astype(np.int64).reshape(count, size)
 
     def __getitem__(self, index: int) -> Batch:
-        batch = self.windows.batch(self.indices[index], np.random.default_rng([self.seed, 4, index]))
-        return _share(batch, self.rank, self.world_size)
+        generator = np.random.default_rng([self.seed, 4, index])
+        return _share(self.windows, self.indices[index], generator, self.rank, self.world_size)
 
 
-def _share(batch: Batch, rank: int, world_size: int) -> Batch:
-    rows = slice(rank, None, world_size)
-    return Batch(batch.tokens[rows], batch.mask[rows], None if batch.prefix is None else batch.prefix[rows])
+def _share(windows: Windows, indices: np.ndarray, generator: np.random.Generator, rank: int, world_size: int) -> Batch:
+    """One rank's windows of a batch, which are the same windows whatever the number of ranks.
 
-
-class _StepsFrom(Sampler[int]):
-    """Global steps from where the run stands to its end; the length counts from 0, as Lightning's progress does."""
-
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.last))
-
-    def __len__(self) -> int:
-        return self.last
-
-
-def _loader(batches: Dataset[Batch], sampler: Sampler[int] | range) -> DataLoader[Batch]:
-    pin = torch.cuda.is_available()
-    return DataLoader(batches, sampler=sampler, batch_size=None, num_workers=0, pin_memory=pin)
+    A rank that is left without any gets one of another's, which carries no loss: sharded weights are gathered by all.
+    """
+    if rank >= len(indices):
+        other = windows.batch(indices[:1], generator)
+        return replace(other, mask=torch.zeros_like(other.mask))
+    if windows.goal is None:  # nothing is drawn: the windows of the other ranks need not be cut
+        return windows.batch(indices[rank::world_size], generator)
+    return windows.batch(indices, generator).share(rank, world_size)

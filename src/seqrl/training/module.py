@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,24 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import Metric
 
-from seqrl.checkpoint import FORMAT
+from seqrl.checkpoint import FORMAT, build_model
 from seqrl.data.episodes import EpisodeStore
-from seqrl.layout import Layout
-from seqrl.model import SequenceModel
 from seqrl.objectives import Objective, Outcome
 from seqrl.plugins import origin
 from seqrl.registry import OBJECTIVE
 from seqrl.training.defaults import Setting, model_config
 from seqrl.training.optim import adamw, check_optimizer, schedule
+from seqrl.training.parallel import shard
+from seqrl.training.seeding import seed_step
 from seqrl.types import Batch
 
 
 class SequenceModule(pl.LightningModule):
-    """Trains a `SequenceModel` on token windows.
+    """Trains a `SequenceModel` on windows of tokens, or a `VectorModel` on windows of values.
 
-    Logs `train/loss` (weighted, per token, in nats), and per field `loss` and `accuracy` (share of tokens that the
-    mode predicts, 0 to 1), under `train/` and `val/`; `train/tokens_per_second` and `train/learning_rate`.
+    Logs `train/loss` (weighted, per token, in nats; of vectors as their objective has it), and per field `loss` and, of
+    tokens, `accuracy` (share that the mode predicts, 0 to 1), under `train/` and `val/`; `train/tokens_per_second` and
+    `train/learning_rate`.
 
     Args:
         config: plain dict with `observation_size`, `action_size`, `layout`, `tokenizer`, `backbone`, `objective`,
@@ -44,12 +45,12 @@ class SequenceModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters({"config": dict(config)}, logger=False)
         self.config = dict(config)
-        layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
-        self.model = SequenceModel(layout, config["tokenizer"], config["backbone"], context=config["window"]["length"])
+        self.model = build_model(config)
         check_optimizer(config["optimizer"])
         self._objective: Objective = OBJECTIVE.build(config["objective"])
-        self.train_metrics = FieldMeans(layout)
-        self.val_metrics = FieldMeans(layout)
+        with_accuracy = self.model.tokenizer.output != "vectors"
+        self.train_metrics = FieldMeans(self.model.fields, with_accuracy=with_accuracy)
+        self.val_metrics = FieldMeans(self.model.fields, with_accuracy=with_accuracy)
         self.tokenizer_fitted = False
 
     @classmethod
@@ -72,7 +73,7 @@ class SequenceModule(pl.LightningModule):
             store: gives the sizes of observation and action.
             layout, tokenizer, backbone, objective, optimizer, scheduler: a name, or the options that differ
                 (`backbone={"dim": 64}`), with a `name` where that differs as well.
-            window: T, transitions of a training window, 2 or more.
+            window: T, transitions of a training window, 1 or more; models of tokens need 2.
             seed: of dropout, and of what an `EpisodeDataModule.for_module` draws.
 
         Raises:
@@ -86,17 +87,19 @@ class SequenceModule(pl.LightningModule):
             "optimizer": optimizer,
             "scheduler": scheduler,
         }
-        sizes = {"observation_size": store.observations.shape[1], "action_size": store.actions.shape[1]}
-        return cls({**model_config(groups, window=window, seed=seed), **sizes})
+        longest = int(store.lengths.max())
+        return cls({**model_config(groups, window=window, seed=seed), **store.sizes, "longest_episode": longest})
 
     def fit_tokenizer(self, values: np.ndarray) -> None:
         """Give the tokenizer its statistics; `values` are (N, S) transitions of the training episodes."""
         self.model.tokenizer.fit(torch.from_numpy(values))
         self.tokenizer_fitted = True
 
+    def setup(self, stage: str) -> None:
+        self.model.tokenizer.requires_grad_(False)  # one with parameters was trained in a stage of its own
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        # A seed per step makes dropout a function of (seed, step, rank): a resumed run repeats the same masks.
-        self._seed_dropout(_mix(self.config["seed"], self.global_step, self.global_rank))
+        seed_step(self, self.config["seed"])
         outcome = self._objective(self.model, batch)
         self.train_metrics.update(outcome)
         # Ranks hold different numbers of tokens that count: the mean over ranks of total / mean(count) is the mean
@@ -107,7 +110,9 @@ class SequenceModule(pl.LightningModule):
         return outcome.total / count.clamp(min=1)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self.val_metrics.update(self._objective(self.model, batch))
+        outcome = self._objective(self.model, batch)
+        if batch.mask.any():  # a rank may have no window of its own
+            self.val_metrics.update(outcome)
 
     def on_validation_epoch_end(self) -> None:
         entries = self.pop_metrics("val")
@@ -122,6 +127,9 @@ class SequenceModule(pl.LightningModule):
         means: list[float] = metrics.compute().tolist()
         metrics.reset()
         return {f"{stage}/{name}": mean for name, mean in zip(metrics.names, means, strict=True)}
+
+    def configure_model(self) -> None:
+        shard(self.model, self._device_mesh)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         options = dict(self.config["optimizer"])
@@ -150,16 +158,13 @@ class SequenceModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.tokenizer_fitted = True
 
-    def _seed_dropout(self, seed: int) -> None:
-        if self.device.type == "cpu":
-            # torch.manual_seed would also queue a call, with its stack trace, for the GPUs that are never used.
-            torch.default_generator.manual_seed(seed)
-        else:
-            torch.manual_seed(seed)
-
 
 class FieldMeans(Metric):
     """Means over the tokens of many batches (and all ranks), in one tensor: adding a batch does not wait for a GPU.
+
+    Args:
+        fields: names of the fields that carry a loss.
+        with_accuracy: whether there are modes that can be right.
 
     Attributes:
         names: `loss`, then `<field>_loss` and `<field>_accuracy` of every field; the order of `compute()`.
@@ -167,21 +172,18 @@ class FieldMeans(Metric):
 
     totals: Tensor  # (2, names) sums, and the counts that they are divided by
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, fields: Sequence[str], *, with_accuracy: bool = True) -> None:
         super().__init__()
-        self._fields = [field.name for field in layout.fields]
-        self.names = ["loss", *(f"{name}_{kind}" for name in self._fields for kind in ("loss", "accuracy"))]
+        self._fields = list(fields)
+        self._kinds = ("loss", "accuracy") if with_accuracy else ("loss",)
+        self.names = ["loss", *(f"{name}_{kind}" for name in self._fields for kind in self._kinds)]
         self.add_state("totals", torch.zeros(2, len(self.names)), dist_reduce_fx="sum")
 
     def update(self, outcome: Outcome) -> None:
         fields = [outcome.fields[name] for name in self._fields]
-        sums = [outcome.total, *(number for field in fields for number in (field.loss, field.correct))]
-        counts = [outcome.count, *(field.count for field in fields for _ in range(2))]
+        sums = [outcome.total, *(n for field in fields for n in (field.loss, field.correct)[: len(self._kinds)])]
+        counts = [outcome.count, *(field.count for field in fields for _ in self._kinds)]
         self.totals += torch.stack([number.detach().to(self.totals) for number in (*sums, *counts)]).view(2, -1)
 
     def compute(self) -> Tensor:
         return self.totals[0] / self.totals[1]
-
-
-def _mix(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, 3, step, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from seqrl import paths
+from seqrl.data.apart import cut_apart, regions
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.hdf5 import check_episode_rule, episodes_of, read_recording
 from seqrl.data.maze import find_maze
@@ -35,6 +36,8 @@ class Maze2dSource(DataSource):
             the controller's paths are covered.
         episodes: `time_limit` makes episodes of as many steps as an evaluation has (300, 600, 800), so that the mean
             return of the data compares with an evaluation's; `timeouts` makes one episode per goal.
+        apart: two lists of cells, `[[[3,1],[3,2]],[[1,1],[1,2]]]`: episodes are cut so that none visits both, and a
+            path from one to the other has to be stitched together from several.
         cache_dir: where the file is kept; `$SEQRL_DATA/maze2d` by default.
 
     Reference: the recipe of Fu et al. 2020, https://arxiv.org/abs/2004.07219, section 5.
@@ -48,6 +51,7 @@ class Maze2dSource(DataSource):
         seed: int = 0,
         action_noise: float = 0.1,
         episodes: str = "time_limit",
+        apart: list[list[list[int]]] | None = None,
         cache_dir: str | None = None,
     ) -> None:
         self.maze = find_maze(maze)
@@ -62,6 +66,7 @@ class Maze2dSource(DataSource):
         self.seed = seed
         self.action_noise = float(action_noise)
         self.episodes = episodes
+        self.apart = None if apart is None else regions(self.maze, apart)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
 
     @property
@@ -82,7 +87,7 @@ class Maze2dSource(DataSource):
             advice = "let data.cache_dir or SEQRL_DATA name a folder with room that you may write to"
             put(self.path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
         recording = read_recording(self.path)
-        return episodes_of(
+        store = episodes_of(
             recording,
             episodes=self.episodes,
             time_limit=self.maze.max_episode_steps,
@@ -95,6 +100,7 @@ class Maze2dSource(DataSource):
                 "episodes": self.episodes,
             },
         )
+        return store if self.apart is None else cut_apart(store, self.maze, *self.apart, seed=self.seed)
 
     def _record(self) -> dict[str, np.ndarray]:
         from rich.progress import Progress

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqrl.data.checks import check_max_transitions, discrete
+from seqrl.data.checks import DISCRETE, check_max_transitions
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.flat import FlatEpisodes
 from seqrl.data.minari_sets import choose_keys, open_dataset, part_of
@@ -62,8 +62,9 @@ class MinariSource(DataSource):
     def read(self) -> FlatEpisodes:
         """The episodes with what a store has no place for; NaN is not refused."""
         dataset = open_dataset(self.id, download=self.download)
-        _refuse_discrete(dataset.action_space, self.id)
-        keys = choose_keys(dataset.observation_space, self.observation_keys, self.id)
+        spaces = {"observations": dataset.observation_space, "actions": dataset.action_space}
+        _refuse_other_actions(spaces["actions"], self.id)
+        keys = choose_keys(spaces["observations"], self.observation_keys, self.id)
         metadata = dataset.storage.metadata
         recorded = metadata.get("seqrl_env_id") or _env_id(dataset.env_spec, self.id, keys)
         flat = _flat(dataset, keys, self.id, self.max_transitions)
@@ -75,14 +76,29 @@ class MinariSource(DataSource):
             "minari_id": self.id,
             **({"observation_keys": list(keys)} if keys else {}),
         }
-        return dataclasses.replace(flat, attributes=attributes).first(self.max_transitions)
+        return _counted(dataclasses.replace(flat, attributes=attributes), spaces).first(self.max_transitions)
 
 
-def _refuse_discrete(space: Any, origin: str) -> None:
-    from gymnasium.spaces import Box
+def _refuse_other_actions(space: Any, origin: str) -> None:
+    from gymnasium.spaces import Box, Discrete
 
-    if not isinstance(space, Box):
-        raise DataError(discrete(origin, str(space)))
+    if not isinstance(space, Box | Discrete):
+        raise DataError(f"{origin} has actions of kind {space}; only vectors and single discrete actions can be used")
+
+
+def _counted(flat: FlatEpisodes, spaces: Mapping[str, Any]) -> FlatEpisodes:
+    """The same, with the values of discrete spaces declared, and counted from 0."""
+    from gymnasium.spaces import Discrete
+
+    attributes, changed = dict(flat.attributes), {}
+    for name, space in spaces.items():
+        if isinstance(space, Discrete):
+            attributes[DISCRETE[name]] = int(space.n)
+            for key in (name, f"final_{name}"):
+                array = getattr(flat, key, None)
+                if array is not None:
+                    changed[key] = array - space.start
+    return dataclasses.replace(flat, attributes=attributes, **changed)
 
 
 def _env_id(spec: EnvSpec | None, dataset_id: str, keys: Sequence[str]) -> str | None:

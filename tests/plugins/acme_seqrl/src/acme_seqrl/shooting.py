@@ -39,7 +39,14 @@ class ShootingPlanner(Planner):
         values = model.tokenizer.decode(futures)  # (rows, count, H, S)
         nats = torch.stack(log_probs, -1).view(rows, count, self.horizon, steps)
         fields = {f.name: values[..., f.start].to(nats.dtype) for f in model.layout.fields}
-        trace = Trace(nats[..., action.slice].sum(-1), nats.sum(-1), fields.get("reward"), fields.get("value"))
+        trace = Trace(
+            nats[..., action.slice].sum(-1),
+            nats.sum(-1),
+            fields.get("reward"),
+            fields.get("value"),
+            observations=values[..., observation.slice],
+            actions=values[..., action.slice],
+        )
         best, winner = score(trace).max(1)
         everyone = torch.arange(rows, device=winner.device)
         return Plan(values[everyone, winner][..., action.slice], best, futures[everyone, winner])

@@ -1,0 +1,155 @@
+"""Beam search over codes that stand for several transitions each."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqrl.decoding import check_cache
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.planners import Planner
+from seqrl.registry import register_planner
+from seqrl.sampling import Noise, draw
+from seqrl.scores import Score, Trace
+from seqrl.tokenizers import CodeTokenizer
+from seqrl.types import History, Plan
+from seqrl.vectors import VectorModel
+
+
+@register_planner("latent_beam")
+class LatentBeamPlanner(Planner):
+    """Draw codes from the prior, decode what they stand for, keep the best partial plans; code by code.
+
+    The first code is drawn `beam_width * n_expand` times, every later one `n_expand` times for each survivor. With M
+    codes in a plan, a candidate with log-probability `l` is ranked by
+
+        score + prob_weight * min(0, l - M log prob_threshold)
+
+    at every depth, with the same M: plans less likely than `prob_threshold` to the power of M, which the decoder knows
+    little about, lose their rank. Ties go to the lower index. Work grows with codes, not with dimensions: a code is one
+    token whatever the size of observation and action.
+
+    Args:
+        beam_width: W, survivors of each code, 1 or more.
+        n_expand: draws per survivor, 1 or more.
+        horizon: H, transitions of a plan; a multiple of the tokenizer's `steps_per_code`, at most the trained window.
+        temperature: divides the prior's logits, 0 or more; 0 takes the likeliest code.
+        prob_threshold: per code, in [0, 1); 0 never penalises.
+        prob_weight: score per nat under the threshold, 0 or more.
+        cache: `none`, `exact` or `window` of the prior; see `seqrl.decoding.DecodingSession`. Plans are the same.
+
+    Reference: Jiang et al. 2022, section 3.3; defaults and the constant M of their code.
+    """
+
+    serves = ("codes",)
+
+    def __init__(
+        self,
+        *,
+        beam_width: int = 64,
+        n_expand: int = 4,
+        horizon: int = 15,
+        temperature: float = 1.0,
+        prob_threshold: float = 0.05,
+        prob_weight: float = 500.0,
+        cache: str = "exact",
+    ) -> None:
+        for name, number in (("beam_width", beam_width), ("n_expand", n_expand), ("horizon", horizon)):
+            if number < 1:
+                raise ConfigError(f"planner.{name}={number} is too small; give 1 or more")
+        if temperature < 0:
+            raise ConfigError(f"planner.temperature={temperature} is negative; give 0 (greedy) or more")
+        if not 0 <= prob_threshold < 1:
+            raise ConfigError(f"planner.prob_threshold={prob_threshold} is outside [0, 1)")
+        if prob_weight < 0:
+            raise ConfigError(f"planner.prob_weight={prob_weight} is negative; give 0 or more")
+        self.beam_width = beam_width
+        self.n_expand = n_expand
+        self.horizon = horizon
+        self.temperature = temperature
+        self.prob_threshold = prob_threshold
+        self.prob_weight = prob_weight
+        self.cache = check_cache(cache)
+
+    def check(self, layout: Layout, score: Score) -> None:
+        score.check(layout)
+        if score.wants_next_observation:
+            raise ConfigError(
+                "planner=latent_beam decodes nothing after the last transition of a plan, which this score wants; "
+                "use score.use=q with score=critic"
+            )
+
+    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
+        assert isinstance(model.tokenizer, CodeTokenizer) and isinstance(model, SequenceModel)
+        assert history.prefix is not None
+        depths = self._depths(model)
+        vocab = model.tokenizer.vocab_size
+        session = model.start(history, cache=self.cache)
+        imagination = model.tokenizer.imagine(history.prefix)
+        batch, device = len(history.prefix), history.prefix.device
+        environment = torch.arange(batch, device=device)[:, None]
+        nodes = environment  # (B, W) which of the imagined sequences each beam is
+        log_probs = session.logits.new_zeros(batch, 1, 0)
+        transitions = history.prefix.new_zeros(batch, 1, 0, model.layout.size)
+        for depth in range(depths):
+            present = nodes.shape[1]
+            copies = self.n_expand * (self.beam_width if depth == 0 else 1)
+            parents = torch.arange(present, device=device).repeat_interleave(copies)  # (C,)
+            logits = session.logits.view(batch, present, -1)[:, parents, :vocab]
+            codes = draw(logits, noise.uniform(depth, beams=len(parents)), self.temperature)
+            # Equal sequences are decoded once.
+            distinct, inverse = torch.unique(nodes[:, parents] * vocab + codes, return_inverse=True)
+            imagined = imagination.grow((distinct % vocab)[:, None], distinct // vocab)
+            nodes = inverse
+            new = logits.log_softmax(-1).gather(-1, codes[..., None])
+            log_probs = torch.cat([log_probs[:, parents], new], 2)
+            transitions = torch.cat([transitions[:, parents], imagined[nodes]], 2)
+            value = score(_trace(model, log_probs, transitions, score)) + self._penalty(log_probs, depths)
+            best, order = value.sort(dim=1, descending=True, stable=True)
+            kept = order[:, : 1 if depth + 1 == depths else self.beam_width]
+            transitions, log_probs = transitions[environment, kept], log_probs[environment, kept]
+            if depth + 1 < depths:
+                nodes = nodes[environment, kept]
+                session.select((environment * present + parents[kept]).flatten())
+                session.append(codes[environment, kept].flatten())
+        winner = transitions[:, 0]
+        return Plan(winner[..., model.layout.field("action").slice], best[:, 0], transitions=winner)
+
+    def _depths(self, model: SequenceModel) -> int:
+        """M, codes of a plan."""
+        steps = model.tokenizer.steps_per_code
+        if self.horizon % steps or self.horizon > model.context * steps:
+            raise ConfigError(
+                f"planner.horizon={self.horizon} does not fit codes of {steps} transitions; give a multiple of {steps} "
+                f"up to {model.context * steps}, the trained window"
+            )
+        return self.horizon // steps
+
+    def _penalty(self, log_probs: Tensor, depths: int) -> Tensor:
+        """(B, C) what partial plans lose for being unlikely, 0 or less."""
+        if not self.prob_threshold:
+            return torch.zeros_like(log_probs[..., 0])
+        return self.prob_weight * (log_probs.sum(-1) - depths * math.log(self.prob_threshold)).clamp(max=0.0)
+
+
+def _trace(model: SequenceModel, log_probs: Tensor, transitions: Tensor, score: Score) -> Trace:
+    """(B, C, n) log-likelihoods of codes and (B, C, h, S) transitions, as scores see them.
+
+    A code's likelihood is filed under its first transition: it is of no single token.
+    """
+    layout, steps = model.layout, model.tokenizer.steps_per_code
+    spread = F.pad(log_probs[..., None], (0, steps - 1)).flatten(2)
+    wanted = score.wants_transitions
+    return Trace(
+        spread,
+        spread,
+        transitions[..., layout.field("reward").start] if layout.has("reward") else None,
+        transitions[..., layout.field("value").start] if layout.has("value") else None,
+        observations=transitions[..., layout.field("observation").slice] if wanted else None,
+        actions=transitions[..., layout.field("action").slice] if wanted else None,
+    )

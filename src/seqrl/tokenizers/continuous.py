@@ -1,0 +1,71 @@
+"""No tokens at all: normalised values, for models of vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.registry import register_tokenizer
+from seqrl.tokenizers import Tokenizer
+
+
+@register_tokenizer("continuous")
+class ContinuousTokenizer(Tokenizer):
+    """Observations by their mean and standard deviation, actions by their range to [-1, 1], returns by a scale.
+
+    Discrete fields stay as they are. `decode` is the exact inverse, up to rounding; a constant dimension of an
+    observation is shifted to zero and not scaled.
+
+    Args:
+        size, layout: known from the data.
+        return_scale: what rewards, values and returns are divided by, in the data's units; None for the largest
+            magnitude of the data.
+
+    Reference: Chen et al. 2021, appendix A: state normalisation, and returns divided by 1,000.
+    """
+
+    output = "vectors"
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int, layout: Layout, *, return_scale: float | None = None) -> None:
+        super().__init__()
+        if return_scale is not None and not return_scale > 0:
+            raise ConfigError(f"tokenizer.return_scale={return_scale} is no scale; give more than 0, or null")
+        self.tokens_per_step = len(layout.vectors)
+        self.vocab_size = 0
+        self.return_scale = return_scale
+        self._fields = [field for field in layout.fields if field.name not in layout.categories]
+        self.register_buffer("shift", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def fields_of(self, layout: Layout) -> tuple[str, ...]:
+        return tuple(group[-1] for group in layout.vectors)
+
+    def fit(self, values: Tensor) -> None:
+        self.shift.zero_()
+        self.scale.fill_(1.0)
+        for field in self._fields:
+            own = values[:, field.slice].double()
+            shift = torch.zeros(field.size, dtype=torch.float64)
+            if field.name == "observation":
+                shift, scale = own.mean(0), own.std(0, correction=0)
+            elif field.name == "action":
+                low, high = own.amin(0), own.amax(0)
+                shift, scale = (high + low) / 2, (high - low) / 2
+            else:
+                scale = own.abs().amax(0) if self.return_scale is None else shift + self.return_scale
+            scale = torch.where(scale > 1e-6 * (1 + shift.abs()), scale, 1.0)  # constants, up to rounding
+            self.shift[field.slice], self.scale[field.slice] = shift.float(), scale.float()
+
+    def encode(self, values: Tensor) -> Tensor:
+        return (values - self.shift) / self.scale
+
+    def action_range(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        action = layout.field("action").slice
+        return self.shift[action] - self.scale[action], self.shift[action] + self.scale[action]
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return tokens * self.scale + self.shift

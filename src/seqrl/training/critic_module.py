@@ -1,0 +1,244 @@
+"""The critic as a Lightning module, and the transitions that it learns from as a data module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import Metric
+
+from seqrl.checkpoint import FORMAT
+from seqrl.critics import Transitions, build_critic
+from seqrl.data.episodes import EpisodeStore
+from seqrl.data.returns import sample_transitions
+from seqrl.data.sampler import StepOrder, split_episodes
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.plugins import origin
+from seqrl.training.loading import StepsFrom, step_loader
+from seqrl.training.seeding import seed_step
+
+
+class CriticModule(pl.LightningModule):
+    """Trains a critic on single transitions with Adam at a constant learning rate.
+
+    Logs the means of what the critic's loss returns, under `train/` and `val/`.
+
+    Args:
+        config: plain dict with `observation_size`, `action_size`, `layout`, `critic`, `critic_training` (its
+            `learning_rate`) and `seed`; it travels in the checkpoint and may hold more.
+
+    Raises:
+        ConfigError: no critic, or whatever it refuses.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.save_hyperparameters({"config": dict(config)}, logger=False)
+        self.config = dict(config)
+        critic = build_critic(config)
+        if critic is None:
+            raise ConfigError("there is no critic to train; add critic=iql")
+        self.learning_rate = config["critic_training"]["learning_rate"]
+        if not self.learning_rate > 0:
+            raise ConfigError(f"critic_training.learning_rate={self.learning_rate} is no rate; give more than 0")
+        self.critic = critic
+        state, action = torch.zeros(1, config["observation_size"]), torch.zeros(1, config["action_size"])
+        nothing = Transitions(state, action, torch.zeros(1), state, torch.zeros(1, dtype=torch.bool))
+        with torch.no_grad():  # tells what will be logged
+            names = list(critic.eval().loss(nothing))
+        critic.train()
+        self.train_metrics = ScalarMeans(names)
+        self.val_metrics = ScalarMeans(names)
+
+    def training_step(self, batch: Transitions, batch_index: int) -> Tensor:
+        seed_step(self, self.config["seed"])
+        losses = self.critic.loss(batch)
+        self.train_metrics.update(losses, len(batch.rewards))
+        return losses["loss"]
+
+    def validation_step(self, batch: Transitions, batch_index: int) -> None:
+        self.val_metrics.update(self.critic.loss(batch), len(batch.rewards))
+
+    def on_validation_epoch_end(self) -> None:
+        entries = self.pop_metrics("val")
+        for name, value in entries.items():  # for checkpoints and the progress bar
+            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=True)
+        for logger in self.trainer.loggers:  # Lightning itself would file them under the step before
+            logger.log_metrics(entries, step=self.trainer.global_step)
+
+    def pop_metrics(self, stage: str) -> dict[str, float]:
+        """Means over all ranks since the last call, by logged name."""
+        metrics = self.train_metrics if stage == "train" else self.val_metrics
+        means: list[float] = metrics.compute().tolist()
+        metrics.reset()
+        return {f"{stage}/{name}": mean for name, mean in zip(metrics.names, means, strict=True)}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        learnt = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(learnt, lr=self.learning_rate)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        where = origin(type(self.critic))
+        checkpoint["seqrl"] = {
+            "format": FORMAT,
+            "plugins": list(self.config.get("plugins", [])),
+            "origins": {} if where == "seqrl" else {"critic": Path(where).name},
+            "versions": {package: version(package) for package in ("seqrl", "torch", "lightning", "numpy")},
+        }
+
+
+class ScalarMeans(Metric):
+    """Means of named scalars over many batches and all ranks, each batch weighted by its size.
+
+    Attributes:
+        names: the order of `compute()`.
+    """
+
+    totals: Tensor
+    count: Tensor
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = list(names)
+        self.add_state("totals", torch.zeros(len(self.names)), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, scalars: Mapping[str, Tensor], size: int) -> None:
+        self.totals += size * torch.stack([scalars[name].detach().to(self.totals) for name in self.names])
+        self.count += size
+
+    def compute(self) -> Tensor:
+        return self.totals / self.count
+
+
+class TransitionDataModule(pl.LightningDataModule):
+    """Single transitions in batches; every rank takes its share of one global order.
+
+    Left out is what has no next observation although the episode goes on: the last step of one that a time limit or
+    the end of the recording cut (with `layout.stride`, the last steps). Values are therefore never learnt from the cut
+    itself, and learning bootstraps through it; only true ends end a return.
+
+    Args:
+        store: the episodes.
+        layout: gives discount and stride: a transition spans `stride` steps and earns their discounted sum.
+        batch_size: transitions per step over all ranks.
+        validation_fraction: share of the episodes that is held out, in [0, 1); the same ones as for the model.
+        validation_batches: how many batches of held-out transitions are looked at, evenly spread over them.
+        seed: of split and order.
+
+    Raises:
+        ConfigError: a batch size below 1, or episodes without a single whole transition.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        layout: Layout,
+        *,
+        batch_size: int = 256,
+        validation_fraction: float = 0.05,
+        validation_batches: int = 8,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigError(f"critic_training.batch_size={batch_size} is too small; give 1 or more")
+        self.store = store
+        self.batch_size = batch_size
+        self.validation_batches = validation_batches
+        self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
+        self.train_transitions = TransitionRows(store, layout, self.train_episodes)
+        self.validation_transitions = TransitionRows(store, layout, self.validation_episodes)
+        if not len(self.train_transitions):
+            raise ConfigError("no episode holds a transition with its next observation; a critic cannot be trained")
+        self.order = StepOrder(len(self.train_transitions), batch_size, seed)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """(n, O) observations and (n, A) actions of the training episodes for `Critic.fit`, a sample where many."""
+        sizes = (self.store.observations.shape[1], self.store.actions.shape[1])
+        fields = Layout.from_config({"fields": {"observation": {}, "action": {}}}, *sizes)
+        values = torch.from_numpy(sample_transitions(self.store, fields, self.train_episodes, scalars=2**24))
+        return values[:, : sizes[0]], values[:, sizes[0] :]
+
+    @property
+    def has_validation(self) -> bool:
+        return len(self.validation_transitions) > 0
+
+    def train_dataloader(self) -> DataLoader[Transitions]:
+        trainer = self.trainer
+        assert trainer is not None
+        if self.batch_size % trainer.world_size:
+            raise ConfigError(
+                f"critic_training.batch_size={self.batch_size} cannot be shared by {trainer.world_size} ranks; give a "
+                "multiple"
+            )
+        batches = _Batches(self.train_transitions, self.order.batch, trainer.global_rank, trainer.world_size)
+        return step_loader(batches, StepsFrom(trainer.global_step, trainer.max_steps))
+
+    def val_dataloader(self) -> DataLoader[Transitions] | list[DataLoader[Transitions]]:
+        if not self.has_validation:
+            return []
+        trainer = self.trainer
+        assert trainer is not None
+        size = min(self.batch_size, len(self.validation_transitions))
+        count = min(self.validation_batches, len(self.validation_transitions) // size)
+        chosen = np.linspace(0, len(self.validation_transitions) - 1, size * count).round().astype(np.int64)
+        indices = chosen.reshape(count, size)
+        batches = _Batches(self.validation_transitions, indices.__getitem__, trainer.global_rank, trainer.world_size)
+        return step_loader(batches, range(count))
+
+
+class TransitionRows:
+    """The transitions of some episodes that critics learn from, by number, cut out of the episodes when asked for.
+
+    Args:
+        store: the episodes.
+        layout: gives discount and stride.
+        episodes: (E',) which of them.
+    """
+
+    def __init__(self, store: EpisodeStore, layout: Layout, episodes: np.ndarray) -> None:
+        self.store, self.stride, self.discount = store, layout.stride, layout.discount
+        self.starts, self.stops = store.offsets[episodes], store.offsets[episodes + 1]
+        lengths = self.stops - self.starts
+        counts = np.where(store.terminated[episodes], lengths, np.maximum(lengths - self.stride, 0))
+        self.firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self.firsts[-1])
+
+    def take(self, numbers: np.ndarray) -> Transitions:
+        """The transitions of (B,) numbers in [0, len)."""
+        episode = np.searchsorted(self.firsts, numbers, side="right") - 1
+        rows, stops = self.starts[episode] + numbers - self.firsts[episode], self.stops[episode]
+        steps = rows[:, None] + np.arange(self.stride)  # (B, stride)
+        inside = steps < stops[:, None]
+        rewards = np.where(inside, self.store.rewards[np.minimum(steps, stops[:, None] - 1)], 0.0)
+        following = rows + self.stride
+        return Transitions(
+            torch.from_numpy(np.asarray(self.store.observations[rows], np.float32)),
+            torch.from_numpy(np.asarray(self.store.actions[rows], np.float32)),
+            torch.from_numpy((rewards * self.discount ** np.arange(self.stride)).sum(1).astype(np.float32)),
+            torch.from_numpy(np.asarray(self.store.observations[np.minimum(following, stops - 1)], np.float32)),
+            torch.from_numpy(following >= stops),  # counted in episodes with a true end alone
+        )
+
+
+class _Batches(Dataset[Transitions]):
+    """One rank's share of numbered batches."""
+
+    def __init__(
+        self, transitions: TransitionRows, numbers: Callable[[int], np.ndarray], rank: int, world_size: int
+    ) -> None:
+        self.transitions, self.numbers, self.rank, self.world_size = transitions, numbers, rank, world_size
+
+    def __getitem__(self, index: int) -> Transitions:
+        return self.transitions.take(self.numbers(index)[self.rank :: self.world_size])

@@ -1,0 +1,184 @@
+"""Implicit Q-learning against dynamic programming on tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import expectile as scipy_expectile
+
+from seqrl.critics import Critic, Transitions, build_critic
+from seqrl.critics.iql import IqlCritic, expectile_loss
+from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.training.critic_module import TransitionDataModule
+
+DISCOUNT = 0.9
+LAYOUT = {"fields": {"observation": {}, "action": {}, "reward": {}}, "discount": DISCOUNT}
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_the_loss_is_smallest_at_the_expectile(share: float) -> None:
+    """Of uniform numbers in [0, 1] the expectile e solves `share (1 - e)^2 = (1 - share) e^2`."""
+    values = (torch.arange(100_000) + 0.5) / 100_000
+    analytic = share**0.5 / (share**0.5 + (1 - share) ** 0.5)
+    estimate = torch.tensor(0.0, requires_grad=True)
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(expectile_loss(values - estimate, share).mean(), estimate)
+        estimate = (estimate - 0.4 * gradient).detach().requires_grad_()
+    assert estimate.item() == pytest.approx(analytic, abs=1e-4)
+    assert scipy_expectile(values.numpy(), share) == pytest.approx(analytic, abs=1e-4)
+
+
+class Chain:
+    """Five states in a row; -1 and +1 move, 0 stays. The right end is left by earning 1; staying at the left end earns
+    0.5 for ever. Episodes are short: what is worth having lies beyond most of their ends."""
+
+    states = 5
+
+    @staticmethod
+    def step(state: int, action: int) -> tuple[int, float, bool]:
+        reached = min(max(state + action, 0), Chain.states - 1)
+        ends = state == Chain.states - 1 and action == 1
+        return reached, 1.0 if ends else 0.5 if state == reached == 0 and action == 0 else 0.0, ends
+
+    @staticmethod
+    def record(episodes: int, limit: int) -> EpisodeStore:
+        rng = np.random.default_rng(0)
+        found = []
+        for _ in range(episodes):
+            state, rows, ends = int(rng.integers(Chain.states)), [], False
+            while len(rows) < limit and not ends:
+                action = int(rng.integers(-1, 2))
+                following, reward, ends = Chain.step(state, action)
+                rows.append((np.eye(Chain.states)[state], [action], reward))
+                state = following
+            observations, actions, rewards = (np.array(column, np.float32) for column in zip(*rows, strict=True))
+            found.append({"observations": observations, "actions": actions, "rewards": rewards, "terminated": ends})
+        return EpisodeStore.from_episodes(found)
+
+
+def table(store: EpisodeStore, share: float) -> dict[tuple[int, int], float]:
+    """Q by iteration: V is the expectile of Q over the actions that the data took, one entry per time."""
+    state, action = store.observations.argmax(1), store.actions[:, 0].round().astype(int)
+    pairs, count = np.unique(np.stack([state, action], 1), axis=0, return_counts=True)
+    q = dict.fromkeys(map(tuple, pairs.tolist()), 0.0)
+    for _ in range(120):
+        v = [
+            scipy_expectile(
+                np.array([q[s, a] for s, a in q if s == here]),
+                share,
+                weights=np.array([c for (s, _), c in zip(pairs, count, strict=True) if s == here]),
+            )
+            for here in range(Chain.states)
+        ]
+        for s, a in q:
+            following, reward, ends = Chain.step(s, a)
+            q[s, a] = reward + (0.0 if ends else DISCOUNT * v[following])
+    return q
+
+
+def trained(store: EpisodeStore, steps: int, **options: Any) -> Critic:
+    config = {
+        "layout": LAYOUT,
+        "observation_size": store.observations.shape[1],
+        "action_size": store.actions.shape[1],
+        "critic": {"name": "iql", "dim": 32, "target_rate": 0.05, **options},
+    }
+    torch.manual_seed(0)
+    critic = build_critic(config)
+    assert critic is not None
+    layout = Layout.from_config(LAYOUT, config["observation_size"], config["action_size"])
+    data = TransitionDataModule(store, layout, batch_size=128, validation_fraction=0.0)
+    critic.fit(*data.statistics())
+    optimizer = torch.optim.Adam([p for p in critic.parameters() if p.requires_grad], lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=steps)
+    for step in range(steps):
+        optimizer.zero_grad()
+        critic.loss(data.train_transitions.take(data.order.batch(step)))["loss"].backward()
+        optimizer.step()
+        schedule.step()
+    return critic.eval()
+
+
+@pytest.fixture(scope="module")
+def chain() -> EpisodeStore:
+    return Chain.record(episodes=300, limit=6)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_values_are_those_of_dynamic_programming(chain: EpisodeStore, share: float) -> None:
+    """Through time limits and up to true ends. Standing at the left end is worth far more than an episode can earn."""
+    expected = table(chain, share)
+    critic = trained(chain, 800, expectile=share, reward_scale=2.0)
+    states = torch.eye(Chain.states)[[s for s, _ in expected]]
+    actions = torch.tensor([[float(a)] for _, a in expected])
+    with torch.no_grad():
+        learnt = critic.q(states, actions)
+    assert learnt.tolist() == pytest.approx(list(expected.values()), abs=0.15)
+    assert expected[4, 1] == 1.0, "nothing follows a true end"
+    if share == 0.8:
+        assert expected[0, 0] > 0.5 * sum(DISCOUNT**k for k in range(6)), "more than fits between two time limits"
+
+
+def test_the_policy_prefers_what_is_worth_more(chain: EpisodeStore) -> None:
+    """Away from the exit at the right end the data go nowhere in particular; the extracted policy goes left."""
+    critic = trained(chain, 500, expectile=0.8, temperature=20.0)
+    with torch.no_grad():
+        actions = critic.act(torch.eye(Chain.states))[:, 0]
+    assert (actions[1:3] < -0.5).all()
+    assert abs(actions[0]) < 0.6 or actions[0] < 0, "it stays, or runs into the wall"
+    imitation = trained(chain, 150, temperature=0.0)
+    with torch.no_grad():
+        assert (imitation.act(torch.eye(Chain.states)).abs() < 0.4).all()
+
+
+def test_scale_is_taken_out_and_shift_stays() -> None:
+    """One row, a true end that earns 3: Q is 3 whatever the scale, and 3 plus the shift."""
+    one = np.zeros((1, 1))
+    store = EpisodeStore.from_episodes(
+        [{"observations": one, "actions": one, "rewards": np.array([3.0]), "terminated": True}]
+    )
+    for options, expected in (({"reward_scale": 0.1}, 3.0), ({"reward_scale": 0.5, "reward_shift": -1.0}, 2.0)):
+        critic = trained(store, 120, **options)
+        with torch.no_grad():
+            assert critic.q(torch.zeros(1), torch.zeros(1)).item() == pytest.approx(expected, abs=0.05)
+
+
+def test_the_slow_copy_moves_by_its_rate() -> None:
+    torch.manual_seed(0)
+    critic = IqlCritic(3, 2, 0.9, dim=8, target_rate=0.25)
+    with torch.no_grad():
+        for parameter in critic.twins.parameters():
+            parameter.add_(1.0)
+    before = [parameter.clone() for parameter in critic.target.parameters()]
+    batch = Transitions(
+        torch.randn(4, 3), torch.randn(4, 2), torch.randn(4), torch.randn(4, 3), torch.zeros(4, dtype=torch.bool)
+    )
+    critic.eval().loss(batch)
+    assert all(torch.equal(a, b) for a, b in zip(critic.target.parameters(), before, strict=True))
+    critic.train().loss(batch)
+    for slow, was in zip(critic.target.parameters(), before, strict=True):
+        assert torch.allclose(slow, was + 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"expectile": 1.0}, r"critic.expectile=1.0 is outside \[0.5, 1\)"),
+        ({"reward_scale": 0.0}, r"critic.reward_scale=0.0 is outside \(0, inf\)"),
+        ({"num_layers": 0}, r"critic.num_layers=0 is outside \[1, inf\)"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        IqlCritic(3, 2, 0.9, **options)
+
+
+def test_discrete_actions_are_refused() -> None:
+    config = {"layout": LAYOUT, "observation_size": 3, "action_size": 1, "categories": {"action": 4}}
+    with pytest.raises(ConfigError, match="these data have a discrete action; train without a critic"):
+        build_critic({**config, "critic": {"name": "iql"}})

@@ -1,0 +1,103 @@
+"""Every strategy with every kind of checkpoint: served, or refused with what is missing and the words that add it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from seqrl.critics import build_critic
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.paths import config_dir
+from seqrl.policy import build_strategy
+
+GOAL = r"no goal, .* 'layout\.goal=\{dims: \[0, 1\]"
+VALUE = r"no 'value' field .*'\+layout\.fields\.value=\{hidden: true\}'"
+REWARD = r"no 'reward' field .*'\+layout\.fields\.reward=\{\}'"
+RETURN = r"no 'return' field .*method=dt"
+TARGET = r"has a 'return' field, .*strategy=return condition\.target="
+CRITIC = "needs a critic .*critic=iql"
+PENALTY = r"layout\.termination_penalty=null"
+TOKENS, TOKENS_OR_VECTORS = "decodes tokens, .*or train with method=tt$", "decodes tokens or vectors, .*method=tt or"
+CODES = "decodes codes, .*method=tap$"
+
+CHECKPOINTS = (
+    *("tt", "tt with iql", "tt without penalty with iql", "tt_goal", "tt less value", "tt less reward"),
+    *("dt", "bc", "rvs_goal", "rvs_return", "tap", "tap less value"),
+)
+ALL = [None] * len(CHECKPOINTS)
+EXPECTED = {  # None: served
+    "zero": ALL,
+    "random": ALL,
+    "imitation": [*ALL[:6], TARGET, None, None, TARGET, TOKENS_OR_VECTORS, TOKENS_OR_VECTORS],
+    "goal": [GOAL, GOAL, GOAL, None, GOAL, GOAL, TARGET, GOAL, None, TARGET, TOKENS_OR_VECTORS, TOKENS_OR_VECTORS],
+    "return": [*[RETURN] * 6, None, RETURN, RETURN, None, TOKENS_OR_VECTORS, TOKENS_OR_VECTORS],
+    "reward": [*ALL[:4], VALUE, REWARD, *[TOKENS] * 6],
+    "critic": [CRITIC, PENALTY, None, CRITIC, CRITIC, REWARD, *[TOKENS] * 6],
+    "iql": [CRITIC, None, None, *[CRITIC] * 9],
+    "latent": [*[CODES] * 10, None, VALUE],
+}
+
+
+def read(name: str) -> dict[str, Any]:
+    """A yaml file below the configuration folder, on top of those that it begins with."""
+    content = yaml.safe_load((config_dir() / f"{name}.yaml").read_text())
+    merged: dict[str, Any] = {}
+    for entry in content.pop("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            merged |= read(f"{name.partition('/')[0]}/{entry}")
+    return {**merged, **content}
+
+
+def strategy(name: str) -> dict[str, Any]:
+    parts: dict[str, Any] = {"plan_every": 1}
+    for entry in yaml.safe_load((config_dir() / "strategy" / f"{name}.yaml").read_text())["defaults"]:
+        ((group, option),) = entry.items()
+        parts[group.strip("/")] = read(f"{group.strip('/')}/{option}")
+    if name == "return":
+        parts["condition"]["target"] = 100.0
+    return parts
+
+
+def build(name: str, checkpoint: str) -> None:
+    method, *changes = re.split(" (?=less|with)", checkpoint)
+    layout = read(f"layout/{'tt' if method == 'tap' else method}")
+    if "without penalty" in changes:
+        layout["termination_penalty"] = None
+    for field in ("value", "reward"):
+        if f"less {field}" in changes:
+            layout["fields"] = {key: value for key, value in layout["fields"].items() if key != field}
+    output = {"tap": "codes", "tt": "tokens", "tt_goal": "tokens"}.get(method, "vectors")
+    sizes = {"observation_size": 3, "action_size": 2}
+    critic = build_critic({"layout": layout, "critic": {"name": "iql"} if "with iql" in changes else None, **sizes})
+    build_strategy(
+        strategy(name),
+        Layout.from_config(layout, **sizes),
+        window=24,
+        relative=False,
+        output=output,
+        critic=critic,
+    )
+
+
+def test_the_table_is_whole() -> None:
+    assert set(EXPECTED) == {path.stem for path in (config_dir() / "strategy").glob("*.yaml")}
+    methods = {re.split(" (?=less|with)", checkpoint)[0] for checkpoint in CHECKPOINTS}
+    assert methods >= {path.stem for path in (config_dir() / "layout").glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "words"),
+    [(name, each, words) for name, row in EXPECTED.items() for each, words in zip(CHECKPOINTS, row, strict=True)],
+)
+def test_a_strategy_serves_or_says_what_is_missing(name: str, checkpoint: str, words: str | None) -> None:
+    if words is None:
+        build(name, checkpoint)
+        return
+    with pytest.raises(ConfigError, match=words) as refusal:
+        build(name, checkpoint)
+    assert "\n" not in str(refusal.value)
+    assert not str(refusal.value).endswith(".")
