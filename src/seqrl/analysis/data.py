@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.data.inspection import Inspection
+from seqrl.writing import replacing
 
 _PANELS = 4
 
@@ -36,12 +36,8 @@ def draw_inspection(path: Path, report: Inspection) -> Path:
         f"({report.terminated} terminated, {report.truncated} truncated, {report.cut} cut)",
         fontsize=11,
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, dpi=110, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=110, format="png")
     return path
 
 

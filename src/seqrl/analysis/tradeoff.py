@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from seqrl.writing import replacing
 
 _MARKERS = "osD^vP*"
 _PLACES = [(6, 5), (-6, 5), (6, -5), (-6, -5), (0, 9), (0, -9), (14, 14), (-14, 14), (14, -14), (-14, -14)]  # in points
@@ -87,12 +88,8 @@ def draw_tradeoff(path: Path, points: Sequence[Point], *, gain: str, title: str)
     axes.grid(alpha=0.25)
     figure.draw_without_rendering()  # places the axes, which labels are measured in
     _label(axes, points)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
     return path
 
 

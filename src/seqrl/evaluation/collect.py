@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seqrl.checkpoint import load
+from seqrl.checkpoint import load, load_critic
 from seqrl.data.flat import FlatEpisodes
 from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.errors import ConfigError, DataError
@@ -41,6 +41,7 @@ class RandomActor:
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise ConfigError(f"{envs.env_id} has an unbounded action space, which has no uniform policy; give another")
         self.low, self.high, self.seed = low, high, seed
+        self.num_actions = envs.categories.get("action")
         self.generators: list[np.random.Generator] = []
 
     def reset(self, num: int, *, environments: np.ndarray | None = None) -> None:
@@ -48,6 +49,8 @@ class RandomActor:
         self.generators = [np.random.default_rng([self.seed, 7, int(key)]) for key in keys]
 
     def act(self, observations: np.ndarray, rewards: np.ndarray | None, active: np.ndarray | None) -> np.ndarray:
+        if self.num_actions is not None:
+            return np.array([[float(generator.integers(self.num_actions))] for generator in self.generators])
         return np.stack([generator.uniform(self.low, self.high) for generator in self.generators])
 
 
@@ -99,10 +102,11 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
         seqrl.errors.SeqrlError: a checkpoint or strategy that does not fit, or one that wants goals.
     """
     load_plugins(config["plugins"])
-    loaded = load(checkpoint_file(Path(config["checkpoint"])))
+    file = checkpoint_file(Path(config["checkpoint"]))
+    loaded = load(file)
     layout = loaded.model.layout
-    check_spaces(envs, layout.field("observation").size, layout.field("action").size)
-    policy = policy_of(loaded.model, config)
+    check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
+    policy = policy_of(loaded.model, config, load_critic(file))
     if policy.condition.wants_goals:
         raise ConfigError("the strategy decodes toward a goal, and collecting gives none; choose another, as imitation")
     return policy
@@ -122,8 +126,8 @@ def collect(
 ) -> FlatEpisodes:
     """Record episodes, one after the other in the order of their seeds.
 
-    Actions are recorded as carried out: clipped to the action space. MuJoCo's state before each action is kept in
-    `infos/qpos` and `infos/qvel`, where the environment has one.
+    Actions are recorded as carried out: clipped to the action space, discrete ones rounded. MuJoCo's state before each
+    action is kept in `infos/qpos` and `infos/qvel`, where the environment has one.
 
     Args:
         make_actor: given the environments.
@@ -159,7 +163,8 @@ def collect(
             progress((rows if transitions is None else min(rows, transitions)) - before)
     finally:
         envs.close()
-    notes = {"env_id": env_id, "seed": seed, **{p: version(p) for p in ("seqrl", "gymnasium", "mujoco")}}
+    discrete = {f"num_{name}s": count for name, count in envs.categories.items()}
+    notes = {"env_id": env_id, "seed": seed, **discrete, **{p: version(p) for p in ("seqrl", "gymnasium", "mujoco")}}
     return _joined(recorded[:episodes], transitions, {**notes, **(attributes or {})})
 
 
@@ -186,7 +191,7 @@ def _round(actor: Actor, envs: Environments, numbers: np.ndarray, seed: int, lim
         if actions.shape != (len(envs), envs.action_size):
             wanted = (len(envs), envs.action_size)
             raise ConfigError(f"the policy gives actions of shape {actions.shape}; {wanted} is needed")
-        actions = np.clip(actions, envs.action_low.reshape(-1), envs.action_high.reshape(-1))
+        actions = envs.carried_out(actions)
         states = [_state(env) if running else None for env, running in zip(envs.envs, active, strict=True)]
         observations, earned, terminated, _, _ = envs.step(actions)
         for index in np.flatnonzero(active):

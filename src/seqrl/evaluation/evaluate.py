@@ -15,26 +15,24 @@ import numpy as np
 import torch
 
 from seqrl import checkpoint as checkpoints
-from seqrl.backbones import Backbone
 from seqrl.checkpoint import Loaded
 from seqrl.console import say
+from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.windows import WindowSettings
 from seqrl.envs import check_spaces, make_environments
 from seqrl.envs.reference import reference, reference_note
 from seqrl.errors import CheckpointError, ConfigError
-from seqrl.evaluation.goals import MAZE_PREFIX, maze_of
+from seqrl.evaluation.diagnostics import DIAGNOSTICS, PlanLog, diagnose
+from seqrl.evaluation.goals import is_maze, maze_of
 from seqrl.evaluation.placement import device_of, policy_of, precision_of
 from seqrl.evaluation.protocol import EpisodeResults, check_protocol, run_episodes
 from seqrl.evaluation.report import print_table, write_tables
 from seqrl.evaluation.rollout import ImaginedPath
 from seqrl.evaluation.statistics import bootstrap, paired_difference
 from seqrl.evaluation.video import write_maze_video, write_rollout_video
-from seqrl.layout import Layout
 from seqrl.plugins import identities
-from seqrl.policy import build_strategy
-from seqrl.registry import BACKBONE
-from seqrl.runs import write_atomically
+from seqrl.policy import Policy, build_strategy
+from seqrl.writing import write_atomically
 
 FRAME_STEPS = 4  # environment steps between two frames of a video
 ROW_FORMAT = 2  # raised when rows say more than before: an evaluation that was finished earlier is then run again
@@ -85,9 +83,9 @@ def evaluate_all(
     if not configs:
         return []
     loaded = checkpoints.load(checkpoint)
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    done = [evaluate(config, loaded, _folder(config, digest, folder)) for config in configs]
+    critic_file = checkpoints.critic_file(checkpoint)
+    critic, digest = checkpoints.load_critic(checkpoint), _digest([checkpoint, *([critic_file] if critic_file else [])])
+    done = [evaluate(config, loaded, _folder(config, digest, folder), critic) for config in configs]
     rows = [e.row for e in done]
     comparisons = compare(done, baseline)
     print_table(rows, comparisons, loaded.config["dataset"])
@@ -99,7 +97,7 @@ def evaluate_all(
     return done
 
 
-def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluation:
+def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path, critic: Critic | None = None) -> Evaluation:
     """Run one evaluation, or read it back if the same one was finished before.
 
     Only a folder named after the settings tells that it was the same; one of the user's choice is written anew.
@@ -110,12 +108,15 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path) -> Evaluat
     env_id = config["env_id"] or dataset["env_id"]
     if env_id is None:
         raise ConfigError(f"the data {dataset['name']!r} names no environment; set env_id=... to a Gymnasium id")
-    policy = policy_of(loaded.model, config)
+    policy = policy_of(loaded.model, config, critic)
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
-    outcome = run_episodes(config, policy, env_id)
+    log = PlanLog() if config["diagnostics"] else None
+    outcome = run_episodes(config, policy, env_id, watch=log)
     evaluation = Evaluation(_row(config, loaded, env_id, outcome), outcome.results, outcome.episodes.plans, folder)
     if config["video"]:
         say(f"video: {_film(folder / 'rollout.mp4', env_id, outcome)}")
+    if log is not None:
+        _diagnose(log, config, policy, critic, evaluation, outcome, dataset.get("standard_deviations"))
     _write(evaluation)
     return evaluation
 
@@ -129,16 +130,24 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
         store: its episodes.
 
     Raises:
-        ConfigError: no environment, a strategy that the layout cannot serve, or a context beyond the window.
+        ConfigError: no environment, a strategy that the layout cannot serve, a context beyond the window, or a model
+            that cannot be built.
     """
-    sizes = (store.observations.shape[1], store.actions.shape[1])
-    layout = Layout.from_config(training["layout"], *sizes)
-    window = WindowSettings(**training["window"])
+    run = {**training, **store.sizes, "longest_episode": int(store.lengths.max())}
+    with torch.device("meta"):  # without memory for its weights
+        model = checkpoints.build_model(run)
+    layout = model.layout
     try:
         device_of(config["device"])
         precision_of(config["precision"])
-        backbone: type[Backbone] = BACKBONE.get(training["backbone"]["name"])
-        build_strategy(config, layout, window=window.length, relative=backbone.relative)
+        build_strategy(
+            config,
+            layout,
+            window=model.context,
+            relative=model.backbone.relative,
+            output=model.tokenizer.output,
+            critic=build_critic(run),
+        )
         env_id = config["env_id"] or store.attributes.get("env_id")
         if env_id is None:
             raise ConfigError(
@@ -147,16 +156,39 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
             )
         check_protocol(config, layout, env_id)
         envs = make_environments(env_id, 1)
-        check_spaces(envs, *sizes)
+        check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
         envs.close()
     except ConfigError as error:
         raise ConfigError(f"row {config['label']!r} of the evaluation: {error}") from error
 
 
+def _diagnose(
+    log: PlanLog,
+    config: Mapping[str, Any],
+    policy: Policy,
+    critic: Critic | None,
+    evaluation: Evaluation,
+    outcome: EpisodeResults,
+    deviations: Mapping[str, Sequence[float]] | None,
+) -> None:
+    """Write how good the plans were, after episodes in which they are carried out to their ends."""
+    if not log.imagines:
+        say(f"no diagnostics of {evaluation.row['strategy']}: planner={config['planner']['name']} imagines nothing")
+        return
+    logs = {"evaluation": (log, outcome.episodes)}
+    if policy.planner.horizon > config["plan_every"] and policy.model.layout.stride == 1:
+        whole = {**config, "plan_every": policy.planner.horizon}
+        obedient, further = policy_of(policy.model, whole, critic), PlanLog()
+        logs["open_loop"] = (further, run_episodes(whole, obedient, evaluation.row["env_id"], watch=further).episodes)
+    content = diagnose(logs, policy, deviations)
+    row = {key: evaluation.row[key] for key in ("strategy", "dataset", "env_id", "plan_every", "num_episodes")}
+    write_atomically(evaluation.folder / DIAGNOSTICS, json.dumps({**row, **content}, indent=2) + "\n")
+
+
 def _film(path: Path, env_id: str, outcome: EpisodeResults) -> str:
     """Film one start toward every goal, or the first episode; where the film is, and how it was drawn."""
     episodes = outcome.episodes
-    if env_id.startswith(MAZE_PREFIX):
+    if is_maze(env_id):
         maze = maze_of(env_id)
         if "paths" not in outcome.results:
             drawn = write_maze_video(path, maze, episodes.observations[0, ::FRAME_STEPS, :2])
@@ -212,7 +244,8 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
         "planner": dict(config["planner"]),
         "condition": config["condition"]["name"],
         "score_name": config["score"]["name"],
-        "cache": config["planner"].get("cache"),
+        "model": loaded.model.tokenizer.output,  # of tokens, vectors or codes
+        "cache": None if loaded.model.tokenizer.output == "vectors" else config["planner"].get("cache"),
         "plan_every": config["plan_every"],
         "time_budget_ms": config["planner"].get("time_budget_ms"),
         "horizon_mean": outcome.episodes.horizon_mean,
@@ -259,12 +292,22 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
     return row
 
 
+def _digest(files: Sequence[Path]) -> str:
+    """Hash of the content of checkpoints."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _folder(config: Mapping[str, Any], checkpoint_digest: str, folder: Path) -> Path:
-    """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of the checkpoint's content."""
+    """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of the checkpoints' content."""
     if config["output"]:
         return Path(config["output"])
     label = config["label"] or config["strategy_name"]
     kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar")}
+    if not kept["diagnostics"]:  # evaluations of before there were any keep their place
+        del kept["diagnostics"]
     kept["plugins"] = identities(config["plugins"])
     digest = hashlib.sha256(json.dumps([kept, checkpoint_digest, ROW_FORMAT], sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "_", label)

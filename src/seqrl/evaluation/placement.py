@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from seqrl.critics import Critic
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.model import SequenceModel
 from seqrl.policy import Policy
+from seqrl.vectors import VectorModel
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -45,14 +47,14 @@ def precision_of(name: str) -> torch.dtype:
     return PRECISIONS[name]
 
 
-def placed(model: SequenceModel, *, device: str, precision: str) -> SequenceModel:
+def placed(model: SequenceModel | VectorModel, *, device: str, precision: str) -> SequenceModel | VectorModel:
     """The model on a device; a copy of it where its weights are rounded, because others may want them as they are."""
     model = model.to(device_of(device))
     dtype = precision_of(precision)
     return model if dtype == torch.float32 else copy.deepcopy(model).cast(dtype)
 
 
-def policy_of(model: SequenceModel, config: Mapping[str, Any]) -> Policy:
+def policy_of(model: SequenceModel | VectorModel, config: Mapping[str, Any], critic: Critic | None = None) -> Policy:
     """What decodes a model as a resolved `conf/evaluate.yaml` says.
 
     Raises:
@@ -63,6 +65,7 @@ def policy_of(model: SequenceModel, config: Mapping[str, Any]) -> Policy:
         planner=config["planner"],
         condition=config["condition"],
         score=config["score"],
+        critic=critic,
         seed=config["seed"],
         plan_every=config["plan_every"],
     )

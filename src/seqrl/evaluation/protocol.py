@@ -11,7 +11,7 @@ import numpy as np
 from seqrl.envs import check_spaces, make_environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.goals import far_enough, judge, maze_of, start_states
-from seqrl.evaluation.rollout import Episodes, rollout
+from seqrl.evaluation.rollout import Episodes, Watch, rollout
 from seqrl.layout import Layout
 from seqrl.policy import Policy
 
@@ -60,25 +60,31 @@ def check_protocol(config: Mapping[str, Any], layout: Layout, env_id: str) -> No
         raise ConfigError("shuffle_goals=true needs two goals or more, to give each episode another one's")
 
 
-def run_episodes(config: Mapping[str, Any], policy: Policy, env_id: str) -> EpisodeResults:
+def run_episodes(
+    config: Mapping[str, Any], policy: Policy, env_id: str, *, watch: Watch | None = None
+) -> EpisodeResults:
     """Run what a resolved `conf/evaluate.yaml` asks for.
+
+    Args:
+        watch: shown every plan, see `rollout`.
 
     Raises:
         ConfigError: an environment or goals that do not fit the policy.
     """
     check_protocol(config, policy.model.layout, env_id)
-    return _free(config, policy, env_id) if config["goals"] is None else _toward_goals(config, policy, env_id)
+    run = _free if config["goals"] is None else _toward_goals
+    return run(config, policy, env_id, watch)
 
 
-def _free(config: Mapping[str, Any], policy: Policy, env_id: str) -> EpisodeResults:
+def _free(config: Mapping[str, Any], policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
     """The environment's own starts; the same seeds give the same starts to every strategy."""
     count = config["num_episodes"]
     seeds = [1_000_000 * config["seed"] + index for index in range(count)]
-    episodes = _run(config, policy, env_id, count, seeds=seeds)
+    episodes = _run(config, policy, env_id, count, seeds=seeds, watch=watch)
     return EpisodeResults(episodes, {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]})
 
 
-def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str) -> EpisodeResults:
+def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
     """Every start against every goal; a policy that is not told the goal drives once and is judged against all."""
     states, goals, counted = _starts(config, env_id)
     told = policy.condition.wants_goals
@@ -94,6 +100,7 @@ def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str) -> Epi
         goals=_told_goals(goals, len(states), config) if told else None,
         keys=start,
         plans_every=PLANS_EVERY,
+        watch=watch,
     )
     paths = episodes.observations[:, :, :2].reshape(len(states), runs, -1, 2)
     outcome = judge(np.broadcast_to(paths, (len(states), len(goals), *paths.shape[2:])), goals)
@@ -111,7 +118,7 @@ def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str) -> Epi
 
 
 def _starts(config: Mapping[str, Any], env_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start states (n, 4), goals (m, 2), and which starts count for which goal, (n, m) bool."""
+    """Start states (n, 4 or 2), goals (m, 2), and which starts count for which goal, (n, m) bool."""
     maze = maze_of(env_id)
     goals = np.asarray(config["goals"], np.float64)
     if goals.ndim != 2 or goals.shape[1] != 2:
@@ -140,7 +147,7 @@ def _run(config: Mapping[str, Any], policy: Policy, env_id: str, count: int, **a
     layout = policy.model.layout
     envs = make_environments(env_id, count)
     try:
-        check_spaces(envs, layout.field("observation").size, layout.field("action").size)
+        check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
         label = f"{config['label'] or config['strategy_name']}: {count} episodes"
         return rollout(
             policy,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from seqrl.runs import write_atomically
+from seqrl.writing import write_atomically
 
 Row = Mapping[str, Any]
 
@@ -129,6 +129,8 @@ def _cells(row: Row, width: int, scores: bool) -> list[str]:
 def _planner(row: Row) -> str:
     """What was searched how, short enough for a table: `beam W8 H8 E2, every 4, 50 ms (H 3.2 of 8), cache exact`."""
     planner = row["planner"]
+    if row.get("model") == "vectors" and planner["name"] == "sample":
+        return "regression"
     words = [planner["name"], *(abbreviate(name, _text(planner[name])) for name in _LETTERS if name in planner)]
     text = " ".join(words)
     if row["plan_every"] > 1:

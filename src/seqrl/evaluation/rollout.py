@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,9 @@ from seqrl.envs import Environments
 from seqrl.errors import ConfigError
 from seqrl.policy import Policy
 from seqrl.types import Plan
+
+Watch = Callable[[int, np.ndarray, Plan], None]
+"""Is shown a time step, the (b,) numbers of the environments that still run, and the new plan for them."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def rollout(
     keys: np.ndarray | None = None,
     max_steps: int | None = None,
     plans_every: int = 0,
+    watch: Watch | None = None,
     description: str | None = None,
 ) -> Episodes:
     """Run one episode in every environment, to its end or for `max_steps`.
@@ -91,6 +95,7 @@ def rollout(
         goals: (B, G) for goal conditions.
         keys: (B,) of the policy's random choices; equal keys get equal draws.
         plans_every: keep a new plan's imagined path every so many steps or more; 0 keeps none.
+        watch: shown every new plan.
         description: of the progress bar; None shows none.
     """
     observations, _ = envs.reset(seeds, options=options)
@@ -113,6 +118,8 @@ def rollout(
         if policy.plan is not None and policy.plan is not newest:
             newest = policy.plan
             horizons.append(newest.actions.shape[1])
+            if watch is not None:
+                watch(step, np.flatnonzero(active), newest)
             if plans_every and step >= due:
                 plans += _imagined(policy, newest, step, np.flatnonzero(active))
                 due = step + plans_every
@@ -130,9 +137,9 @@ def rollout(
 
 
 def _imagined(policy: Policy, plan: Plan, step: int, environments: np.ndarray) -> list[ImaginedPath]:
-    if plan.tokens is None:
+    if plan.transitions is None:
         return []
-    values = policy.model.tokenizer.decode(plan.tokens)[..., policy.model.layout.field("observation").slice]
+    values = plan.transitions[..., policy.model.layout.field("observation").slice]
     return [ImaginedPath(step, environments, values.float().cpu().numpy())]
 
 
