@@ -53,6 +53,31 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def slurm(session: nox.Session) -> None:
+    """Jobs of a real SLURM on this machine; skipped with the reason where Debian's packages for it are missing."""
+    script = str(ROOT / "tools" / "slurm_local.sh")
+    folder = session.create_tmp()
+    try:
+        session.run(script, "start", folder, external=True, env={"SLURM_NODES": "2"})
+    except CommandFailed as error:
+        session.run(script, "stop", folder, external=True)
+        session.skip(f"no SLURM can be started: {error.reason}; what is missing stands above")
+    try:
+        install(session, "tests", package=".[submitit]")
+        environment = {**TEST_ENV, "SLURM_CONF": str(Path(folder).resolve() / "slurm.conf")}
+        session.run("pytest", "-m", "slurm", *session.posargs, env=environment)
+    finally:
+        session.run(script, "stop", folder, external=True)
+
+
+@nox.session
+def search(session: nox.Session) -> None:
+    """Searches with Optuna."""
+    install(session, "tests", package=".[optuna]")
+    session.run("pytest", "tests/integration/test_optuna.py", *session.posargs, env=TEST_ENV)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Links and code blocks of the documentation."""
     if not (ROOT / "tests" / "docs").is_dir():

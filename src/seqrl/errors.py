@@ -5,7 +5,9 @@ SeqrlError
 │   └── UnknownComponentError a name that no registry holds
 ├── PluginError               a plugin that cannot be imported or that takes a name already in use
 ├── DataError                 episodes that cannot be read or used
-└── CheckpointError           a checkpoint that cannot be loaded or does not fit
+├── CheckpointError           a checkpoint that cannot be loaded or does not fit
+├── DivergedError             a loss or gradient that is not finite
+└── PrunedError               a training that a search gave up
 
 Every message says in one sentence what was given, what is allowed and what to do. The command line prints the
 message alone and exits with status 2; a traceback means a fault of ours.
@@ -39,6 +41,26 @@ class DataError(SeqrlError):
 
 class CheckpointError(SeqrlError):
     """A checkpoint cannot be loaded, or does not fit what it is used for."""
+
+
+class DivergedError(SeqrlError):
+    """A loss or a gradient is not finite; `last.ckpt` is of a step before."""
+
+
+class PrunedError(SeqrlError):
+    """A search gave a training up, because others did better after as many steps."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal stopped the training after a whole step, which last.ckpt holds; the same command continues the run.
+
+    Attributes:
+        number: of the signal: SIGINT for Ctrl-C; SIGTERM, SIGUSR1 or SIGUSR2 from a cluster.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
 
 
 def sentence(error: Exception) -> str:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
+from seqrl.console import say
 from seqrl.errors import ConfigError
 from seqrl.plugins import identities
+from seqrl.writing import write_atomically
+
+STAGES = ("tokenizer", "model", "critic")  # of a run, in order; each is one Lightning fit
+_LOCK = ".lock"
 
 # Settings that say where and how to run, not what to compute: they do not change a run's name.
 _NOT_HASHED = {
-    "": {"runs_dir"},
-    "trainer": {"accelerator", "devices", "num_nodes", "num_threads", "strategy"},
+    "": {"runs_dir", "trial"},
+    "trainer": {"accelerator", "compile", "devices", "num_nodes", "num_threads", "strategy"},
     "data": {"cache_dir", "url"},
-    "training": {"checkpoint_every", "log_every", "loggers", "progress_bar"},
+    "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
 }
 
 
@@ -74,6 +82,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._new = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
             probe = path / f".writable-{os.getpid()}"
@@ -91,23 +100,66 @@ class RunFolder:
         return target
 
     def status(self) -> dict[str, Any]:
-        """`{stage: {"state": "running" | "done" | "interrupted", "step": int}}` so far; empty for a new run."""
+        """`{stage: {"state": "running" | "done" | "interrupted" | "failed", "step": int}}` so far; empty for a new run.
+
+        A failed stage has a `reason`.
+        """
         path = self.path / "status.json"
         status: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         return status
 
-    def set_status(self, stage: str, state: str, step: int) -> None:
-        write_atomically(
-            self.path / "status.json",
-            json.dumps({**self.status(), stage: {"state": state, "step": step}}, indent=2) + "\n",
-        )
+    def set_status(self, stage: str, state: str, step: int, reason: str | None = None) -> None:
+        entry = {"state": state, "step": step, **({} if reason is None else {"reason": reason})}
+        write_atomically(self.path / "status.json", json.dumps({**self.status(), stage: entry}, indent=2) + "\n")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Work alone in the folder (see `alone_in`); one that was refused before any stage began is removed if new."""
+        with alone_in(self.path):
+            for pattern in ("*.tmp", "*/*.tmp", ".writable-*"):  # of killed processes: nobody else writes here
+                for leftover in self.path.glob(pattern):
+                    leftover.unlink(missing_ok=True)
+            try:
+                yield
+            except BaseException:
+                if self._new and not self.status():
+                    shutil.rmtree(self.path, ignore_errors=True)
+                raise
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run folder; jobs that differ in their evaluations only share one, and the second waits for the first."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another process works in {folder}; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+            if _is_at(file, folder / _LOCK):
+                yield
+                return
+            # Whoever was waited for has removed the folder.
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works in a run folder, perhaps on another machine that shares the disk."""
     try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with (folder / _LOCK).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # no such folder, or a file system without locks
+    return False
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -129,7 +129,7 @@ def test_goals_in_the_maze(command: Command, tmp_path: Path) -> None:
         (["tokenizer=unifrom"], ["no tokenizer named 'unifrom'", "Did you mean 'uniform'", "quantile"]),
         (["tokeniser=uniform"], ["no setting 'tokeniser'", "Did you mean 'tokenizer'"]),
         (["backbone.dim=10", "backbone.num_heads=3"], ["backbone.dim=10", "num_heads=3"]),
-        (["window.length=1"], ["window.length=1", "2 transitions"]),
+        (["window.length=1"], ["window.length=1", "2 or more"]),
         (["training.batch_size=0"], ["batch_size=0", "1 or more"]),
         (["planner.beam_width=0"], ["planner.beam_width=0", "1 or more"]),
         (["planner.bream_width=4"], ["planner.bream_width", "beam_width"]),
@@ -152,9 +152,15 @@ def test_goals_in_the_maze(command: Command, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_get_one_sentence(
-    command: Command, hopper: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+    command: Command,
+    hopper: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: list[str],
 ) -> None:
     assert command("train", "data=d4rl", f"data.path={hopper}", *FAST, *arguments) == 2
+    assert not list(tmp_path.glob("runs/*"))  # nothing is begun
     message = capsys.readouterr().err
     assert "Traceback" not in message
     for word in words:
@@ -168,7 +174,7 @@ def test_mistakes_get_one_sentence(
         (["checkpoint=/nowhere"], ["no checkpoint at '/nowhere'"]),
         (["checkpoint={run}", "env_id=Hopper-v44"], ["Hopper-v44", "Hopper-v4"]),
         (["checkpoint={run}", "env_id=Walker2d-v4"], ["11 observation dimensions", "17"]),
-        (["checkpoint={run}", "env_id=CartPole-v1"], ["CartPole-v1", "Discrete"]),
+        (["checkpoint={run}", "env_id=CartPole-v1"], ["CartPole-v1", "11 observation dimensions"]),
         (["checkpoint={run}", "strategy=goal"], ["layout has no goal", "layout.goal="]),
         (["checkpoint={run}", "num_episodes=0"], ["num_episodes=0"]),
         (["checkpoint={run}", "device=cuda99x"], ["cuda99x"]),

@@ -6,19 +6,25 @@ import csv
 import json
 import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import h5py
+import hydra
 import pytest
 from hydra.core.config_store import ConfigStore
 
 from seqrl.cli import application, evaluate, train
 from seqrl.cli.summary import table
 from seqrl.cli.sweep import Job, with_folder
+from seqrl.paths import config_dir
 from seqrl.registry import registries
+from seqrl.runs import alone_in
 
 Command = Callable[..., int]
 TINY = [
@@ -109,7 +115,9 @@ def test_four_jobs_leave_four_runs_and_a_table(
     assert sweep(*arguments) == 0
     again = [(run / "model" / "last.ckpt").stat().st_mtime_ns for run in runs(folder)]
     assert again[1:] == changed[1:], "a finished run was trained again"
-    assert summary(folder) == rows
+    now = summary(folder)
+    assert sorted(row.pop("skipped") for row in now) == ["", *["finished before"] * 3]
+    assert now == rows
 
 
 def test_a_failed_job_ends_neither_the_sweep_nor_its_own_chance(
@@ -135,6 +143,57 @@ def test_a_failed_job_ends_neither_the_sweep_nor_its_own_chance(
     assert json.loads((failed / "status.json").read_text()) == {"model": {"state": "done", "step": 4}}
 
 
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_only_what_is_missing_runs_again(
+    sweep: Command, folder: Path, launcher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results that are gone count as missing; a finished sweep launches nothing, whatever launched it before."""
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    words = ["seed=1,2", ROW, f"hydra/launcher={launcher}"]
+    assert sweep(*words) == 0
+    first, second = summary(folder)
+    shutil.rmtree(folder / second["run"] / "evaluations")
+    capsys.readouterr()
+    assert sweep(*words) == 0
+    assert "1 of 2 jobs are finished or run elsewhere: not started" in capsys.readouterr().out
+    assert [row["skipped"] for row in summary(folder)] == ["finished before", ""]
+    assert [row["run"] for row in summary(folder)] == [first["run"], second["run"]]
+    assert sweep("seed=1,2", ROW, "hydra/launcher=basic") == 0
+    assert {row["skipped"] for row in summary(folder)} == {"finished before"}
+
+
+def test_other_settings_of_the_same_sweep_run_anew(sweep: Command, folder: Path) -> None:
+    """The folder is told by the overrides; what is finished, by the whole configuration, files of data included."""
+    assert sweep("seed=1,2") == 0
+    with h5py.File("hopper-tiny.hdf5", "a") as file:
+        file["notes"] = "grown"
+    assert sweep("seed=1,2") == 0
+    assert all("skipped" not in row for row in summary(folder))
+    assert len(runs(folder)) == 4
+    assert len(list(folder.glob("runs/sweep-*"))) == 1
+
+
+def test_a_run_that_another_process_holds_is_not_started(sweep: Command, folder: Path) -> None:
+    assert sweep("seed=1,2") == 0
+    held = folder / summary(folder)[1]["run"]
+    (held / "status.json").unlink()
+    with alone_in(held):
+        assert sweep("seed=1,2") == 1
+    assert [row["skipped"] for row in summary(folder)] == ["finished before", "runs elsewhere"]
+    assert not (held / "status.json").exists()
+    assert sweep("seed=1,2") == 0
+    assert [row["skipped"] for row in summary(folder)] == ["finished before", ""]
+
+
+def test_sigterm_ends_a_sweep_as_ctrl_c_does(sweep: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_train_and_evaluate", lambda *arguments: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert sweep("seed=1,2") == 128 + signal.SIGTERM
+    assert [row["status"] for row in summary(folder)] == ["interrupted", "not started"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_ctrl_c_ends_the_sweep_and_tells_what_is_missing(
     sweep: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +202,7 @@ def test_ctrl_c_ends_the_sweep_and_tells_what_is_missing(
 
     monkeypatch.setattr(train, "_train_and_evaluate", interrupt)
     assert sweep("seed=1,2") == 130
-    assert [row["status"] for row in summary(folder)] == ["interrupted"]
+    assert [row["status"] for row in summary(folder)] == ["interrupted", "not started"]
 
 
 def test_jobs_that_differ_in_their_evaluation_share_a_training(sweep: Command, folder: Path) -> None:
@@ -154,7 +213,9 @@ def test_jobs_that_differ_in_their_evaluation_share_a_training(sweep: Command, f
     table = summary(folder)
     assert [row["status"] for row in table] == ["failed", "done", "done"]
     assert [bool(row["eval/mine/return_mean"]) for row in table] == [False, True, True]
-    record = json.loads(next(folder.glob("runs/sweep-*/jobs/00000.json")).read_text())
+    record = next(
+        job for path in folder.glob("runs/sweep-*/jobs/*.json") if (job := json.loads(path.read_text()))["number"] == 0
+    )
     assert "Did you mean 'planner.temperature'?" in record["error"]
     assert any("Traceback" in Path(path).read_text() for path in record["error_files"] if Path(path).exists())
     assert len(list((run / "evaluations").glob("mine-*"))) == 2
@@ -261,13 +322,20 @@ def _has_launcher(distribution: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _has_launcher("hydra-joblib-launcher"), reason="needs seqrl[joblib]")
-def test_joblib_runs_the_same_sweep_in_other_processes(folder: Path) -> None:
-    """Its workers load the plugin again, compose rows, share a run folder, and survive a failed job."""
-    words = ["plugins=[fragile.py]", "tokenizer=fragile,uniform", "tokenizer.num_bins=8,9", ROW]
-    words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        ("joblib", ["hydra.launcher.n_jobs=2"]),
+        ("ray", ["+hydra.launcher.ray.init={num_cpus:2,include_dashboard:false}"]),
+    ],
+)
+def test_the_same_sweep_runs_in_other_processes(folder: Path, launcher: str, words: list[str]) -> None:
+    """They load the plugin again, compose rows, share a run folder, and survive a failed job."""
+    if not _has_launcher(f"hydra-{launcher}-launcher"):
+        pytest.skip(f"needs seqrl[{launcher}]")
+    words = [*words, "plugins=[fragile.py]", "tokenizer=fragile,uniform", "tokenizer.num_bins=8,9", ROW]
     done = subprocess.run(
-        [sys.executable, "-m", "seqrl", "train", "-m", *TINY, *words],
+        [sys.executable, "-m", "seqrl", "train", "-m", *TINY, f"hydra/launcher={launcher}", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -281,3 +349,24 @@ def test_joblib_runs_the_same_sweep_in_other_processes(folder: Path) -> None:
     assert len(runs(folder)) == 4
     assert "nine is too many" in (folder / rows[1]["run"] / "error.txt").read_text()
     assert {path.name for path in folder.iterdir()} == {"runs", "hopper-tiny.hdf5", "fragile.py"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("slurm_cpu", {"gpus_per_node": None, "cpus_per_task": 4}),
+        ("slurm_gpu", {"gpus_per_node": 1, "cpus_per_task": 8}),
+        ("slurm_gpus", {"gpus_per_node": 4, "cpus_per_task": 32}),
+        ("slurm_nodes", {"gpus_per_node": 4, "use_srun": False}),
+    ],
+)
+def test_presets_of_a_cluster_are_requeued_and_may_be_signalled(preset: str, expected: dict[str, object]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        composed = hydra.compose("train", [f"hydra/launcher={preset}"], return_hydra_config=True)
+    launcher = composed.hydra.launcher
+    assert launcher._target_.endswith(".SlurmLauncher")
+    assert launcher.max_num_timeout > 0
+    assert launcher.signal_delay_s >= 60
+    assert (launcher.nodes, launcher.tasks_per_node) == (1, 1), "submitit waits for a result of every task"
+    assert {key: launcher[key] for key in expected} == expected

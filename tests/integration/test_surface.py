@@ -17,13 +17,22 @@ from seqrl.cli import evaluate, train
 from seqrl.cli.application import plain
 from seqrl.cli.rows import compose_rows
 from seqrl.cli.surface import node, plugins_in
+from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.registry import PLANNER, registries
 
 Command = Callable[..., int]
 FAST = ["data=d4rl", "debug=fast", "training.progress_bar=false", "training.loggers=[csv]"]
 ROW = 'evaluation.strategies={mine:["strategy=imitation","planner=stay"]}'
-RUNTIME = {"size": 4, "max_length": 20, "discount": 0.99}
+RUNTIME = {
+    "size": 4,
+    "layout": Layout.from_config({"fields": {"observation": {}, "action": {}, "reward": {}, "value": {}}}, 1, 1),
+    "window": 24,
+    "max_length": 20,
+    "discount": 0.99,
+    "observation_size": 3,
+    "action_size": 2,
+}
 
 LOG_BINS = """
 import torch
@@ -181,7 +190,7 @@ def test_a_folder_of_your_own_brings_files(command: Command, tmp_path: Path) -> 
     assert command("train", "experiment=mine", "planner.beam_width=3", "--config-dir", "my_conf") == 0
     (results,) = tmp_path.glob("runs/mine-*/evaluations/narrow-*/results.json")
     planner = yaml.safe_load(results.read_text())[0]["planner"]
-    assert (planner["name"], planner["horizon"], planner["beam_width"]) == ("beam", 5, 3), "debug=fast sets the horizon"
+    assert (planner["name"], planner["horizon"], planner["beam_width"]) == ("beam", 6, 3), "debug=fast sets the horizon"
     (config,) = tmp_path.glob("runs/mine-*/config.yaml")
     assert yaml.safe_load(config.read_text())["tokenizer"] == {"name": "quantile", "num_bins": 9}
 
@@ -193,7 +202,7 @@ def test_a_misspelled_name_is_answered_with_those_of_plugins_and_with_what_faile
     install("acme_broken", {"__init__.py": "import acme_needs_this"})
     assert command("train", "plugins=log_bins.py", "tokenizer=log_bin") == 2
     message = capsys.readouterr().err
-    assert "no tokenizer named 'log_bin'. Did you mean 'log_bins'? Available: log_bins, quantile, uniform" in message
+    assert "no tokenizer named 'log_bin'. Did you mean 'log_bins'? Available: continuous, kmeans, log_bins" in message
     assert "plugin 'acme_broken' failed to import: ModuleNotFoundError: No module named 'acme_needs_this'" in message
     assert command("train", "evaluation=none", ROW.replace("stay", "sta")) == 2
     assert (
@@ -245,6 +254,7 @@ REQUIRED = {  # overrides without which a file does not compose
     **dict.fromkeys(("experiment/d4rl_cpu", "experiment/d4rl_published"), PATH),
     "data/minari": "data.id=hopper/medium-v0",
     "data/mix": "data.parts=[hopper-medium-v2,hopper-expert-v2]",
+    **dict.fromkeys(("condition/target_return", "strategy/return"), "condition.target=3600"),
 }
 EVALUATE = ("condition", "planner", "score", "strategy")
 
@@ -254,7 +264,7 @@ def test_every_file_composes(name: str) -> None:
     group, _, choice = name.rpartition("/")
     root = "evaluate" if group in EVALUATE or name == "evaluate" else "train"
     overrides = [f"{group}={choice}"] if group else []
-    required = ["checkpoint=none"] if root == "evaluate" else [REQUIRED[name]] if name in REQUIRED else []
+    required = [*(["checkpoint=none"] if root == "evaluate" else []), *([REQUIRED[name]] if name in REQUIRED else [])]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = plain(hydra.compose(root, [*overrides, *required]))
         if group in SLOTS:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from seqrl.benchmarks.timing import synchronize
@@ -111,11 +112,14 @@ class _Stamped(SequenceModule):
         return super().training_step(batch, batch_index)
 
 
-def train_block(config: dict[str, Any], data: EpisodeDataModule, folder: Path) -> tuple[float, list[Batch], _Stamped]:
+def train_block(
+    config: dict[str, Any], data: EpisodeDataModule, folder: Path, callbacks: Sequence[Callback] = ()
+) -> tuple[float, list[Batch], _Stamped]:
     """Train as `seqrl train` does, with everything that a run has beside the optimisation.
 
     Args:
         folder: of the run, without a checkpoint.
+        callbacks: beside those of a run.
 
     Returns:
         Seconds from the first step after the warm-up to the last one; the batches of all steps; the trained module.
@@ -125,7 +129,7 @@ def train_block(config: dict[str, Any], data: EpisodeDataModule, folder: Path) -
     module = _Stamped(config)
     interrupt = StopAtInterrupt()
     with _silent():
-        trainer = run_trainer(config, RunFolder(folder), has_validation=False, callbacks=[interrupt])
+        trainer = run_trainer(config, RunFolder(folder), has_validation=False, callbacks=[interrupt, *callbacks])
         trainer.fit(module, data)
     if interrupt.interrupted:
         raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -17,15 +18,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from seqrl.cli.cluster import orderly
+from seqrl.cli.optuna_sweeper import OptunaSweeper
 from seqrl.cli.surface import component_names, missing, open_surface, provide
-from seqrl.cli.sweep import Job, SweepFolder, Task, run_job, with_folder
-from seqrl.errors import ConfigError, SeqrlError, did_you_mean, sentence
+from seqrl.cli.sweep import Identity, Job, SweepFolder, Task, run_job, with_folder
+from seqrl.cli.sweepers import GridSweeper, register
+from seqrl.errors import ConfigError, SeqrlError, Stopped, did_you_mean, sentence
 from seqrl.paths import config_dir
 from seqrl.plugins import failures
 
 T = TypeVar("T")
 
-_LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}  # and their extras
+_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}  # of launchers
 
 
 class _Job:
@@ -34,43 +38,54 @@ class _Job:
     An object of a module-level class, because launchers send it to other processes.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, identify: Callable[[DictConfig], Identity]) -> None:
+        self.task, self.identify = task, identify
         self.errors: list[SeqrlError | OSError] = []
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return run_job(self.task, cfg)
+        with orderly() as requeue:
+            try:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    return run_job(self.task, cfg)
+                self._run_alone(cfg)
+            except KeyboardInterrupt:
+                requeue()
+                raise
+        return None
+
+    def _run_alone(self, cfg: DictConfig) -> None:
         try:
             self.task(cfg, Job())
         except BrokenPipeError:
             raise
         except (SeqrlError, OSError) as error:
             self.errors.append(error)  # raised here, Hydra would announce it in words of its own
-        return None
 
 
-def run_application(config_name: str, arguments: list[str], task: Task) -> int:
+def run_application(
+    config_name: str, arguments: list[str], task: Task, identify: Callable[[DictConfig], Identity]
+) -> int:
     """Compose `conf/<config_name>.yaml` with the overrides and run the task, or a sweep of tasks.
 
     Args:
         task: a function of a module, given the composed config and a record to fill in.
+        identify: another one, which says what the task would compute.
 
     Returns:
         Exit status: 0, 1 if jobs of a sweep failed, 2 for an error of the user (told in one sentence on stderr), 130
-        for Ctrl-C.
+        for Ctrl-C, 128 + the signal's number for other signals that ended it.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions instead of being printed by Hydra
     sys.argv = [f"seqrl {config_name}", *with_folder(config_name, arguments)]
-    job = _Job(task)
+    job = _Job(task, identify)
     SweepFolder.take()
     fault: Exception | None = None
     status = 1
     try:
         status = _run(config_name, arguments, job)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted; the same command continues the run", file=sys.stderr)
-        status = 130
+        status = 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except Exception as error:
         fault = error
     sweep = SweepFolder.take()
@@ -88,6 +103,8 @@ def run_application(config_name: str, arguments: list[str], task: Task) -> int:
 def _run(config_name: str, arguments: list[str], job: _Job) -> int:
     try:
         open_surface(arguments)
+        for sweeper in (GridSweeper, OptunaSweeper):
+            register(sweeper)
         main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(job)
         composing(main)
     except (HydraException, OmegaConfBaseException) as error:
@@ -146,8 +163,8 @@ def _unknown_option(group: str, name: str, found: Iterable[str]) -> ConfigError:
     components = component_names(group)
     options = sorted({*found, *components})
     text = f"no {group} named {name!r}.{did_you_mean(name, options)} Available: {', '.join(options)}"
-    if group == "hydra/launcher" and name in _LAUNCHERS:
-        text += f"; pip install 'seqrl[{_LAUNCHERS[name]}]' adds {name}"
+    if group == "hydra/launcher" and name in _EXTRAS:
+        text += f"; pip install 'seqrl[{_EXTRAS[name]}]' adds {name}"
     if components:
         text += "".join(f"\n  plugin {plugin!r} failed to import: {why}" for plugin, why in failures().items())
     return ConfigError(text)

@@ -17,7 +17,7 @@ from rich.table import Table
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.plugins import load_plugins
-from seqrl.runs import write_atomically
+from seqrl.writing import write_atomically
 
 if TYPE_CHECKING:
     from seqrl.data.flat import FlatEpisodes

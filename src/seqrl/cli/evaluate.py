@@ -7,12 +7,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
-from seqrl.cli.sweep import Job
+from seqrl.cli.sweep import Identity, Job
 
 
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
-    return run_application("evaluate", arguments, _task)
+    return run_application("evaluate", arguments, _task, _identify)
 
 
 def _task(cfg: DictConfig, job: Job) -> None:
@@ -22,7 +22,27 @@ def _task(cfg: DictConfig, job: Job) -> None:
 
     load_plugins(config["plugins"])
     checkpoint = checkpoint_file(Path(config["checkpoint"]))
-    folder = checkpoint.parent.parent if checkpoint.parent.name == "model" else checkpoint.parent
+    folder = _folder(checkpoint)
     done = evaluate_all([{**config, "label": config["label"] or config["strategy_name"]}], checkpoint, folder)
     job.folder = str(folder)
+    job.results = [str(each.folder) for each in done]
     job.add_rows([each.row for each in done])
+    if config["diagnostics"]:
+        from seqrl.cli.pictures import draw_plans
+
+        draw_plans(done)
+
+
+def _identify(cfg: DictConfig) -> Identity:
+    """The checkpoint counts with its age; where the user chose the folder, the evaluation is written anew."""
+    config = plain(cfg)
+    from seqrl.evaluation.evaluate import checkpoint_file
+
+    checkpoint = checkpoint_file(Path(config["checkpoint"]))
+    state = checkpoint.stat()
+    parts = [config, state.st_size, state.st_mtime_ns]
+    return Identity.of(parts, _folder(checkpoint), complete=config["output"] is None)
+
+
+def _folder(checkpoint: Path) -> Path:
+    return checkpoint.parent.parent if checkpoint.parent.name == "model" else checkpoint.parent

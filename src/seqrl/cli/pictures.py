@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seqrl.analysis.diagnostics import draw_diagnostics
 from seqrl.analysis.maze import PathPanel, draw_paths
 from seqrl.analysis.tradeoff import Point, draw_tradeoff
 from seqrl.console import say
@@ -37,6 +39,7 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
             e.row["strategy"],
             e.results["paths"],
             e.results["success"],
+            e.results["steps"],
             e.results["counted"],
             [(plan.observations[..., :2], plan.environments) for plan in e.plans if plan.observations.shape[1] > 1],
         )
@@ -44,6 +47,14 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
     ]
     first = with_goals[0]
     say(f"picture: {draw_paths(folder / 'paths.png', maze_of(first.row['env_id']), first.results['goals'], panels)}")
+
+
+def draw_plans(evaluations: Sequence[Evaluation]) -> None:
+    """Draw how good the plans of the evaluations were that asked for it."""
+    for evaluation in evaluations:
+        file = evaluation.folder / "diagnostics.json"
+        if file.exists():
+            say(f"picture: {draw_diagnostics(file.with_suffix('.png'), json.loads(file.read_text()))}")
 
 
 def draw_sweep(path: Path, jobs: Sequence[Job], settings: Sequence[Mapping[str, str]]) -> Path | None:

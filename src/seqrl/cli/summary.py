@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from seqrl.cli.optuna_report import report
 from seqrl.cli.pictures import draw_sweep
 from seqrl.cli.sweep import ENDS, ROW_KEYS, Job, records
 from seqrl.console import say
-from seqrl.runs import write_atomically
+from seqrl.writing import write_atomically
 
 PICTURE = "tradeoff.png"
-_SHOWN = {"running": "killed"}  # nothing runs any more when the table is made
+_SHOWN = {"running": "killed", "waiting": "not started"}  # nothing runs any more when the table is made
+_ENDED = ("done", "pruned")
 
 
 def finish(folder: Path) -> int:
@@ -40,38 +42,49 @@ def finish(folder: Path) -> int:
     picture = draw_sweep(folder / PICTURE, jobs, [dict(zip(varying, line, strict=False)) for line in body])
     if picture is not None:
         say(f"picture: {picture}")
-    failed = [(job, line) for job, line in zip(jobs, body, strict=True) if job.state != "done"]
+    report(folder, jobs)
+    failed = [(job, line) for job, line in zip(jobs, body, strict=True) if job.state not in _ENDED]
     if not failed:
         return 0
     say(f"{len(failed)} of {len(jobs)} jobs did not finish; the same command runs what is missing:")
     for job, line in failed:
         chosen = " ".join(f"{key}={value}" for key, value in zip(varying, line, strict=False)) or "the only job"
-        say(f"  {chosen}: {(job.error or _SHOWN.get(job.state, job.state)).splitlines()[0]}{_where(job)}")
+        say(f"  {chosen}: {(job.error or _state(job)).splitlines()[0]}{_where(job)}")
     return 1
+
+
+def _state(job: Job) -> str:
+    return job.skipped if job.skipped and job.state == "running" else _SHOWN.get(job.state, job.state)
 
 
 def table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:
     """Column names and cells: overrides that vary, status, metrics, run folder; a column nobody fills is left out.
 
+    Where jobs were not started because they were finished before or run elsewhere, the column `skipped` says so.
+
     Where no job has more than one results row, there is room for its intervals and its time.
     """
     overrides = [dict(map(_split, job.overrides)) for job in jobs]
+    for each in overrides:
+        each.pop("trial", None)  # by which a job finds its study
+    skipped = any(job.skipped for job in jobs)
     keys = dict.fromkeys(key for each in overrides for key in each)
     varying = [key for key in keys if len({each.get(key) for each in overrides}) > 1]
-    objective = jobs[0].objective[0]
+    objective = next((job.objective[0] for job in jobs if job.objective[0]), "")
     names = dict.fromkeys(["val/loss", *([objective] if objective else [])])
     names |= dict.fromkeys(_names_of_rows(jobs))
     shown = [name for name in names if any(job.metrics.get(name) is not None for job in jobs)]
     body = [
         [
             *(each.get(key, "") for key in varying),
-            _SHOWN.get(job.state, job.state),
+            _state(job),
+            *([job.skipped or ""] if skipped else []),
             *(_number(job.metrics.get(name)) for name in shown),
             job.folder or "",
         ]
         for job, each in zip(jobs, overrides, strict=True)
     ]
-    return [*varying, "status", *shown, "run"], body
+    return [*varying, "status", *(["skipped"] if skipped else []), *shown, "run"], body
 
 
 def _where(job: Job) -> str:

@@ -1,19 +1,17 @@
 """Sweeps: every job leaves a record in the sweep's folder, the parent makes one table of them.
 
 Jobs may run in other processes or on other machines, one after the other or at once; all that connects them to the
-parent is the folder `<runs_dir>/sweep-<hash>/jobs` with one small file per job.
+parent is the folder `<runs_dir>/sweep-<hash>/jobs` with one small file per job, named after the job's overrides.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from seqrl.console import say
-from seqrl.runs import RunFolder, write_atomically
+from seqrl.errors import PrunedError
+from seqrl.runs import STAGES, RunFolder
+from seqrl.writing import write_atomically
 
 ROW_KEYS = ("return_mean", "score_mean", "success_rate")  # of an evaluation's results row
 ENDS = ("low", "high")  # of an interval
@@ -35,13 +35,17 @@ class Job:
 
     Attributes:
         overrides: of this job, as Hydra hands them out.
-        state: `running`, `done`, `failed` or `interrupted`.
+        state: `waiting`, `running`, `done`, `pruned`, `failed` or `interrupted`.
         folder: run folder, or None before there is one.
         metrics: last values of what the training logged, and `eval/<row>/<key>` of the evaluations.
         rows: the results rows of the evaluations.
         objective: name and value of what a sweeper optimises; the value is None where nothing of the name is known.
         error: the sentence that ended a failed job.
         error_files: where its traceback lies.
+        number: its place in the sweep.
+        key: hash of what it computes, by which a later sweep tells that it is finished; empty where nobody asked.
+        skipped: why the present sweep did not start it, or None.
+        results: the folders of the evaluations.
     """
 
     overrides: list[str] = field(default_factory=list)
@@ -52,6 +56,10 @@ class Job:
     objective: tuple[str, float | None] = ("", None)
     error: str | None = None
     error_files: list[str] = field(default_factory=list)
+    number: int = 0
+    key: str = ""
+    skipped: str | None = None
+    results: list[str] = field(default_factory=list)
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take over results rows; their numbers are metrics too, an interval's ends as `<key>_low` and `<key>_high`."""
@@ -68,15 +76,34 @@ class Job:
 Task = Callable[[DictConfig, Job], None]
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What a job would compute, told before it runs.
+
+    Attributes:
+        key: hash of its configuration.
+        folder: run folder; it may not exist yet.
+        complete: whether everything that the job would train is trained.
+    """
+
+    key: str
+    folder: Path
+    complete: bool
+
+    @classmethod
+    def of(cls, parts: Sequence[Any], folder: Path, *, complete: bool) -> Identity:
+        """The identity of a job that is described by `parts`, plain data."""
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        return cls(digest[:16], folder, complete)
+
+
 class SweepFolder(Callback):
-    """Tells the parent process where the sweep's records are, and empties the place (see conf/app.yaml)."""
+    """Tells the parent process where the sweep's records are (see conf/app.yaml)."""
 
     _current: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        SweepFolder._current = folder = Path(config.hydra.sweep.dir).absolute()
-        for record in (folder / "jobs").glob("*"):
-            record.unlink()
+        SweepFolder._current = Path(config.hydra.sweep.dir).absolute()
 
     @classmethod
     def take(cls) -> Path | None:
@@ -104,27 +131,56 @@ def run_job(task: Task, cfg: DictConfig) -> float:
         The objective, NaN where there is none.
     """
     settings = HydraConfig.get()
-    record = Path(settings.runtime.output_dir) / "jobs" / f"{settings.job.num:05d}.json"
+    overrides = list(settings.overrides.task)
+    record = record_of(Path(settings.runtime.output_dir), overrides)
     record.parent.mkdir(parents=True, exist_ok=True)
-    job = Job(list(settings.overrides.task))
-    _write(record, job)  # a job that is killed keeps this record
-    say(f"job {settings.job.num}: {' '.join(job.overrides)}")
+    planned = read(record) if record.exists() else Job(number=settings.job.num)
+    job = Job(overrides, number=planned.number, key=planned.key)
+    write(record, job)  # a job that is killed keeps this record
+    say(f"job {job.number}: {' '.join(job.overrides)}")
     try:
         task(cfg, job)
         job.state = "done"
+    except PrunedError as error:
+        job.state, job.error = "pruned", str(error)
     except Exception as error:
         _fail(job, error, record)
     except BaseException:
         job.state = "interrupted"
         raise
     finally:
-        _write(record, job)
+        write(record, job)
     value = job.objective[1]
     return math.nan if value is None else value
 
 
-def _write(record: Path, job: Job) -> None:
+def record_of(sweep: Path, overrides: Sequence[str]) -> Path:
+    """The file that a job of a sweep leaves, told by its overrides: launchers number jobs as they please."""
+    return sweep / "jobs" / f"{hashlib.sha256(json.dumps(list(overrides)).encode()).hexdigest()[:16]}.json"
+
+
+def read(record: Path) -> Job:
+    entry = json.loads(record.read_text())
+    return Job(**{**entry, "objective": tuple(entry["objective"])})
+
+
+def write(record: Path, job: Job) -> None:
     write_atomically(record, json.dumps(asdict(job), indent=2) + "\n")
+
+
+def lost(record: Path, reason: str) -> None:
+    """Note why a job ended that could not say so itself: its process or its machine is gone."""
+    job = read(record)
+    first, *rest = reason.strip().splitlines() or ["no reason given"]
+    if job.state in ("waiting", "running"):
+        job.state = "failed"
+    job.error = first
+    if rest:
+        target = record.with_suffix(".error.txt")
+        write_atomically(target, reason)
+        job.error_files = [str(target)]
+    write(record, job)
+    print(first, file=sys.stderr, flush=True)
 
 
 def _fail(job: Job, error: Exception, record: Path) -> None:
@@ -134,9 +190,10 @@ def _fail(job: Job, error: Exception, record: Path) -> None:
     targets = [record.with_suffix(".error.txt")]
     if job.folder is not None:
         folder = RunFolder(Path(job.folder))
-        model = folder.status().get("model", {})
-        stage = "evaluation" if model.get("state") == "done" else "model"
-        folder.set_status(stage, "failed", model.get("step", 0))
+        status = folder.status()
+        after = "evaluation" if status else "model"
+        stage = next((each for each in STAGES if each in status and status[each]["state"] != "done"), after)
+        folder.set_status(stage, "failed", status.get(stage, {}).get("step", 0), job.error)
         targets.insert(0, folder.path / "error.txt")
     for target in targets:
         write_atomically(target, traceback.format_exc())
@@ -152,21 +209,14 @@ def forget_failure(folder: RunFolder) -> None:
         write_atomically(folder.path / "status.json", json.dumps(status, indent=2) + "\n")
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a run folder; jobs that differ in their evaluations only share one, and the second waits for the first."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process works in {folder}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks
-        yield
+def forget(folder: Path, number: int) -> None:
+    """Remove the record of a job that another one stands in for."""
+    for record in (folder / "jobs").glob("*.json"):
+        if read(record).number == number:
+            record.with_suffix(".error.txt").unlink(missing_ok=True)
+            record.unlink()
 
 
 def records(folder: Path) -> list[Job]:
     """The jobs of a sweep, in order."""
-    found = [json.loads(path.read_text()) for path in sorted((folder / "jobs").glob("*.json"))]
-    return [Job(**{**entry, "objective": tuple(entry["objective"])}) for entry in found]
+    return sorted(map(read, (folder / "jobs").glob("*.json")), key=lambda job: job.number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
 from seqrl.cli.rows import Rows, compose_rows
-from seqrl.cli.sweep import Job, alone_in, forget_failure
+from seqrl.cli.sweep import Identity, Job, forget_failure
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.plugins import load_plugins
-from seqrl.runs import RunFolder, run_name
+from seqrl.runs import STAGES, RunFolder, run_name
 
 _DECODING = re.compile(r"[+~]*(planner|condition|score)(\.[^=]*)?=(.*)", re.DOTALL)
 
@@ -27,7 +26,9 @@ _DECODING = re.compile(r"[+~]*(planner|condition|score)(\.[^=]*)?=(.*)", re.DOTA
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
     try:
-        return run_application("train", [word for argument in arguments for word in _reroute(argument)], _task)
+        return run_application(
+            "train", [word for argument in arguments for word in _reroute(argument)], _task, _identify
+        )
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr)
         return 2
@@ -36,9 +37,12 @@ def run(arguments: list[str]) -> int:
 def _reroute(argument: str) -> list[str]:
     """Settings of decoding belong to the evaluations that follow: `planner.beam_width=64` is short for
     `evaluation.decoding.planner.beam_width=64`, and `strategy=goal` for `evaluation.strategy=goal`. A mix of data has
-    one word as well: `data.mix=[a,b]` is short for `data=mix data.parts=[a,b]`."""
+    one word as well: `data.mix=[a,b]` is short for `data=mix data.parts=[a,b]`. `data.top_fraction=0.1` is an option
+    of every source, those of plugins included."""
     if argument.startswith("strategy="):
         return [f"evaluation.{argument}"]
+    if argument.startswith("data.top_fraction="):
+        return [f"++{argument}"]
     if argument.startswith("data.mix="):
         return ["data=mix", f"data.parts={argument.removeprefix('data.mix=')}"]
     match = _DECODING.fullmatch(argument)
@@ -63,15 +67,14 @@ def _task(cfg: DictConfig, job: Job) -> None:
             raise ConfigError(f"{section} is missing from the configuration; choose one with {section}=NAME")
     load_plugins(config["plugins"])
     evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
-    folder = RunFolder(Path(config["runs_dir"]) / run_name(config))
-    job.folder = str(folder.path)
-    forget_failure(folder)
     rows = compose_rows(evaluation, list(HydraConfig.get().overrides.task))
     check_objective(objective, [row["label"] for row in rows.configs])
-    path = folder.write_config(config)
+    folder = RunFolder(Path(config["runs_dir"]) / run_name(config))
+    job.folder = str(folder.path)
     say(f"run folder: {folder.path}")
-    with alone_in(folder.path):
-        _train_and_evaluate(config, folder, path, rows, job)
+    with folder.held():
+        forget_failure(folder)
+        _train_and_evaluate(config, folder, folder.write_config(config), rows, job)
     job.objective = (objective, job.metrics.get(objective))
     if objective not in job.metrics and objective != "val/loss":  # which a run without held-out episodes lacks
         raise ConfigError(
@@ -80,14 +83,35 @@ def _task(cfg: DictConfig, job: Job) -> None:
         )
 
 
+def _identify(cfg: DictConfig) -> Identity:
+    """Of a run as it will be named; `complete` goes by what lies in its folder."""
+    config = plain(cfg)
+    evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
+    name = run_name(config)
+    folder = Path(config["runs_dir"]) / name
+    status = RunFolder(folder).status() if folder.is_dir() else {}
+    stages = [stage for stage in STAGES if stage in status]
+    complete = "model" in stages and all(
+        status[stage]["state"] == "done" and (folder / stage / "last.ckpt").exists() for stage in stages
+    )
+    return Identity.of([name, evaluation, objective], folder, complete=complete)
+
+
 def _train_and_evaluate(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, job: Job) -> None:
     # torch and Lightning take seconds to import: --help and --cfg must not wait for them.
     from seqrl.evaluation.evaluate import evaluate_all
 
-    last = _train(config, folder, path, rows)
-    job.metrics |= last_metrics(folder.path / "metrics.csv")
+    try:
+        last = _train(config, folder, path, rows)
+    finally:  # a training that was given up has numbers too
+        job.metrics |= last_metrics(folder.path / "metrics.csv")
     done = evaluate_all(rows.configs, last, folder.path, baseline=rows.baseline)
+    job.results = [str(each.folder) for each in done]
     job.add_rows([each.row for each in done])
+    if any(config["diagnostics"] for config in rows.configs):
+        from seqrl.cli.pictures import draw_plans
+
+        draw_plans(done)
     if rows.figure:
         from seqrl.cli.pictures import draw
 
@@ -126,7 +150,7 @@ def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows)
     from seqrl.evaluation.evaluate import check
     from seqrl.training.stages import finished, load_data, train
 
-    last = finished(folder)
+    last = finished(config, folder)
     if last is not None:
         say(f"the model is trained already: {last}")
         return last
@@ -134,7 +158,7 @@ def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows)
     for row in rows.configs:  # before the training, not after it
         check(row, config, store)
     if _needs_processes(config["trainer"]):
-        return _train_in_processes(path)
+        return _train_in_processes(path, config["trainer"])
     return train(config, folder, store)
 
 
@@ -142,15 +166,20 @@ def _needs_processes(trainer: Mapping[str, Any]) -> bool:
     return str(trainer.get("strategy", "auto")) not in ("auto", "single_device") or trainer.get("devices", 1) != 1
 
 
-def _train_in_processes(path: Path) -> Path:
-    """Start the first rank as a process of its own, without Hydra; it starts the others the same way."""
-    process = subprocess.Popen([sys.executable, "-m", "seqrl.training.worker", str(path)])
+def _train_in_processes(path: Path, trainer: Mapping[str, Any]) -> Path:
+    """Train in ranks that start without Hydra, from the config alone."""
+    from seqrl.training.launch import run_ranks
+
     try:
-        status = process.wait()
-    except KeyboardInterrupt:  # the ranks were told as well: they finish their step and save
-        status = process.wait()
-    if status == 130:
-        raise KeyboardInterrupt
-    if status:
-        raise SeqrlError(f"training in several processes failed with status {status}; its message stands above")
+        run_ranks(path, trainer)
+    except KeyboardInterrupt:
+        # Where srun ends the other ranks after one failed, their interruption is all that its exit status tells.
+        reasons = [
+            stage.get("reason", "a rank failed")
+            for stage in RunFolder(path.parent).status().values()
+            if stage["state"] == "failed"
+        ]
+        if reasons:
+            raise SeqrlError(reasons[0]) from None
+        raise
     return path.parent / "model" / "last.ckpt"

@@ -1,106 +1,199 @@
-"""What happens beside the optimisation: metrics, throughput, checkpoints."""
+"""What happens beside the optimisation: metrics, the gradient's norm, signals."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torchmetrics import Metric
 
-from seqrl.training.module import SequenceModule
+from seqrl.training.checkpoint_io import validation_follows
 from seqrl.types import Batch
 
 
 class TrainingMetrics(Callback):
-    """Logs the means of the training metrics, tokens per second over all ranks and the learning rate.
+    """Logs the means of the training metrics, the throughput over all ranks and the learning rate.
+
+    The module has a method `pop_metrics("train")`: means over all ranks since the last call, under names such as
+    `train/loss`. Sums that no entry was made of yet (of its `torchmetrics.Metric`s) travel in checkpoints.
 
     Args:
         every: steps between two entries.
+        gradient: measures the norm of the gradient.
     """
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, gradient: ClipGradient) -> None:
         self.every = every
+        self._gradient = gradient
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._since, self._tokens = time.perf_counter(), 0
+        self._restart_clock()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._since, self._tokens = time.perf_counter(), 0  # validation time is not training time
+        self._restart_clock()  # validation time is not training time
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SequenceModule)
-        self._tokens += batch.tokens.numel() * trainer.world_size
-        if trainer.global_step % self.every and trainer.global_step != 1:
+        self._steps += 1
+        self._tokens += batch.tokens.numel() * trainer.world_size if isinstance(batch, Batch) else 0
+        if not is_log_step(trainer.global_step, self.every):
             return
         seconds = time.perf_counter() - self._since
-        entries = pl_module.pop_metrics("train")
+        entries = pop_metrics(pl_module)
+        entries["train/gradient_norm"] = self._gradient.pop_mean()
         entries["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        if self._tokens:
-            entries["train/tokens_per_second"] = self._tokens / seconds
+        speed = "train/tokens_per_second" if self._tokens else "train/steps_per_second"
+        entries[speed] = (self._tokens or self._steps) / seconds
         for logger in trainer.loggers:
             logger.log_metrics(entries, step=trainer.global_step)
-        for name, shown in (("loss", entries["train/loss"]), ("tokens/s", entries.get("train/tokens_per_second", 0.0))):
-            pl_module.log(name, shown, prog_bar=True, logger=False)
-        self._since, self._tokens = time.perf_counter(), 0
+        for name in ("train/loss", speed):
+            if name in entries:
+                pl_module.log(name.removeprefix("train/"), entries[name], prog_bar=True, logger=False)
+        self._restart_clock()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["metrics"] = {}
+        for name, metric in metrics_of(pl_module).items():
+            with metric.sync_context():  # over the ranks: the first one's file holds the sums of all
+                checkpoint["metrics"][name] = sums_of(metric)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        saved = checkpoint.get("metrics", {})
+        for name, metric in metrics_of(pl_module).items():
+            for key, value in saved.get(name, {}).items():
+                setattr(metric, key, value.to(metric.device))
+
+    def _restart_clock(self) -> None:
+        self._since, self._tokens, self._steps = time.perf_counter(), 0, 0
 
 
-def checkpoints(folder: Path, *, every: int, has_validation: bool) -> list[Callback]:
-    """`last.ckpt` every so many steps and at the end; `best.ckpt` by held-out loss."""
-    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
-    found: list[Callback] = [
-        ModelCheckpoint(filename="last", every_n_train_steps=every, save_top_k=1, **common),
-        SaveAtEnd(folder / "last.ckpt"),
-    ]
-    if has_validation:
-        found.append(ModelCheckpoint(filename="best", monitor="val/loss", **common))
-    return found
+def is_log_step(step: int, every: int) -> bool:
+    """Whether metrics are logged after so many steps: the first time after one, then every so many."""
+    return step == 1 or step % every == 0
 
 
-class SaveAtEnd(Callback):
-    """Leaves a `last.ckpt` of the last whole step when training ends, regularly or early."""
+def pop_metrics(module: pl.LightningModule) -> dict[str, float]:
+    """Means of the training metrics over all ranks since the last call, by logged name."""
+    means: dict[str, float] = getattr(module, "pop_metrics")("train")  # noqa: B009 (torch types attributes as modules)
+    return means
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
+def sums_of(metric: Metric) -> dict[str, Tensor]:
+    """A copy of what a metric has summed up so far."""
+    return {key: value.clone() for key, value in metric.metric_state.items() if isinstance(value, Tensor)}
+
+
+def metrics_of(module: pl.LightningModule) -> dict[str, Metric]:
+    """The metric objects of a module, by their place in it."""
+    return {name: each for name, each in module.named_modules() if isinstance(each, Metric)}
+
+
+class ClipGradient(Callback):
+    """Scales the gradient down to a norm, as Lightning does, and remembers what the norm was, which Lightning does not.
+
+    Args:
+        max_norm: None or 0 leaves the gradient as it is.
+
+    Attributes:
+        norm: of the last step, before clipping.
+    """
+
+    norm: Tensor
+
+    def __init__(self, max_norm: float | None) -> None:
+        self.max_norm = max_norm or math.inf
+        self._sum, self._count = torch.zeros(()), 0
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        self.norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of sharded parameters
+        self._sum = self._sum.to(self.norm) + self.norm
+        self._count += 1
+
+    def pop_mean(self) -> float:
+        """Of the norms since the last call."""
+        mean = float(self._sum) / max(1, self._count)
+        self._sum, self._count = torch.zeros(()), 0
+        return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sum, self._count = state_dict["sum"], state_dict["count"]
 
 
 class StopAtInterrupt(Callback):
-    """Turns the first Ctrl-C into a stop after the present step, so that no step is saved half-done.
+    """Turns Ctrl-C and the signals of a cluster into a stop after the present step, so that no step is half-done.
 
-    The second one interrupts at once, as always.
+    It is the only owner of these signals while training runs, and leaves them to their former owners after it. A
+    second Ctrl-C interrupts at once, as always.
 
     Attributes:
-        interrupted: whether training was stopped this way.
+        number: of the signal that stopped training, or None.
     """
 
-    interrupted = False
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # SLURM: USR1; submitit: USR2
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def interrupted(self) -> bool:
+        return self.number is not None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if threading.current_thread() is threading.main_thread():  # Lightning installs its own after this
+            self._before = {number: signal.getsignal(number) for number in self.signals}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._remember)
+        for number in self._before:
+            signal.signal(number, self._remember)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.world_size > 1:  # ranks are told one by one and must stop at the same step
-            self.interrupted = bool(trainer.strategy.reduce_boolean_decision(self.interrupted, all=False))
-        if self.interrupted:
+            number = torch.tensor(self.number or 0, device=trainer.strategy.root_device)
+            self.number = int(trainer.strategy.reduce(number, reduce_op="max")) or None
+        if self.interrupted and not trainer.should_stop:
+            if not validation_follows(trainer):
+                trainer.limit_val_batches = 0  # Lightning validates whenever it stops: uninterrupted runs do not here
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if getattr(self, "_before", None) is not None:
-            signal.signal(signal.SIGINT, self._before)
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            if handler is not None:  # None: installed by something that is not Python
+                signal.signal(number, handler)
+        self._before = {}
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self._before)
+        self.number = number
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])

@@ -1,13 +1,23 @@
-"""Writing checkpoints so that a full disk or a kill never costs the one that was there."""
+"""Checkpoints of a stage: when they are written, so that a full disk or a kill never costs the one that was there."""
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+
+from seqrl.checkpoint import checkpoint_step
+from seqrl.console import say
+from seqrl.errors import CheckpointError
+from seqrl.writing import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,17 +33,149 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Raises OSError with the checkpoint's name when the disk is full; the old file stays then."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
+            with replacing(target) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), str(target)) from error
         except RuntimeError as error:  # torch's zip writer wraps what the disk says
             cause = error.__context__ if isinstance(error.__context__, OSError) else OSError(None, str(error))
             raise OSError(cause.errno, cause.strerror or str(error), str(target)) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+def is_save_step(trainer: pl.Trainer, every: int) -> bool:
+    """Whether the present step gets a `last.ckpt`: one of every so many, and the last one, early or not."""
+    return trainer.global_step % every == 0 or trainer.global_step == trainer.max_steps or trainer.should_stop
+
+
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether Lightning validates after the present step, which a checkpoint then waits for."""
+    every = trainer.val_check_batch
+    return bool(trainer.enable_validation and (trainer.should_stop or (every and trainer.global_step % every == 0)))
+
+
+class Checkpoints(Checkpoint):
+    """`last.ckpt` every so many steps and at the end, with older ones beside it, and `best.ckpt` by held-out loss.
+
+    A checkpoint is always of a whole step, its metrics and, where one is due, its validation: training that goes on
+    from it repeats nothing and leaves nothing out.
+
+    Args:
+        folder: of the stage.
+        stage: goes into the checkpoint, which is refused elsewhere.
+        every: steps between two `last.ckpt`.
+        keep: how many of these are kept, older ones as `step-N.ckpt`.
+        continued: whether training goes on from the `last.ckpt` that is there.
+        saved: is told the step, on the first rank, when training begins and after each `last.ckpt`.
+    """
+
+    def __init__(
+        self, folder: Path, *, stage: str, every: int, keep: int, continued: bool, saved: Callable[[int], None]
+    ) -> None:
+        self._folder, self._stage, self._every, self._keep, self._continued = folder, stage, every, keep, continued
+        self._tell = saved
+        self._best = math.inf
+        self._step: int | None = None  # of the last.ckpt that is there
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best = state_dict["best"]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["stage"] = self._stage
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step if self._continued else None
+        if trainer.is_global_zero:
+            self._tell(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not validation_follows(trainer):
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        score = float(trainer.callback_metrics.get("val/loss", math.inf))
+        if score < self._best:
+            self._best = score
+            self._save(trainer, "best.ckpt")
+        self._save_if_due(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._step != trainer.global_step:  # a callback of the user's ended it at another place than those above
+            self._save_last(trainer)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        if is_save_step(trainer, self._every):
+            self._save_last(trainer)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and self._step is not None and self._keep > 1:
+            _link(self._folder / "last.ckpt", self._folder / f"step-{self._step}.ckpt")
+        self._save(trainer, "last.ckpt")
+        self._step = trainer.global_step
+        if trainer.is_global_zero:
+            older = sorted(self._folder.glob("step-*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            for path in older[self._keep - 1 :]:
+                path.unlink(missing_ok=True)
+            self._tell(self._step)
+
+    def _save(self, trainer: pl.Trainer, name: str) -> None:
+        for logger in trainer.loggers:  # what was logged must not be younger on disk than the checkpoint
+            logger.save()
+        trainer.save_checkpoint(self._folder / name, weights_only=False)
+
+
+def _link(path: Path, other: Path) -> None:
+    """A second name for a file, so that it outlives what replaces it under the first."""
+    try:
+        os.link(path, other)
+    except FileExistsError:
+        pass  # made by a run that was killed right after
+    except OSError:  # a file system without links: a copy takes longer and does the same
+        copy_whole(path, other)
+
+
+def copy_whole(path: Path, other: Path) -> None:
+    """Copy a file; the other one is there whole, or as it was before."""
+    with path.open("rb") as source, replacing(other) as target:
+        shutil.copyfileobj(source, target)
+
+
+def resumable(folder: Path, stage: str) -> tuple[Path | None, int]:
+    """The checkpoint from which a stage goes on, and its step: `last.ckpt`, or else the newest that can be read.
+
+    Args:
+        folder: of the stage.
+
+    Returns:
+        (None, 0) where there is none.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none can be read.
+    """
+    last, reasons, found = folder / "last.ckpt", [], []
+    for path in (last, *folder.glob("step-*.ckpt"), folder / "best.ckpt"):
+        if not path.exists():
+            continue
+        try:
+            found.append((path, checkpoint_step(path, stage)))
+        except CheckpointError as error:
+            reasons.append(str(error))
+        if found and path == last:
+            break
+    if reasons and not found:
+        raise CheckpointError(f"{reasons[0]}; delete {str(folder)!r} to train this stage from the start")
+    if not found:
+        return None, 0
+    path, step = max(found, key=lambda each: each[1])
+    if reasons:
+        say(f"{reasons[0]}; training goes on from {path.name}, which is of step {step}")
+    return path, step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from seqrl.runs import write_atomically
+from seqrl.runs import STAGES
+from seqrl.writing import write_atomically
 
 
 class CsvMetrics(Logger):
@@ -21,13 +23,15 @@ class CsvMetrics(Logger):
     a new name turns up, and empties it when a run is resumed.
 
     Args:
-        path: of the file.
-        resumed_step: rows after this step are from training that was lost, and are removed.
+        path: of the file, which the stages of a run share.
+        stage: whose metrics these are. Names begin with it, but for the stage `model`.
+        resumed_step: rows of the stage after this step are from training that was lost, and are removed.
     """
 
-    def __init__(self, path: Path, *, resumed_step: int = 0) -> None:
+    def __init__(self, path: Path, *, stage: str = "model", resumed_step: int = 0) -> None:
         super().__init__()
         self._path = path
+        self._prefix = _prefix(stage)
         self._resumed_step = resumed_step
         self._started = False
 
@@ -47,24 +51,44 @@ class CsvMetrics(Logger):
         if not self._started:
             self._start()
         with self._path.open("a", newline="") as file:
-            csv.writer(file).writerows((step, name, f"{value:.8g}") for name, value in metrics.items())
+            csv.writer(file, lineterminator="\n").writerows(
+                (step, f"{self._prefix}{name}", f"{value:.8g}") for name, value in metrics.items()
+            )
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Bring the rows to the disk, where a checkpoint that follows must find them."""
+        if self._started:
+            with self._path.open("a") as file:
+                os.fsync(file.fileno())
 
     def _start(self) -> None:
         kept = []
         if self._path.exists():
             with self._path.open(newline="") as file:
                 whole = [row for row in csv.reader(file) if len(row) == 3 and row[0].isdigit()]  # a kill can tear a row
-                kept = [row for row in whole if int(row[0]) <= self._resumed_step]
+                kept = [row for row in whole if int(row[0]) <= self._resumed_step or not self._owns(row[1])]
         lines = [",".join(row) for row in [["step", "name", "value"], *kept]]
         write_atomically(self._path, "\n".join(lines) + "\n")
         self._started = True
 
+    def _owns(self, name: str) -> bool:
+        others = (_prefix(stage) for stage in STAGES if stage != "model")
+        return name.startswith(self._prefix) if self._prefix else not name.startswith(tuple(others))
 
-def loggers(folder: Path, *, names: list[str], resumed_step: int) -> list[Logger]:
-    """The loggers of a run, by name: `csv`, `tensorboard`."""
+
+def _prefix(stage: str) -> str:
+    return "" if stage == "model" else f"{stage}/"
+
+
+def loggers(folder: Path, *, names: list[str], stage: str = "model", resumed_step: int) -> list[Logger]:
+    """The loggers of a stage of a run, by name: `csv`, `tensorboard`."""
     found: list[Logger] = []
     if "csv" in names:
-        found.append(CsvMetrics(folder / "metrics.csv", resumed_step=resumed_step))
+        found.append(CsvMetrics(folder / "metrics.csv", stage=stage, resumed_step=resumed_step))
     if "tensorboard" in names:
-        found.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+        # A folder of its own for each other stage: TensorBoard then shows it as a run. What lies after purge_step in
+        # the files of a killed process is hidden.
+        version = "" if stage == "model" else stage
+        found.append(TensorBoardLogger(folder, name="tensorboard", version=version, purge_step=resumed_step + 1))
     return found

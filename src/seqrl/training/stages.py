@@ -13,41 +13,62 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 
-from seqrl.checkpoint import checkpoint_step
 from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
 from seqrl.data.windows import WindowSettings
 from seqrl.envs.reference import normalised_score
-from seqrl.errors import ConfigError
+from seqrl.errors import ConfigError, PrunedError, Stopped
 from seqrl.layout import Layout
-from seqrl.registry import DATA
-from seqrl.runs import RunFolder
-from seqrl.tokenizers.report import round_trip_report
-from seqrl.training.callbacks import StopAtInterrupt, TrainingMetrics, checkpoints
-from seqrl.training.checkpoint_io import AtomicCheckpointIO
+from seqrl.registry import DATA, TOKENIZER
+from seqrl.runs import STAGES, RunFolder
+from seqrl.tokenizers import CodeTokenizer
+from seqrl.tokenizers.report import reconstruction_report, round_trip_report
+from seqrl.training.callbacks import ClipGradient, StopAtInterrupt, TrainingMetrics
+from seqrl.training.checkpoint_io import AtomicCheckpointIO, Checkpoints, copy_whole, resumable
+from seqrl.training.critic_module import CriticModule, TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
+from seqrl.training.health import StopWhenNotFinite
 from seqrl.training.loggers import loggers
 from seqrl.training.module import SequenceModule
+from seqrl.training.parallel import CompileModel, cluster_environment, replicated, strategy
+from seqrl.training.pruning import PruneTrial
+from seqrl.training.tokenizer_module import TokenizerModule, stage_settings
 
+_REPORT_WINDOWS = 1024
 _REPORT_SCALARS = 2**23  # of the transitions whose round trip is reported: more take seconds and tell nothing new
 
 
-def finished(folder: RunFolder) -> Path | None:
-    """The checkpoint of a run whose training is done, or None."""
-    last = folder.path / "model" / "last.ckpt"
-    return last if folder.status().get("model", {}).get("state") == "done" and last.exists() else None
+def stages(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The stages that a config asks for, in order."""
+    trainable = getattr(TOKENIZER.get(config["tokenizer"]["name"]), "trainable", False)
+    asked = {"tokenizer": trainable, "model": True, "critic": config.get("critic")}
+    return tuple(stage for stage in STAGES if asked[stage])
+
+
+def finished(config: Mapping[str, Any], folder: RunFolder) -> Path | None:
+    """The model's checkpoint of a run whose stages are all done, or None."""
+    if all(_is_done(stage, folder) for stage in stages(config)):
+        return folder.path / "model" / "last.ckpt"
+    return None
+
+
+def _is_done(stage: str, folder: RunFolder) -> bool:
+    return folder.status().get(stage, {}).get("state") == "done" and (folder.path / stage / "last.ckpt").exists()
 
 
 def load_data(config: Mapping[str, Any]) -> EpisodeStore:
-    """The episodes of a run."""
-    store: EpisodeStore = DATA.build(config["data"]).load()
-    return store
+    """The episodes of a run; with `data.top_fraction` the best of them, see `EpisodeStore.best`."""
+    source = dict(config["data"])
+    top_fraction = source.pop("top_fraction", None)  # of every source, and none of its business
+    store: EpisodeStore = DATA.build(source).load()
+    return store if top_fraction is None else store.best(top_fraction)
 
 
 def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | None = None) -> Path:
-    """Train what the resolved config of a run asks for, or what is left of it.
+    """Train the stages that the resolved config of a run asks for, or what is left of them.
 
     Args:
         store: the episodes, where they are loaded already.
@@ -56,26 +77,24 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
         The checkpoint of the finished model.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; `last.ckpt` holds the last whole step.
+        seqrl.errors.Stopped: Ctrl-C, or a signal of a cluster; `last.ckpt` holds the last whole step.
         seqrl.errors.SeqrlError: bad settings or data.
     """
     quiet_lightning()
-    done = finished(folder)
+    done = finished(config, folder)
     if done is not None:
         return done
     store = store or load_data(config)
     config = {
         **config,
-        "observation_size": store.observations.shape[1],
-        "action_size": store.actions.shape[1],
+        **store.sizes,
+        "longest_episode": int(store.lengths.max()),
         "dataset": describe(store),
     }
     pl.seed_everything(max(0, config["seed"]), verbose=False)  # a negative seed is refused below, in our words
-    layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
+    layout = Layout.from_config(config["layout"], **store.sizes)
     training = config["training"]
-    for name in ("max_steps", "validate_every", "checkpoint_every", "log_every", "validation_batches"):
-        if training[name] < 1:
-            raise ConfigError(f"training.{name}={training[name]} is too small; give 1 or more")
+    check_training("training", training)
     data = EpisodeDataModule(
         store,
         layout,
@@ -86,12 +105,64 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
         seed=config["seed"],
     )
     module = SequenceModule(config)
+    critic = CriticModule(config) if config.get("critic") else None  # refused now, if at all, not after the model
     data.tokenize(module)
-    values = sample_transitions(store, layout, scalars=_REPORT_SCALARS)
-    _write_report(folder.path / "tokenizer.csv", round_trip_report(module.model.tokenizer, values, layout))
-    last = folder.path / "model" / "last.ckpt"
-    _fit(module, data, config, folder, last)
+    if "tokenizer" in stages(config):
+        _fit_tokenizer(module, data, config, folder)
+    else:
+        values = sample_transitions(store, layout, scalars=_REPORT_SCALARS)
+        _write_report(folder.path / "tokenizer.csv", round_trip_report(module.model.tokenizer, values, layout))
+    last = fit_stage("model", module, data, config, folder, has_validation=len(data.validation_episodes) > 0)
+    if critic is not None:
+        _fit_critic(critic, store, layout, config, folder)
     return last
+
+
+def _fit_tokenizer(
+    module: SequenceModule, data: EpisodeDataModule, config: Mapping[str, Any], folder: RunFolder
+) -> None:
+    training = stage_settings(config)
+    check_training("tokenizer_training", training)
+    has_validation = len(data.validation_episodes) > 0
+    fit_stage(
+        "tokenizer", TokenizerModule(module), data, config, folder, training=training, has_validation=has_validation
+    )
+    tokenizer = module.model.tokenizer.eval()
+    assert isinstance(tokenizer, CodeTokenizer)
+    rows = reconstruction_report(tokenizer, data.sample_windows(_REPORT_WINDOWS), data.layout)
+    _write_report(folder.path / "tokenizer.csv", rows)
+    tokenizer.train()  # Lightning warns of parts in eval mode; it encodes in that mode all the same
+
+
+def _fit_critic(
+    module: CriticModule, store: EpisodeStore, layout: Layout, config: Mapping[str, Any], folder: RunFolder
+) -> None:
+    training = {**config["training"], **config["critic_training"]}
+    check_training("critic_training", training)
+    data = TransitionDataModule(
+        store,
+        layout,
+        batch_size=training["batch_size"],
+        validation_fraction=training["validation_fraction"],
+        validation_batches=training["validation_batches"],
+        seed=config["seed"],
+    )
+    module.critic.fit(*data.statistics())
+    fit_stage("critic", module, data, config, folder, training=training, has_validation=data.has_validation)
+
+
+def check_training(section: str, training: Mapping[str, Any]) -> None:
+    """Refuse settings of a stage's training that are too small.
+
+    Args:
+        section: of the configuration: `training`, `tokenizer_training` or `critic_training`.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for name in ("max_steps", "validate_every", "checkpoint_every", "log_every", "validation_batches", "keep_last"):
+        if training[name] < 1:
+            raise ConfigError(f"{section}.{name}={training[name]} is too small; give 1 or more")
 
 
 def describe(store: EpisodeStore) -> dict[str, Any]:
@@ -109,78 +180,148 @@ def describe(store: EpisodeStore) -> dict[str, Any]:
         "num_episodes": store.num_episodes,
         "behaviour_return_mean": float(returns.mean()),
         "behaviour_score": score,
+        "standard_deviations": store.standard_deviations(),
     }
 
 
-def _fit(
-    module: SequenceModule, data: EpisodeDataModule, config: Mapping[str, Any], folder: RunFolder, last: Path
-) -> None:
-    resumed_step = checkpoint_step(last) if last.exists() else 0
+def fit_stage(
+    stage: str,
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    *,
+    training: Mapping[str, Any] | None = None,
+    has_validation: bool = True,
+) -> Path:
+    """Train one stage of a run, or what is left of it; afterwards the module holds the weights of its `last.ckpt`.
+
+    Args:
+        stage: one of `seqrl.runs.STAGES`. Its checkpoints lie in RUN/<stage>, its metrics are named <stage>/train/...
+            and <stage>/val/..., without the stage for `model`.
+        module: logs `val/loss` (see `SequenceModule.on_validation_epoch_end`), has `pop_metrics("train")` (see
+            `TrainingMetrics`), one optimizer, and in its steps draws from torch's generator only after
+            `seed_step(self, seed)`.
+        data: its batches are a function of the global step, as those of `EpisodeDataModule`.
+        config: of the run.
+        training: the stage's own settings in place of `config["training"]`, all keys of it; `clip_norm` in it, if any,
+            stands for `config["optimizer"]["clip_norm"]`.
+        has_validation: whether `data` has held-out batches.
+
+    Returns:
+        The stage's `last.ckpt`.
+
+    Raises:
+        seqrl.errors.Stopped: Ctrl-C, or a signal of a cluster; `last.ckpt` holds the last whole step.
+        seqrl.errors.DivergedError: a loss or gradient is not finite; see `StopWhenNotFinite`.
+        seqrl.errors.CheckpointError: no checkpoint of those that are there can be read.
+    """
+    last = folder.path / stage / "last.ckpt"
+    if _is_done(stage, folder):
+        module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
+        return last
+    checkpoint, resumed_step = resumable(last.parent, stage)
     interrupt = StopAtInterrupt()
+    search = PruneTrial(**config["trial"]) if stage == "model" and config.get("trial") else None
     trainer = run_trainer(
         config,
         folder,
-        has_validation=len(data.validation_episodes) > 0,
+        stage=stage,
+        training=training,
+        has_validation=has_validation,
         resumed_step=resumed_step,
-        callbacks=[interrupt],
+        callbacks=[interrupt, *([search] if search else [])],
     )
-    folder.set_status("model", "running", resumed_step)
-    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+
+    def tell(state: str, step: int, reason: str | None = None) -> None:
+        if trainer.is_global_zero:
+            folder.set_status(stage, state, step, reason)
+
+    if trainer.is_global_zero and checkpoint is not None and checkpoint != last:
+        copy_whole(checkpoint, last)  # else a run that needs no more steps would be left without it
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except BaseException as error:
+        by_hand = isinstance(error, (KeyboardInterrupt, SystemExit))  # a second Ctrl-C: Lightning exits
+        state = "interrupted" if by_hand else "pruned" if isinstance(error, PrunedError) else "failed"
+        begun = folder.status().get(stage)
+        if begun is not None or not isinstance(error, ConfigError):  # else it was refused, and there is nothing to tell
+            step = resumed_step if begun is None else begun["step"]
+            tell(state, step, None if by_hand else f"{type(error).__name__}: {error}")
+        if by_hand:
+            raise KeyboardInterrupt from error
+        raise
+    if interrupt.number is not None:
+        tell("interrupted", trainer.global_step)
+        raise Stopped(interrupt.number)
+    if search and search.pruned:
+        tell("pruned", trainer.global_step)
+        raise PrunedError(f"given up after {trainer.global_step} steps: other trials did better")
     if trainer.is_global_zero:
-        _say_metrics(trainer)
-        state = "interrupted" if interrupt.interrupted else "done"
-        folder.set_status("model", state, trainer.global_step)
-    if interrupt.interrupted:
-        raise KeyboardInterrupt
+        _say_metrics(stage, trainer)
+    tell("done", trainer.global_step)
+    return last
 
 
 def run_trainer(
     config: Mapping[str, Any],
     folder: RunFolder,
     *,
+    stage: str = "model",
+    training: Mapping[str, Any] | None = None,
     has_validation: bool,
     resumed_step: int = 0,
     callbacks: Sequence[Callback] = (),
 ) -> pl.Trainer:
-    """The trainer of a run: its metrics, checkpoints, loggers and progress bar, from the resolved config.
+    """The trainer of a stage: its metrics, checkpoints, loggers and progress bar, from the resolved config.
 
     Args:
-        has_validation: whether there are held-out episodes.
+        training: settings of the stage, those of the model by default.
+        has_validation: whether there are held-out batches.
         resumed_step: what was logged after it is lost, and is removed.
         callbacks: more of them.
     """
-    training = config["training"]
-    every = training["checkpoint_every"]
+    training = training or config["training"]
+    every, log_every = training["checkpoint_every"], training["log_every"]
+    gradient = ClipGradient(training.get("clip_norm", config["optimizer"]["clip_norm"]))
     found: list[Callback] = [
-        TrainingMetrics(training["log_every"]),
-        *checkpoints(folder.path / "model", every=every, has_validation=has_validation),
         *callbacks,
-        _StatusFile(folder),
+        gradient,
+        StopWhenNotFinite(folder.path / stage, every=log_every, checkpoint_every=every, gradient=gradient),
+        TrainingMetrics(log_every, gradient),
+        Checkpoints(
+            folder.path / stage,
+            stage=stage,
+            every=every,
+            keep=training["keep_last"],
+            continued=resumed_step > 0,
+            saved=lambda step: folder.set_status(stage, "running", step),
+        ),
     ]
     if training["progress_bar"]:
-        found.append(TQDMProgressBar(refresh_rate=training["log_every"]))
+        found.append(TQDMProgressBar(refresh_rate=log_every))
+    options = config["trainer"] if stage == "model" else replicated(config["trainer"])
     return build_trainer(
-        config["trainer"],
+        options,
         max_steps=training["max_steps"],
         val_check_interval=min(training["validate_every"], training["max_steps"]),
-        gradient_clip_val=config["optimizer"]["clip_norm"],
         callbacks=found,
-        logger=loggers(folder.path, names=training["loggers"], resumed_step=resumed_step),
+        logger=loggers(folder.path, names=training["loggers"], stage=stage, resumed_step=resumed_step),
         enable_progress_bar=training["progress_bar"],
         limit_val_batches=1.0 if has_validation else 0,
         default_root_dir=folder.path,
     )
 
 
-def _say_metrics(trainer: pl.Trainer) -> None:
+def _say_metrics(stage: str, trainer: pl.Trainer) -> None:
     logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-    if logged:
+    if stage != "model" and "val/loss" in logged:
+        say(f"{stage}: held-out loss after {trainer.global_step} steps: {logged['val/loss']:.4g}")
+    elif logged:
         accuracies = {n.removeprefix("val/").removesuffix("_accuracy"): v for n, v in logged.items() if "accuracy" in n}
         listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items())
-        say(
-            f"held-out loss after {trainer.global_step} steps: {logged['val/loss']:.3f} nats per token (weighted); "
-            f"token accuracy: {listed}"
-        )
+        what = f"nats per token (weighted); token accuracy: {listed}" if listed else "mean squared error, normalized"
+        say(f"held-out loss after {trainer.global_step} steps: {logged['val/loss']:.3f} {what}")
 
 
 def quiet_lightning() -> None:
@@ -190,6 +331,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # batches are cut in the process
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")  # our order follows the step
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node may train as well
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # that is resuming
 
 
@@ -202,14 +344,22 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
     Raises:
         ConfigError: options that the trainer refuses.
     """
+    if options.get("accumulate_grad_batches", 1) != 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={options['accumulate_grad_batches']!r} is not possible, since a step is "
+            "one batch here; give training.batch_size, which the ranks of trainer.devices share"
+        )
     if options.get("num_threads"):
         torch.set_num_threads(int(options["num_threads"]))
-    passed = {key: value for key, value in options.items() if key != "num_threads"}
+    passed = {key: value for key, value in options.items() if key not in ("num_threads", "compile", "strategy")}
+    callbacks = [*fixed.pop("callbacks", []), *([CompileModel()] if options.get("compile") else [])]
     try:
         return pl.Trainer(
             **passed,
             **fixed,
-            plugins=[AtomicCheckpointIO()],
+            strategy=strategy(options),
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO(), cluster_environment(options)],
             max_epochs=-1,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
@@ -221,19 +371,7 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
         raise ConfigError(f"trainer={dict(passed)} is refused by Lightning: {error}") from error
 
 
-class _StatusFile(Callback):
-    """Keeps the step of the newest checkpoint in status.json."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if trainer.is_global_zero:
-            self.folder.set_status("model", "running", trainer.global_step)
-
-
+@rank_zero_only
 def _write_report(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))

@@ -1,35 +1,81 @@
 """Trains a run from its resolved config: `python -m seqrl.training.worker RUN/config.yaml`.
 
-Runs with several processes start here, without Hydra: Lightning launches further ranks by repeating the command line
-of the first, which must therefore mean the same in every rank.
+Runs with several processes start here, without Hydra, once per rank: started by `seqrl.training.launch`, by torchrun
+or by srun. See `seqrl.training.parallel` for how a rank knows which one it is.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import socket
 import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
-from seqrl.errors import SeqrlError, sentence
+from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
 from seqrl.runs import RunFolder
+from seqrl.training.launch import LINE, STOPPED, Failure
 from seqrl.training.stages import train
 
 
 def main(path: Path) -> int:
-    """Exit status: 0 when training finished, 2 for an error of the user, 130 for Ctrl-C."""
-    config = yaml.safe_load(path.read_text())
+    """Exit status: 0 when training finished, 2 for an error of the user, 1 for any other, 128 + n for signal n.
+
+    The first rank alone tells of a signal: srun would end the others while they save.
+    """
+    line = _line()
     try:
+        config = yaml.safe_load(path.read_text())
         load_plugins(config["plugins"])
         train(config, RunFolder(path.parent))
-    except (SeqrlError, OSError) as error:
-        print(sentence(error), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        return STOPPED + number if getattr(rank_zero_only, "rank", 0) == 0 else 0
+    except Exception as error:
+        known = isinstance(error, (SeqrlError, OSError))
+        if line is None:
+            print(sentence(error) if known else traceback.format_exc(), file=sys.stderr)
+        else:
+            line.sendall(json.dumps(asdict(_failure(error, known))).encode())
+        return 2 if known else 1
     return 0
 
 
+def _line() -> socket.socket | None:
+    """The line to the process that started this one; None where that was torchrun, srun or a person."""
+    if os.environ.pop(LINE, None) is None:
+        return None
+    line = socket.socket(fileno=os.dup(0))
+
+    def end_with_parent() -> None:
+        line.recv(1)  # nothing is ever sent: this returns when the other end is closed
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    return line
+
+
+def _failure(error: Exception, known: bool) -> Failure:
+    """What the parent is told: an error of the user as it is, any other with its traceback."""
+    kind, _, text = sentence(error).partition(": ")
+    if known:
+        return Failure(kind, text, time=time.monotonic())
+    text = f"rank {os.environ['RANK']} failed: {sentence(error)}"
+    return Failure("SeqrlError", text, traceback.format_exc(), time.monotonic())
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status:
+        os._exit(status)  # tearing down a process group may wait for ranks that wait for this one

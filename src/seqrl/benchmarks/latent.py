@@ -1,0 +1,125 @@
+"""Planning time by the number of dimensions, among codes and among tokens: `seqrl bench latent`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from seqrl.benchmarks.plan import MODES, PlanSettings, bench_plan
+from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, seconds, spread
+from seqrl.console import say
+from seqrl.layout import Layout
+from seqrl.model import SequenceModel
+from seqrl.planners.latent_beam import LatentBeamPlanner
+from seqrl.sampling import Noise
+from seqrl.scores.reward import RewardScore
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class LatentSettings:
+    """Shapes and repetitions; the defaults are the published models and planners of both methods.
+
+    Attributes:
+        layers, heads: of all networks.
+        width, bins, beam_width, n_expand, context: of the Trajectory Transformer and its search.
+        horizon: of both searches; a multiple of 3.
+        latent_width, codes, latent_beam_width, latent_n_expand, window: of the autoencoder, its prior and their search.
+        repeats: measurements of everything; medians are reported.
+        reference_transitions: as in `PlanSettings`.
+    """
+
+    threads: int
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+    bins: int = 100
+    beam_width: int = 128
+    n_expand: int = 2
+    horizon: int = 15
+    context: int = 5
+    latent_width: int = 512
+    codes: int = 512
+    latent_beam_width: int = 64
+    latent_n_expand: int = 4
+    window: int = 24
+    repeats: int = 3
+    reference_transitions: int | None = 1
+    device: str = "cpu"
+
+
+def bench_latent(settings: LatentSettings, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Measure a plan of each method for observations and actions of several sizes.
+
+    Weights are random: hardly two candidates choose the same tokens or codes, the worst case for searches that compute
+    equal rows once.
+
+    Returns:
+        The machine, the settings, and `sizes`: for each pair of sizes `observation`, `action`, the milliseconds of a
+        plan among codes, `latent`, and of one among tokens in each cache mode, `reference`, `exact` and `window`, with
+        how many times longer that is than the plan among codes, `times`.
+
+    Raises:
+        seqrl.errors.ConfigError: shapes that a model or planner refuses.
+    """
+    device = open_device(settings.device, settings.threads)
+    tasks: dict[str, Callable[[int], float]] = {}
+    for observation, action in sizes:
+        tasks[f"latent {observation} {action}"] = task = _latent_task(settings, observation, action, device)
+        task(0)  # warms up
+    latent = interleaved(tasks, settings.repeats, say)
+    rows = []
+    for observation, action in sizes:
+        say(f"Trajectory Transformer, observation {observation}, action {action}")
+        tokens = bench_plan(_token_settings(settings, observation, action), ["llama"])
+        row: dict[str, Any] = {"observation": observation, "action": action}
+        row["latent"] = spread(latent[f"latent {observation} {action}"], 1e3)
+        for mode in MODES:
+            ms = tokens[mode]["ms_per_plan"]
+            row[mode] = {"ms": ms, "times": ms / row["latent"]["median"]}
+        rows.append(row)
+    return {
+        "machine": describe_machine(device, torch.float32),
+        "settings": asdict(settings),
+        "reference_scaling": tokens["reference_scaling"],
+        "sizes": rows,
+    }
+
+
+def _token_settings(settings: LatentSettings, observation: int, action: int) -> PlanSettings:
+    names = ("threads", "layers", "heads", "width", "bins", "beam_width", "n_expand", "horizon", "context", "repeats",
+             "reference_transitions", "device")  # fmt: skip
+    given = {name: getattr(settings, name) for name in names}
+    return PlanSettings(**given, observation=observation, action=action, environments=1, memory=False)
+
+
+def _latent_task(
+    settings: LatentSettings, observation: int, action: int, device: torch.device
+) -> Callable[[int], float]:
+    """Times one plan for one environment; the number gives it other noise."""
+    fields: dict[str, Any] = {name: {} for name in ("observation", "action", "reward", "value")}
+    layout = Layout.from_config({"fields": fields, "discount": 0.99}, observation, action)
+    backbone = {"name": "gpt", "num_layers": settings.layers, "num_heads": settings.heads, "dim": settings.latent_width}
+    tokenizer = {"name": "vq", "num_codes": settings.codes, "code_dim": settings.latent_width}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        model = SequenceModel(layout, tokenizer, backbone, context=settings.window).eval()
+        model.tokenizer.fit(torch.randn(1000, layout.size))
+        present = torch.randn(1, layout.size)
+    model = model.to(device)
+    planner = LatentBeamPlanner(
+        beam_width=settings.latent_beam_width, n_expand=settings.latent_n_expand, horizon=settings.horizon
+    )
+    score = RewardScore(layout.discount)
+    history = model.history(torch.zeros(1, 0, layout.size, device=device), present.to(device))
+    environment = torch.zeros(1, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def plan(number: int) -> None:
+        planner.plan(model, history, score, Noise.of(_SEED, environment, number))
+
+    return lambda number: seconds(lambda: plan(number), device)

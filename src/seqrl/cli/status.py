@@ -1,0 +1,191 @@
+"""`seqrl status`: what runs, what finished, what failed and why. It reads folders and changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.runs import STAGES, is_held
+
+KILLED = "stopped (killed?)"  # it says that it runs, and no process holds its folder
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run came.
+
+    Attributes:
+        run: its folder; None for a job of a sweep that has none yet.
+        job: overrides of the job that it belongs to, or None.
+        state: `waiting`, `not started`, `running`, `evaluating`, `done`, `failed`, `interrupted`, `pruned`, `KILLED`.
+        stage: the one that it is in, or ended in.
+        step, max_steps: of that stage.
+        loss, best_loss: last and lowest held-out loss of that stage.
+        updated: seconds since something was last written.
+        reason: why it failed.
+    """
+
+    run: str | None
+    job: str | None
+    state: str
+    stage: str | None = None
+    step: int | None = None
+    max_steps: int | None = None
+    loss: float | None = None
+    best_loss: float | None = None
+    updated: float | None = None
+    reason: str | None = None
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
+    """
+    parser = argparse.ArgumentParser("seqrl status", description="What runs, what finished, what failed and why.")
+    parser.add_argument("path", type=Path, metavar="RUN_OR_SWEEP_OR_RUNS_DIR", nargs="?", default=Path("runs"))
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    options = parser.parse_args(arguments)
+    try:
+        found = statuses(options.path)
+    except (SeqrlError, OSError) as error:
+        print(sentence(error), file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps([asdict(each) for each in found], indent=2))
+    else:
+        _print(found)
+    return 0
+
+
+def statuses(path: Path) -> list[Status]:
+    """Of a run; of the jobs of a sweep; of all runs in a folder.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if (path / "jobs").is_dir():
+        return _jobs(path)
+    if _is_run(path):
+        return [of_run(path)]
+    found = [each for each in sorted(path.iterdir()) if _is_run(each)] if path.is_dir() else []
+    if not found:
+        raise ConfigError(f"there is no run in {str(path)!r}; give a run folder, the folder of a sweep, or a runs_dir")
+    return [of_run(each) for each in found]
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file() and not (path / "multirun.yaml").exists()
+
+
+def _jobs(sweep: Path) -> list[Status]:
+    from seqrl.cli.sweep import records
+
+    found = []
+    for job in records(sweep):
+        words = " ".join(job.overrides)
+        if job.folder is None or not Path(job.folder).is_dir():
+            found.append(Status(job.folder, words, job.state, reason=job.error))
+            continue
+        own = asdict(of_run(Path(job.folder))) | {"job": words}
+        if job.state in ("failed", "pruned"):  # the run may be another job's as well
+            own |= {"state": job.state, "reason": job.error}
+        found.append(Status(**own))
+    return found
+
+
+def of_run(path: Path) -> Status:
+    """How far a run came, by its files and by whether a process holds its folder."""
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    file = path / "status.json"
+    reached: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    held = is_held(path)
+    wanted = [
+        stage for stage in STAGES if stage in reached or stage == "model" or (stage == "critic" and config.get(stage))
+    ]
+    stage = next((each for each in wanted if reached.get(each, {}).get("state") != "done"), None)
+    entry = reached.get(stage or "evaluation", {})
+    state = entry.get("state") or ("done" if stage is None else "running" if reached or held else "not started")
+    if held:
+        state = "evaluating" if stage is None else "running"
+    elif state == "running":
+        state = KILLED
+    stage = stage or ("evaluation" if entry or held else wanted[-1])
+    trained = wanted[-1] if stage == "evaluation" else stage
+    losses, logged = _losses(path / "metrics.csv", "" if trained == "model" else f"{trained}/")
+    own = config.get(f"{trained}_training") if trained != "model" else None
+    written = [each.stat().st_mtime for each in (file, path / "metrics.csv", path / "results.json") if each.exists()]
+    return Status(
+        run=str(path),
+        job=None,
+        state=state,
+        stage=stage,
+        step=max(reached.get(trained, {}).get("step", 0), logged if held else 0),
+        max_steps=(own or {}).get("max_steps") or config["training"]["max_steps"],
+        loss=losses[-1] if losses else None,
+        best_loss=min(filter(math.isfinite, losses), default=None),
+        updated=round(time.time() - max(written), 1) if written else None,
+        reason=entry.get("reason") if state == "failed" else None,
+    )
+
+
+def _losses(path: Path, prefix: str) -> tuple[list[float], int]:
+    """Held-out losses of a stage, in order, and the last step that anything was logged for."""
+    losses, last = [], 0
+    if path.exists():
+        with path.open(newline="") as file:
+            for row in csv.reader(file):
+                if len(row) != 3 or not row[0].isdigit() or not row[1].startswith((f"{prefix}train/", f"{prefix}val/")):
+                    continue  # of another stage, or half written
+                last = max(last, int(row[0]))
+                if row[1] == f"{prefix}val/loss":
+                    losses.append(float(row[2]))
+    return losses, last
+
+
+def _print(found: Sequence[Status]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    counts: Mapping[str, int] = {
+        state: sum(each.state == state for each in found) for state in {s.state for s in found}
+    }
+    title = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    table = Table(title=title, title_justify="left")
+    with_jobs = any(each.job is not None for each in found)
+    for name in ("run", *(["job"] if with_jobs else []), "state", "stage", "step", "val/loss (best)", "updated"):
+        table.add_column(name, overflow="fold")
+    for each in found:
+        step = "" if each.step is None else f"{each.step} of {each.max_steps}"
+        loss = "" if each.loss is None else f"{each.loss:.4g}"
+        loss += f" ({each.best_loss:.4g})" if each.best_loss is not None else ""
+        name = Path(each.run).name if each.run else ""
+        job = [each.job or ""] if with_jobs else []
+        cells = (name, *job, each.state, each.stage or "", step, loss, _ago(each.updated))
+        table.add_row(*map(escape, cells))
+    Console(width=None if Console().is_terminal else 160).print(table)
+    for each in found:
+        if each.reason:
+            print(f"{each.job or each.run}: {each.reason.splitlines()[0]}")
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
