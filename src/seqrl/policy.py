@@ -70,8 +70,9 @@ def build_strategy(
     condition.check(layout)
     planner.check(layout, score)
     context = config["planner"].get("context")
-    if context is not None and not 2 <= context <= window:
-        raise ConfigError(f"planner.context={context} is outside [2, {window}], the trained window")
+    shortest = 1 if output == "vectors" else 2
+    if context is not None and not shortest <= context <= window:
+        raise ConfigError(f"planner.context={context} is outside [{shortest}, {window}], the trained window")
     if config["planner"].get("cache") is not None:
         check_cache(config["planner"]["cache"], relative=relative)
     if not 1 <= config["plan_every"] <= planner.horizon:

@@ -143,7 +143,7 @@ def test_a_failed_job_ends_neither_the_sweep_nor_its_own_chance(
     assert json.loads((failed / "status.json").read_text()) == {"model": {"state": "done", "step": 4}}
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", "joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_only_what_is_missing_runs_again(
     sweep: Command, folder: Path, launcher: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from seqrl.objectives.next_token import NextTokenObjective
 from seqrl.objectives.regression import RegressionObjective
 from seqrl.policy import Policy
 from seqrl.testing import samples
+from seqrl.training.module import SequenceModule
 from seqrl.types import Batch
 from seqrl.vectors import VectorModel
 
@@ -243,3 +244,11 @@ def test_tokens_can_be_asked_for_a_return_as_well() -> None:
         history = model.history(policy._past, torch.zeros(4, model.layout.size))
         assert history.tokens.shape == (4, 1 + samples.OBSERVATION_SIZE)
     assert not np.array_equal(*plans)
+
+
+def test_an_objective_for_other_models_is_refused_before_the_data_are_read() -> None:
+    store = samples.store()
+    with pytest.raises(ConfigError, match=r"objective=next_token learns tokens or codes.*use objective=regression"):
+        SequenceModule.for_store(store, tokenizer="continuous", window=3)
+    with pytest.raises(ConfigError, match=r"objective=regression learns vectors.*use objective=next_token"):
+        SequenceModule.for_store(store, objective="regression", window=3)

@@ -37,7 +37,13 @@ class Outcome:
 
 
 class Objective(ABC):
-    """Scores a model on a batch of windows."""
+    """Scores a model on a batch of windows.
+
+    Attributes:
+        learns: what models it can train: of `tokens`, `vectors`, `codes` (see `Tokenizer.output`).
+    """
+
+    learns: tuple[str, ...] = ("tokens", "codes")
 
     @abstractmethod
     def __call__(self, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:

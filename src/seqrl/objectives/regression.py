@@ -20,6 +20,8 @@ class RegressionObjective(Objective):
     Reference: Chen et al. 2021, section 3 and algorithm 1, where only actions are predicted.
     """
 
+    learns = ("vectors",)
+
     def __call__(self, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:
         if not isinstance(model, VectorModel):
             raise ConfigError("objective=regression learns vectors, and this tokenizer makes tokens; use next_token")

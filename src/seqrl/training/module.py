@@ -16,6 +16,7 @@ from torchmetrics import Metric
 
 from seqrl.checkpoint import FORMAT, build_model
 from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import ConfigError
 from seqrl.objectives import Objective, Outcome
 from seqrl.plugins import origin
 from seqrl.registry import OBJECTIVE
@@ -48,6 +49,13 @@ class SequenceModule(pl.LightningModule):
         self.model = build_model(config)
         check_optimizer(config["optimizer"])
         self._objective: Objective = OBJECTIVE.build(config["objective"])
+        output = self.model.tokenizer.output
+        if output not in self._objective.learns:
+            other = "regression" if output == "vectors" else "next_token"
+            raise ConfigError(
+                f"objective={config['objective']['name']} learns {' or '.join(self._objective.learns)}, and "
+                f"tokenizer={config['tokenizer']['name']} makes {output}; use objective={other}"
+            )
         with_accuracy = self.model.tokenizer.output != "vectors"
         self.train_metrics = FieldMeans(self.model.fields, with_accuracy=with_accuracy)
         self.val_metrics = FieldMeans(self.model.fields, with_accuracy=with_accuracy)
