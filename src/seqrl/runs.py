@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,9 +86,8 @@ class RunFolder:
         self._new = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            probe = path / f".writable-{os.getpid()}"
-            write_atomically(probe, "")
-            probe.unlink(missing_ok=True)
+            with tempfile.TemporaryFile(dir=path):  # without a name, which whoever holds the folder would remove
+                pass
         except OSError as error:
             raise ConfigError(
                 f"run folder {str(path)!r} cannot be written ({error.strerror}); set runs_dir to a folder that can"
@@ -116,7 +116,7 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Work alone in the folder (see `alone_in`); one that was refused before any stage began is removed if new."""
         with alone_in(self.path):
-            for pattern in ("*.tmp", "*/*.tmp", ".writable-*"):  # of killed processes: nobody else writes here
+            for pattern in ("*.tmp", "*/*.tmp"):  # of killed processes: nobody else writes here
                 for leftover in self.path.glob(pattern):
                     leftover.unlink(missing_ok=True)
             try:
@@ -147,10 +147,10 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process works in a run folder, perhaps on another machine that shares the disk."""
+    """Whether a process works in a run folder, perhaps on another machine that shares the disk, or another user's."""
     try:
-        with (folder / _LOCK).open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (folder / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may ask at the same time
     except BlockingIOError:
         return True
     except OSError:

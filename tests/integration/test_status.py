@@ -62,6 +62,9 @@ def test_states_of_runs_that_nobody_works_on(make: Callable[..., Path]) -> None:
     assert (failed.state, failed.reason, failed.loss) == ("failed", "DivergedError: nan", None)
     assert of_run(make("stopped", {"model": {"state": "interrupted", "step": 7}})).state == "interrupted"
     assert of_run(make("new", {})).state == "not started"
+    torn = make("torn", {"model": {"state": "running", "step": 20}}, losses)
+    (torn / "metrics.csv").write_text((torn / "metrics.csv").read_text().replace("77,val/lo", "77,val/loss,"))
+    assert of_run(torn).loss == 2.0
     evaluated = of_run(make("evaluated", {"model": DONE, "evaluation": {"state": "failed", "step": 0, "reason": "x"}}))
     assert (evaluated.state, evaluated.stage, evaluated.reason, evaluated.step) == ("failed", "evaluation", "x", 100)
 
@@ -116,7 +119,10 @@ def test_jobs_of_a_sweep(make: Callable[..., Path], tmp_path: Path) -> None:
         Job(["seed=2"], number=1, state="failed", folder=str(make("two", {"model": DONE})), error="DataError: no goal"),
         Job(["seed=3"], number=2, folder=str(make("three", {"model": {"state": "running", "step": 4}}))),
         Job(["seed=4"], number=3, state="waiting"),
+        Job(["seed=5"], number=4, state="failed", folder=str(tmp_path / "runs" / "refused"), error="ConfigError: no"),
     ]
+    (tmp_path / "runs" / "refused").mkdir()
+    (tmp_path / "runs" / "refused" / "status.json").write_text("{}")  # before there was a configuration
     for job in jobs:
         write(record_of(sweep, job.overrides), job)
     found = statuses(sweep)
@@ -125,7 +131,9 @@ def test_jobs_of_a_sweep(make: Callable[..., Path], tmp_path: Path) -> None:
         ("seed=2", "failed"),
         ("seed=3", KILLED),
         ("seed=4", "waiting"),
+        ("seed=5", "failed"),
     ]
+    assert found[4].reason == "ConfigError: no"
     assert found[1].reason == "DataError: no goal"
 
 

@@ -1,6 +1,7 @@
-"""What only a GPU can show: steps captured as CUDA graphs. Run `pytest tests/unit/test_cuda.py` on a machine with one.
+"""What only a GPU can show: steps captured as CUDA graphs, and ranks that do not wait for their device.
 
-All but the capture itself is tested without one, in `test_static_cache.py`.
+Run `pytest tests/unit/test_cuda.py` on a machine with one. All but the capture itself is tested without one, in
+`test_static_cache.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from seqrl.backbones import Attention, engine
 from seqrl.backbones.gpt import GptBackbone
@@ -174,3 +176,21 @@ def test_graphs_after_a_failed_capture(captures: list[torch.cuda.CUDAGraph]) -> 
     test_where_a_capture_fails_decoding_goes_on()
     plan(make().cuda(), history("cuda"), "exact")
     assert len(captures) == 2
+
+
+def test_ranks_agree_on_a_signal_without_waiting_for_the_device() -> None:
+    from seqrl.training.callbacks import StopAtInterrupt
+
+    device = torch.device("cuda", 0)
+    torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl", store=HashStore(), rank=0, world_size=1)
+    try:
+        interrupt = StopAtInterrupt()
+        assert interrupt._agreed(device) is None  # the first exchange sets NCCL up
+        torch.cuda.set_sync_debug_mode("error")
+        interrupt.number = 10
+        assert interrupt._agreed(device) is None  # the step before had no signal
+        assert interrupt._agreed(device) == 10
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.distributed.destroy_process_group()

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import distributed
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from seqrl.errors import ConfigError, DataError, SeqrlError, Stopped
-from seqrl.training import launch
+from seqrl.runs import is_held
+from seqrl.training import launch, worker
+from seqrl.training.callbacks import StopAtInterrupt
 from seqrl.training.launch import ranks_per_node
-from seqrl.training.parallel import cluster_environment
+from seqrl.training.parallel import cluster_environment, over_ranks
 
 SAY = """
 import json, os, socket, sys, time
@@ -31,6 +36,43 @@ def say(kind, text, traceback="", time=1.0):
 
 def process(code: str, name: str = "rank 0") -> launch._Process:
     return launch._Process(name, [sys.executable, "-S", "-c", SAY + textwrap.dedent(code)], {}, worker=True)
+
+
+@pytest.mark.parametrize(("rank", "torchrun", "holds"), [("0", True, True), ("1", True, False), ("0", False, False)])
+def test_the_first_rank_of_torchrun_holds_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str, torchrun: bool, holds: bool
+) -> None:
+    """Elsewhere the command that started the ranks does."""
+    (tmp_path / "config.yaml").write_text("plugins: []")
+    held: list[bool] = []
+    monkeypatch.setattr(worker, "train", lambda config, folder: held.append(is_held(folder.path)))
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert worker.main(tmp_path / "config.yaml") == 0
+    assert held == [holds]
+
+
+def test_ranks_agree_without_a_barrier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At which a rank would wait in every step for all that its GPU has to do."""
+
+    def wait(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError
+
+    distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(distributed, "barrier", wait)
+        count = torch.tensor(3.0)
+        total = over_ranks(count)
+        assert total == 3
+        assert total is not count  # which is added to metrics as it is
+        interrupt = StopAtInterrupt()
+        assert interrupt._agreed(torch.device("cpu")) is None
+        interrupt.number = signal.SIGUSR1
+        assert interrupt._agreed(torch.device("cpu")) == signal.SIGUSR1
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_ranks_that_end_well_are_waited_for() -> None:

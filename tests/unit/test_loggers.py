@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from seqrl.errors import ConfigError
 from seqrl.training.loggers import CsvMetrics, loggers
 
 
@@ -70,3 +71,10 @@ def test_loggers_are_made_by_name(tmp_path: Path) -> None:
     (logger,) = loggers(tmp_path, names=["csv"], resumed_step=7)
     logger.log_metrics({"a": 1.0}, 1)
     assert (tmp_path / "metrics.csv").is_file()
+    assert len(loggers(tmp_path, names="csv", resumed_step=0)) == 1
+    assert loggers(tmp_path, names=None, resumed_step=0) == []
+
+
+def test_a_logger_of_another_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.loggers has 'wandb'; give a list of csv and tensorboard, or"):
+        loggers(tmp_path, names=["csv", "wandb"], resumed_step=0)

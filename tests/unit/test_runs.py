@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
 import re
@@ -102,7 +103,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
     def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(
         ConfigError, match=r"cannot be written \(Permission denied\); set runs_dir to a folder that can"
     ):
@@ -141,7 +142,7 @@ def test_a_refused_run_leaves_nothing_but_what_was_there(tmp_path: Path) -> None
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    for name in ("status.json.123.tmp", ".writable-123", "model/last.ckpt.123.tmp", "model/last.ckpt"):
+    for name in ("status.json.123.tmp", "model/last.ckpt.123.tmp", "model/last.ckpt"):
         (tmp_path / name).write_text("")
     with RunFolder(tmp_path).held():
         pass
@@ -155,6 +156,25 @@ def test_a_folder_is_held_by_one_process_and_only_while_it_works(tmp_path: Path)
         assert is_held(tmp_path)  # asking takes nothing away
     assert not is_held(tmp_path)
     assert not is_held(tmp_path / "nowhere")
+
+
+def test_who_asks_is_not_taken_for_one_who_works(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as `seqrl status` of somebody else does
+        assert not is_held(tmp_path)
+
+
+def test_a_run_is_opened_while_its_holder_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = RunFolder(tmp_path / "run")
+
+    def tidy(file: int) -> None:
+        with first.held():
+            pass
+
+    monkeypatch.setattr(os, "fsync", tidy)  # where a file that has a name would be lost
+    RunFolder(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] in ([], [".lock"])
 
 
 def test_who_waited_for_a_run_that_was_refused_makes_the_folder_anew(

@@ -173,6 +173,9 @@ def test_options_that_the_trainer_refuses_are_told(tmp_path: Path) -> None:
         build_trainer({"accelerator": "cpu", "devices": 1, "precison": "bf16"}, max_steps=1)
     with pytest.raises(ConfigError, match="accumulate_grad_batches=4 is not possible, since a step is one batch"):
         build_trainer({"accelerator": "cpu", "devices": 1, "accumulate_grad_batches": 4}, max_steps=1)
+    for threads in (0, -1, "all"):
+        with pytest.raises(ConfigError, match=f"trainer.num_threads={threads!r} is no number of threads; give 1 or"):
+            build_trainer({"accelerator": "cpu", "devices": 1, "num_threads": threads}, max_steps=1)
 
 
 def test_validation_is_the_same_whenever_it_runs(config: dict[str, Any], tmp_path: Path) -> None:
@@ -389,6 +392,19 @@ def test_signals_stop_after_the_step_and_go_back_to_their_owners(
     assert RunFolder(tmp_path / "run").status()["model"] == {"state": "interrupted", "step": 7}
     with (tmp_path / "run" / "metrics.csv").open() as file:
         assert {int(r["step"]) for r in csv.DictReader(file) if r["name"] == "val/loss"} == {4}  # none for stopping
+
+
+def test_a_signal_before_the_first_step_keeps_its_number(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: SequenceModule) -> None:
+        raise Stopped(signal.SIGUSR1)  # as `seqrl.cli.cluster.orderly` does
+
+    monkeypatch.setattr(SequenceModule, "on_fit_start", stop)
+    with pytest.raises(Stopped) as stopped:
+        train(config, RunFolder(tmp_path / "run"))
+    assert stopped.value.number == signal.SIGUSR1
+    assert RunFolder(tmp_path / "run").status()["model"] == {"state": "interrupted", "step": 0}
 
 
 def test_stages_share_metrics_and_keep_their_checkpoints_apart(

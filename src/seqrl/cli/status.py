@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import math
@@ -64,10 +65,15 @@ def run(arguments: list[str]) -> int:
         print(sentence(error), file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps([asdict(each) for each in found], indent=2))
+        print(json.dumps([_plain(asdict(each)) for each in found], indent=2))
     else:
         _print(found)
     return 0
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows neither NaN nor infinity, which losses may be: null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
 
 
 def statuses(path: Path) -> list[Status]:
@@ -96,7 +102,7 @@ def _jobs(sweep: Path) -> list[Status]:
     found = []
     for job in records(sweep):
         words = " ".join(job.overrides)
-        if job.folder is None or not Path(job.folder).is_dir():
+        if job.folder is None or not _is_run(Path(job.folder)):  # refused before it had a configuration
             found.append(Status(job.folder, words, job.state, reason=job.error))
             continue
         own = asdict(of_run(Path(job.folder))) | {"job": words}
@@ -151,7 +157,8 @@ def _losses(path: Path, prefix: str) -> tuple[list[float], int]:
                     continue  # of another stage, or half written
                 last = max(last, int(row[0]))
                 if row[1] == f"{prefix}val/loss":
-                    losses.append(float(row[2]))
+                    with contextlib.suppress(ValueError):  # torn inside the number
+                        losses.append(float(row[2]))
     return losses, last
 
 

@@ -163,7 +163,8 @@ def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows)
 
 
 def _needs_processes(trainer: Mapping[str, Any]) -> bool:
-    return str(trainer.get("strategy", "auto")) not in ("auto", "single_device") or trainer.get("devices", 1) != 1
+    several = trainer.get("devices", 1) != 1 or trainer.get("num_nodes", 1) != 1
+    return several or str(trainer.get("strategy", "auto")) not in ("auto", "single_device")
 
 
 def _train_in_processes(path: Path, trainer: Mapping[str, Any]) -> Path:

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
 
 from seqrl.training.checkpoint_io import validation_follows
+from seqrl.training.parallel import over_ranks
 from seqrl.types import Batch
 
 
@@ -145,6 +146,8 @@ class ClipGradient(Callback):
 class StopAtInterrupt(Callback):
     """Turns Ctrl-C and the signals of a cluster into a stop after the present step, so that no step is half-done.
 
+    With several GPUs it is the step after that one.
+
     It is the only owner of these signals while training runs, and leaves them to their former owners after it. A
     second Ctrl-C interrupts at once, as always.
 
@@ -157,6 +160,7 @@ class StopAtInterrupt(Callback):
     def __init__(self) -> None:
         self.number: int | None = None
         self._before: dict[int, Any] = {}
+        self._asked: tuple[Tensor, torch.cuda.Event] | None = None  # of the step before, on GPUs
 
     @property
     def interrupted(self) -> bool:
@@ -173,13 +177,28 @@ class StopAtInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.world_size > 1:  # ranks are told one by one and must stop at the same step
-            number = torch.tensor(self.number or 0, device=trainer.strategy.root_device)
-            self.number = int(trainer.strategy.reduce(number, reduce_op="max")) or None
-        if self.interrupted and not trainer.should_stop:
+        number = self.number if trainer.world_size == 1 else self._agreed(trainer.strategy.root_device)
+        if number is not None and not trainer.should_stop:
+            self.number = number
             if not validation_follows(trainer):
                 trainer.limit_val_batches = 0  # Lightning validates whenever it stops: uninterrupted runs do not here
             trainer.should_stop = True
+
+    def _agreed(self, device: torch.device) -> int | None:
+        """The signal that any rank has got: ranks are told one by one and must stop at the same step.
+
+        On GPUs that is the signal until the step before: asking for this step's would wait for the device.
+        """
+        number = over_ranks(torch.full((), self.number or 0, device=device), torch.distributed.ReduceOp.MAX)
+        if device.type != "cuda":
+            return int(number) or None
+        before, copy, done = self._asked, number.to("cpu", non_blocking=True), torch.cuda.Event()
+        done.record()
+        self._asked = copy, done
+        if before is None:
+            return None
+        before[1].synchronize()
+        return int(before[0]) or None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._restore()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from seqrl.errors import ConfigError
 from seqrl.runs import STAGES
 from seqrl.writing import write_atomically
+
+_NAMES = ("csv", "tensorboard")
 
 
 class CsvMetrics(Logger):
@@ -81,8 +84,16 @@ def _prefix(stage: str) -> str:
     return "" if stage == "model" else f"{stage}/"
 
 
-def loggers(folder: Path, *, names: list[str], stage: str = "model", resumed_step: int) -> list[Logger]:
-    """The loggers of a stage of a run, by name: `csv`, `tensorboard`."""
+def loggers(folder: Path, *, names: Sequence[str] | None, stage: str = "model", resumed_step: int) -> list[Logger]:
+    """The loggers of a stage of a run, by name: `csv`, `tensorboard`.
+
+    Raises:
+        ConfigError: another name.
+    """
+    names = [names] if isinstance(names, str) else names or []
+    for name in names:
+        if name not in _NAMES:
+            raise ConfigError(f"training.loggers has {name!r}; give a list of {' and '.join(_NAMES)}, or []")
     found: list[Logger] = []
     if "csv" in names:
         found.append(CsvMetrics(folder / "metrics.csv", stage=stage, resumed_step=resumed_step))

@@ -22,7 +22,7 @@ from seqrl.plugins import origin
 from seqrl.registry import OBJECTIVE
 from seqrl.training.defaults import Setting, model_config
 from seqrl.training.optim import adamw, check_optimizer, schedule
-from seqrl.training.parallel import shard
+from seqrl.training.parallel import over_ranks, shard
 from seqrl.training.seeding import seed_step
 from seqrl.types import Batch
 
@@ -114,7 +114,7 @@ class SequenceModule(pl.LightningModule):
         # over all tokens.
         count = outcome.count.float()
         if self.trainer.world_size > 1:
-            count = self.trainer.strategy.reduce(count.clone(), reduce_op="mean")
+            count = over_ranks(count) / self.trainer.world_size
         return outcome.total / count.clamp(min=1)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:

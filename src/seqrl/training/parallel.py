@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     set_model_state_dict,
@@ -105,6 +106,17 @@ def replicated(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """The options for a stage whose model is too small to be worth sharding or compiling."""
     plain = {"strategy": "ddp"} if trainer.get("strategy") == "fsdp" else {}
     return {**trainer, **plain, "compile": False}
+
+
+def over_ranks(value: Tensor, operation: Any = torch.distributed.ReduceOp.SUM) -> Tensor:
+    """The sum of a value of every rank, or what another operation makes of them.
+
+    Unlike the strategy's `reduce` it has no barrier before it, at which the process would wait in every step for all
+    that its GPU has to do.
+    """
+    value = value.detach().clone()
+    torch.distributed.all_reduce(value, op=operation)
+    return value
 
 
 def shard(model: nn.Module, mesh: DeviceMesh | None) -> None:

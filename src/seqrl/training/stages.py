@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from seqrl.training.module import SequenceModule
 from seqrl.training.parallel import CompileModel, cluster_environment, replicated, strategy
 from seqrl.training.pruning import PruneTrial
 from seqrl.training.tokenizer_module import TokenizerModule, stage_settings
+from seqrl.writing import write_atomically
 
 _REPORT_WINDOWS = 1024
 _REPORT_SCALARS = 2**23  # of the transitions whose round trip is reported: more take seconds and tell nothing new
@@ -248,6 +250,8 @@ def fit_stage(
         if begun is not None or not isinstance(error, ConfigError):  # else it was refused, and there is nothing to tell
             step = resumed_step if begun is None else begun["step"]
             tell(state, step, None if by_hand else f"{type(error).__name__}: {error}")
+        if isinstance(error.__context__, Stopped):  # before the first step, Lightning turns that into SystemExit
+            raise error.__context__ from None
         if by_hand:
             raise KeyboardInterrupt from error
         raise
@@ -349,8 +353,11 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
             f"trainer.accumulate_grad_batches={options['accumulate_grad_batches']!r} is not possible, since a step is "
             "one batch here; give training.batch_size, which the ranks of trainer.devices share"
         )
-    if options.get("num_threads"):
-        torch.set_num_threads(int(options["num_threads"]))
+    threads = options.get("num_threads")
+    if threads is not None:
+        if not isinstance(threads, int) or threads < 1:
+            raise ConfigError(f"trainer.num_threads={threads!r} is no number of threads; give 1 or more, or null")
+        torch.set_num_threads(threads)
     passed = {key: value for key, value in options.items() if key not in ("num_threads", "compile", "strategy")}
     callbacks = [*fixed.pop("callbacks", []), *([CompileModel()] if options.get("compile") else [])]
     try:
@@ -373,7 +380,8 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
 
 @rank_zero_only
 def _write_report(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_atomically(path, text.getvalue())

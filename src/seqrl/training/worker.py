@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def main(path: Path) -> int:
     try:
         config = yaml.safe_load(path.read_text())
         load_plugins(config["plugins"])
-        train(config, RunFolder(path.parent))
+        folder = RunFolder(path.parent)
+        with folder.held() if _is_first_of_torchrun(line) else nullcontext():
+            train(config, folder)
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         return STOPPED + number if getattr(rank_zero_only, "rank", 0) == 0 else 0
@@ -62,6 +65,11 @@ def _line() -> socket.socket | None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     return line
+
+
+def _is_first_of_torchrun(line: socket.socket | None) -> bool:
+    """Whether this process holds the run folder for all ranks, which else the command does that started them."""
+    return line is None and "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") == "0"
 
 
 def _failure(error: Exception, known: bool) -> Failure:
