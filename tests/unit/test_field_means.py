@@ -8,7 +8,7 @@ import torch
 
 from seqrl.layout import Layout
 from seqrl.objectives import FieldOutcome, Outcome
-from seqrl.training.module import FieldMeans
+from seqrl.training.metrics import FieldMeans
 
 
 def outcome(total: float, count: int, fields: dict[str, tuple[float, int, int]]) -> Outcome:

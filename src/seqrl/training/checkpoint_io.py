@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from seqrl.checkpoint import checkpoint_step
+from seqrl.checkpoint import FORMAT, checkpoint_step
 from seqrl.console import say
 from seqrl.errors import CheckpointError
+from seqrl.plugins import origin
 from seqrl.writing import replacing
 
 
@@ -179,3 +181,19 @@ def resumable(folder: Path, stage: str) -> tuple[Path | None, int]:
     if reasons:
         say(f"{reasons[0]}; training goes on from {path.name}, which is of step {step}")
     return path, step
+
+
+def note(config: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of itself: its format, the plugins that its parts come from, and versions.
+
+    Args:
+        config: of the run.
+        parts: components by slot.
+    """
+    origins = {slot: origin(type(part)) for slot, part in parts.items()}
+    return {
+        "format": FORMAT,
+        "plugins": list(config.get("plugins", [])),
+        "origins": {slot: Path(where).name for slot, where in origins.items() if where != "seqrl"},
+        "versions": {package: version(package) for package in ("seqrl", "torch", "lightning", "numpy")},
+    }

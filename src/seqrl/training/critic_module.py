@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,17 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics import Metric
 
-from seqrl.checkpoint import FORMAT
 from seqrl.critics import Transitions, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
 from seqrl.data.sampler import StepOrder, split_episodes
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.plugins import origin
+from seqrl.training.checkpoint_io import note
 from seqrl.training.loading import StepsFrom, step_loader
+from seqrl.training.metrics import ScalarMeans, log_validation, pop_means
 from seqrl.training.seeding import seed_step
 
 
@@ -68,55 +65,18 @@ class CriticModule(pl.LightningModule):
         self.val_metrics.update(self.critic.loss(batch), len(batch.rewards))
 
     def on_validation_epoch_end(self) -> None:
-        entries = self.pop_metrics("val")
-        for name, value in entries.items():  # for checkpoints and the progress bar
-            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=True)
-        for logger in self.trainer.loggers:  # Lightning itself would file them under the step before
-            logger.log_metrics(entries, step=self.trainer.global_step)
+        log_validation(self, self.pop_metrics("val"))
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
         """Means over all ranks since the last call, by logged name."""
-        metrics = self.train_metrics if stage == "train" else self.val_metrics
-        means: list[float] = metrics.compute().tolist()
-        metrics.reset()
-        return {f"{stage}/{name}": mean for name, mean in zip(metrics.names, means, strict=True)}
+        return pop_means(self.train_metrics if stage == "train" else self.val_metrics, stage)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         learnt = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
         return torch.optim.Adam(learnt, lr=self.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        where = origin(type(self.critic))
-        checkpoint["seqrl"] = {
-            "format": FORMAT,
-            "plugins": list(self.config.get("plugins", [])),
-            "origins": {} if where == "seqrl" else {"critic": Path(where).name},
-            "versions": {package: version(package) for package in ("seqrl", "torch", "lightning", "numpy")},
-        }
-
-
-class ScalarMeans(Metric):
-    """Means of named scalars over many batches and all ranks, each batch weighted by its size.
-
-    Attributes:
-        names: the order of `compute()`.
-    """
-
-    totals: Tensor
-    count: Tensor
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__()
-        self.names = list(names)
-        self.add_state("totals", torch.zeros(len(self.names)), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
-
-    def update(self, scalars: Mapping[str, Tensor], size: int) -> None:
-        self.totals += size * torch.stack([scalars[name].detach().to(self.totals) for name in self.names])
-        self.count += size
-
-    def compute(self) -> Tensor:
-        return self.totals / self.count
+        checkpoint["seqrl"] = note(self.config, {"critic": self.critic})
 
 
 class TransitionDataModule(pl.LightningDataModule):

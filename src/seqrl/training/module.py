@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,16 +10,16 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics import Metric
 
-from seqrl.checkpoint import FORMAT, build_model
+from seqrl.checkpoint import build_model
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
-from seqrl.objectives import Objective, Outcome
-from seqrl.plugins import origin
+from seqrl.objectives import Objective
 from seqrl.registry import OBJECTIVE
+from seqrl.training.checkpoint_io import note
 from seqrl.training.defaults import Setting, model_config
-from seqrl.training.optim import adamw, check_optimizer, schedule
+from seqrl.training.metrics import FieldMeans, log_validation, pop_means
+from seqrl.training.optim import adamw_and_schedule, check_optimizer
 from seqrl.training.parallel import over_ranks, shard
 from seqrl.training.seeding import seed_step
 from seqrl.types import Batch
@@ -123,75 +121,21 @@ class SequenceModule(pl.LightningModule):
             self.val_metrics.update(outcome)
 
     def on_validation_epoch_end(self) -> None:
-        entries = self.pop_metrics("val")
-        for name, value in entries.items():  # for checkpoints and the progress bar
-            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=True)
-        for logger in self.trainer.loggers:  # Lightning itself would file them under the step before
-            logger.log_metrics(entries, step=self.trainer.global_step)
+        log_validation(self, self.pop_metrics("val"))
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
         """Means over all ranks since the last call, by logged name."""
-        metrics = self.train_metrics if stage == "train" else self.val_metrics
-        means: list[float] = metrics.compute().tolist()
-        metrics.reset()
-        return {f"{stage}/{name}": mean for name, mean in zip(metrics.names, means, strict=True)}
+        return pop_means(self.train_metrics if stage == "train" else self.val_metrics, stage)
 
     def configure_model(self) -> None:
         shard(self.model, self._device_mesh)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        options = dict(self.config["optimizer"])
-        options.pop("clip_norm", None)  # the trainer's business
-        optimizer = adamw(self, **options)
-        data = getattr(self.trainer, "datamodule", None)
-        multiplier = schedule(
-            self.config["scheduler"],
-            max_steps=self.trainer.max_steps,
-            steps_per_epoch=getattr(data, "steps_per_epoch", 1),
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return adamw_and_schedule(self, self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         parts = {"tokenizer": self.model.tokenizer, "backbone": self.model.backbone, "objective": self._objective}
-        origins = {slot: origin(type(part)) for slot, part in parts.items()}
-        packages = ("torch", "lightning", "numpy")
-        checkpoint["seqrl"] = {
-            "format": FORMAT,
-            "plugins": list(self.config.get("plugins", [])),
-            "origins": {slot: Path(where).name for slot, where in origins.items() if where != "seqrl"},
-            "versions": {"seqrl": version("seqrl"), **{p: version(p) for p in packages}},
-        }
+        checkpoint["seqrl"] = note(self.config, parts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.tokenizer_fitted = True
-
-
-class FieldMeans(Metric):
-    """Means over the tokens of many batches (and all ranks), in one tensor: adding a batch does not wait for a GPU.
-
-    Args:
-        fields: names of the fields that carry a loss.
-        with_accuracy: whether there are modes that can be right.
-
-    Attributes:
-        names: `loss`, then `<field>_loss` and `<field>_accuracy` of every field; the order of `compute()`.
-    """
-
-    totals: Tensor  # (2, names) sums, and the counts that they are divided by
-
-    def __init__(self, fields: Sequence[str], *, with_accuracy: bool = True) -> None:
-        super().__init__()
-        self._fields = list(fields)
-        self._kinds = ("loss", "accuracy") if with_accuracy else ("loss",)
-        self.names = ["loss", *(f"{name}_{kind}" for name in self._fields for kind in self._kinds)]
-        self.add_state("totals", torch.zeros(2, len(self.names)), dist_reduce_fx="sum")
-
-    def update(self, outcome: Outcome) -> None:
-        fields = [outcome.fields[name] for name in self._fields]
-        sums = [outcome.total, *(n for field in fields for n in (field.loss, field.correct)[: len(self._kinds)])]
-        counts = [outcome.count, *(field.count for field in fields for _ in self._kinds)]
-        self.totals += torch.stack([number.detach().to(self.totals) for number in (*sums, *counts)]).view(2, -1)
-
-    def compute(self) -> Tensor:
-        return self.totals[0] / self.totals[1]

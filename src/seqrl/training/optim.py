@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
 from seqrl.errors import ConfigError, did_you_mean
@@ -106,3 +108,13 @@ def schedule(config: Mapping[str, Any], *, max_steps: int, steps_per_epoch: int)
         return _SCHEDULES[name](max_steps, steps_per_epoch, **options)
     except TypeError as error:
         raise ConfigError(f"scheduler {name!r}: {error}; see conf/scheduler/{name}.yaml for its options") from error
+
+
+def adamw_and_schedule(module: pl.LightningModule, config: Mapping[str, Any]) -> OptimizerLRScheduler:
+    """What `configure_optimizers` returns for the sections `optimizer` and `scheduler` of a run's config."""
+    options = {key: value for key, value in config["optimizer"].items() if key != "clip_norm"}  # the trainer's business
+    optimizer = adamw(module, **options)
+    steps = getattr(getattr(module.trainer, "datamodule", None), "steps_per_epoch", 1)
+    multiplier = schedule(config["scheduler"], max_steps=module.trainer.max_steps, steps_per_epoch=steps)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

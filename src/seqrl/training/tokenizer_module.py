@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,13 +10,12 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from seqrl.checkpoint import FORMAT
 from seqrl.errors import ConfigError
-from seqrl.plugins import origin
 from seqrl.tokenizers import CodeTokenizer
-from seqrl.training.critic_module import ScalarMeans
+from seqrl.training.checkpoint_io import note
+from seqrl.training.metrics import ScalarMeans, log_validation, pop_means
 from seqrl.training.module import SequenceModule
-from seqrl.training.optim import adamw, schedule
+from seqrl.training.optim import adamw_and_schedule
 from seqrl.training.seeding import seed_step
 from seqrl.types import Batch
 
@@ -65,35 +62,17 @@ class TokenizerModule(pl.LightningModule):
         self.val_metrics.update(self.tokenizer.loss(batch.tokens, batch.mask[..., :1]), len(batch.tokens))
 
     def on_validation_epoch_end(self) -> None:
-        entries = self.pop_metrics("val")
-        for name, value in entries.items():  # for checkpoints and the progress bar
-            self.log(name, value, prog_bar=name == "val/loss", logger=False, sync_dist=True)
-        for logger in self.trainer.loggers:  # Lightning itself would file them under the step before
-            logger.log_metrics(entries, step=self.trainer.global_step)
+        log_validation(self, self.pop_metrics("val"))
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
         """Means over all ranks since the last call, by logged name."""
-        metrics = self.train_metrics if stage == "train" else self.val_metrics
-        means: list[float] = metrics.compute().tolist()
-        metrics.reset()
-        return {f"{stage}/{name}": mean for name, mean in zip(metrics.names, means, strict=True)}
+        return pop_means(self.train_metrics if stage == "train" else self.val_metrics, stage)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        options = {key: value for key, value in self.config["optimizer"].items() if key != "clip_norm"}
-        optimizer = adamw(self, **options)
-        steps = getattr(getattr(self.trainer, "datamodule", None), "steps_per_epoch", 1)
-        multiplier = schedule(self.config["scheduler"], max_steps=self.trainer.max_steps, steps_per_epoch=steps)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return adamw_and_schedule(self, self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        where = origin(type(self.tokenizer))
-        checkpoint["seqrl"] = {
-            "format": FORMAT,
-            "plugins": list(self.config.get("plugins", [])),
-            "origins": {} if where == "seqrl" else {"tokenizer": Path(where).name},
-            "versions": {package: version(package) for package in ("seqrl", "torch", "lightning", "numpy")},
-        }
+        checkpoint["seqrl"] = note(self.config, {"tokenizer": self.tokenizer})
 
 
 def stage_settings(config: Mapping[str, Any]) -> dict[str, Any]:
