@@ -9,10 +9,9 @@ import numpy as np
 from seqrl import paths
 from seqrl.data import four_rooms
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.hdf5 import episodes_of, read_recording
+from seqrl.data.hdf5 import episodes_of
+from seqrl.data.simulated import check_simulation, recorded_once
 from seqrl.data.sources import DataSource
-from seqrl.data.writers import put, write_hdf5
-from seqrl.errors import ConfigError
 from seqrl.registry import register_data
 
 FORMAT_VERSION = 1
@@ -42,12 +41,7 @@ class FourRoomsSource(DataSource):
         action_noise: float = 0.05,
         cache_dir: str | None = None,
     ) -> None:
-        if num_transitions < 2:
-            raise ConfigError(f"data.num_transitions={num_transitions} is too few; give 2 or more")
-        if seed < 0:
-            raise ConfigError(f"data.seed={seed} is negative; give 0 or more")
-        if not 0.0 <= action_noise < float("inf"):
-            raise ConfigError(f"data.action_noise={action_noise} is no standard deviation; give 0 or more")
+        check_simulation(num_transitions, seed, action_noise)
         self.num_transitions = num_transitions
         self.seed = seed
         self.action_noise = float(action_noise)
@@ -61,18 +55,14 @@ class FourRoomsSource(DataSource):
         return folder / f"four_rooms-{options}.hdf5"
 
     def load(self) -> EpisodeStore:
-        if not self.path.exists():
-            arrays = self._record()
-            attributes = {
-                "env_id": four_rooms.ENV_ID,
-                "seed": self.seed,
-                "noise": self.action_noise,
-                "format_version": FORMAT_VERSION,
-                "numpy": np.__version__,
-            }
-            advice = "let data.cache_dir or SEQRL_DATA name a folder with room that you may write to"
-            put(self.path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
-        recording = read_recording(self.path)
+        attributes = {
+            "env_id": four_rooms.ENV_ID,
+            "seed": self.seed,
+            "noise": self.action_noise,
+            "format_version": FORMAT_VERSION,
+            "numpy": np.__version__,
+        }
+        recording = recorded_once(self.path, lambda: (self._record(), attributes))
         return episodes_of(
             recording,
             episodes="timeouts",

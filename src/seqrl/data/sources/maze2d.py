@@ -10,11 +10,10 @@ import numpy as np
 from seqrl import paths
 from seqrl.data.apart import cut_apart, regions
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.hdf5 import check_episode_rule, episodes_of, read_recording
+from seqrl.data.hdf5 import check_episode_rule, episodes_of
 from seqrl.data.maze import find_maze
+from seqrl.data.simulated import check_simulation, recorded_once
 from seqrl.data.sources import DataSource
-from seqrl.data.writers import put, write_hdf5
-from seqrl.errors import ConfigError
 from seqrl.registry import register_data
 
 FORMAT_VERSION = 1
@@ -56,12 +55,7 @@ class Maze2dSource(DataSource):
     ) -> None:
         self.maze = find_maze(maze)
         check_episode_rule(episodes, self.maze.max_episode_steps)
-        if num_transitions < 2:
-            raise ConfigError(f"data.num_transitions={num_transitions} is too few; give 2 or more")
-        if seed < 0:
-            raise ConfigError(f"data.seed={seed} is negative; give 0 or more")
-        if not 0.0 <= action_noise < float("inf"):
-            raise ConfigError(f"data.action_noise={action_noise} is no standard deviation; give 0 or more")
+        check_simulation(num_transitions, seed, action_noise)
         self.num_transitions = num_transitions
         self.seed = seed
         self.action_noise = float(action_noise)
@@ -82,11 +76,7 @@ class Maze2dSource(DataSource):
         return f"seqrl/Maze2d-{self.maze.name.capitalize()}-v1"
 
     def load(self) -> EpisodeStore:
-        if not self.path.exists():
-            arrays, attributes = self._record(), self._file_attributes()
-            advice = "let data.cache_dir or SEQRL_DATA name a folder with room that you may write to"
-            put(self.path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
-        recording = read_recording(self.path)
+        recording = recorded_once(self.path, lambda: (self._record(), self._file_attributes()))
         store = episodes_of(
             recording,
             episodes=self.episodes,
