@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seqrl.data import four_rooms
@@ -40,6 +40,8 @@ def straight(a: np.ndarray, b: np.ndarray, count: int = 60) -> np.ndarray:
 
 
 @given(places, st.lists(pushes, min_size=1, max_size=30))
+@example(np.array([1.0, 0.5 + GAP - 2e-16]), [np.array([0.25, 0.0])])  # a rounding error past the face
+@example(np.array([1.0, 0.5 + GAP - 2e-16]), [np.array([0.25, 1e-9])])
 def test_no_walk_enters_a_wall_goes_through_one_or_goes_too_far(start: np.ndarray, walk: list[np.ndarray]) -> None:
     position = start
     for push in walk:

@@ -60,7 +60,7 @@ def move(position: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 
     It goes straight to the first wall in its way, loses what points into that wall, and slides along with the rest.
     """
-    position, rest = np.array(position, np.float64), np.array(displacement, np.float64)
+    position, rest = _outside(np.array(position, np.float64)), np.array(displacement, np.float64)
     while rest.any():
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             near, far = (_LOW - position) / rest, (_HIGH - position) / rest
@@ -78,6 +78,22 @@ def move(position: np.ndarray, displacement: np.ndarray) -> np.ndarray:
         position, rest = position + share * rest, (1.0 - share) * rest
         position[axis], rest[axis] = face, 0.0
     return position
+
+
+def _outside(position: np.ndarray) -> np.ndarray:
+    """A position (2,) that lies within the gap before a wall, or a rounding error past it, put onto the wall's face.
+
+    From there on every wall is entered or left at a share of the way that is not negative.
+    """
+    while True:
+        depth = np.minimum(position - _LOW, _HIGH - position)
+        inside = (depth > 0.0).all(1)
+        if not inside.any():
+            return position
+        wall = int(inside.argmax())
+        axis = int(depth[wall].argmin())
+        low, high = _LOW[wall, axis], _HIGH[wall, axis]
+        position[axis] = low if position[axis] - low < high - position[axis] else high
 
 
 def limited(step: np.ndarray) -> np.ndarray:
