@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,26 @@ def _clear_hydra() -> None:
     module = sys.modules.get("hydra.core.global_hydra")
     if module is not None:
         module.GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def interrupted_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Inside `with interrupted_at(step):` trainings are interrupted (SIGINT) at the end of that step."""
+
+    @contextmanager
+    def interrupting(step: int) -> Iterator[None]:
+        from seqrl.training.callbacks import StopAtInterrupt
+
+        class InterruptAtStep(StopAtInterrupt):
+            def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+                self.number = signal.SIGINT if trainer.global_step == step else None
+                super().on_train_batch_end(trainer, *rest)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("seqrl.training.stages.StopAtInterrupt", InterruptAtStep)
+            yield
+
+    return interrupting
 
 
 @pytest.fixture

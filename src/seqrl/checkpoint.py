@@ -31,6 +31,7 @@ _UNKNOWN_DATA = {
     "num_transitions": 0,
     "num_episodes": 0,
     "behaviour_return_mean": None,
+    "behaviour_return_max": None,
     "behaviour_score": None,
 }
 

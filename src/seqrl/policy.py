@@ -14,12 +14,12 @@ from seqrl.conditions import Condition
 from seqrl.critics import Critic
 from seqrl.decoding import check_cache
 from seqrl.errors import ConfigError
-from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import CONDITION, PLANNER, SCORE
 from seqrl.sampling import Noise
 from seqrl.scores import Score
+from seqrl.tokenizers import CodeTokenizer
 from seqrl.types import Plan
 from seqrl.vectors import VectorModel
 
@@ -34,25 +34,19 @@ OPTIMISTIC_VALUE = 1e6
 
 
 def build_strategy(
-    config: Mapping[str, Any],
-    layout: Layout,
-    *,
-    window: int,
-    relative: bool,
-    output: str,
-    critic: Critic | None = None,
+    config: Mapping[str, Any], model: SequenceModel | VectorModel, critic: Critic | None = None
 ) -> tuple[Planner, Condition, Score]:
-    """Make the parts of a strategy, or refuse one that a model of this layout and training window cannot serve.
+    """Make the parts of a strategy, or refuse one that a model cannot serve.
 
     Args:
         config: with `planner`, `condition`, `score` and `plan_every`, as in `conf/evaluate.yaml`.
-        relative: whether the model's backbone has relative positions.
-        output: what its tokenizer makes, see `seqrl.tokenizers.Tokenizer`.
+        model: trained or not; its weights are not looked at.
         critic: of the same run; None where it has none.
 
     Raises:
         ConfigError: says what is missing and the override that adds it.
     """
+    layout, window, output = model.layout, model.context, model.tokenizer.output
     planner: Planner = PLANNER.build(config["planner"], critic=critic)
     condition: Condition = CONDITION.build(config["condition"])
     score: Score = SCORE.build(config["score"], discount=layout.step_discount, critic=critic)
@@ -74,8 +68,11 @@ def build_strategy(
     if context is not None and not shortest <= context <= window:
         raise ConfigError(f"planner.context={context} is outside [{shortest}, {window}], the trained window")
     if config["planner"].get("cache") is not None:
-        check_cache(config["planner"]["cache"], relative=relative)
-    if not 1 <= config["plan_every"] <= planner.horizon:
+        check_cache(config["planner"]["cache"], relative=model.backbone.relative)
+    if isinstance(model.tokenizer, CodeTokenizer) and planner.asks_model:
+        model.tokenizer.codes_of_plan(planner.horizon, window)
+    # Baselines decide in every step and may stand beside planners that do not.
+    if config["plan_every"] < 1 or (planner.asks_model and config["plan_every"] > planner.horizon):
         raise ConfigError(
             f"plan_every={config['plan_every']} is outside [1, {planner.horizon}], the steps of this planner's plans"
         )
@@ -124,12 +121,7 @@ class Policy:
             "plan_every": plan_every,
         }
         self.planner, self.condition, self.score = build_strategy(
-            config,
-            model.layout,
-            window=model.context,
-            relative=model.backbone.relative,
-            output=model.tokenizer.output,
-            critic=None if critic is None else critic.eval().to(model.hidden.device),
+            config, model, None if critic is None else critic.eval().to(model.hidden.device)
         )
         self.model = model.eval()
         self.seed = seed

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -21,7 +21,6 @@ from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.policy import Policy
 from seqrl.runs import RunFolder
-from seqrl.training.callbacks import StopAtInterrupt
 from seqrl.training.critic_module import TransitionDataModule, TransitionRows, _Batches
 from seqrl.training.stages import train
 
@@ -104,19 +103,12 @@ def config(tiny_store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> dict[st
 
 
 def test_a_resumed_critic_equals_an_uninterrupted_one_bit_for_bit(
-    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], tmp_path: Path, interrupted_at: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     train(config, RunFolder(tmp_path / "whole"))
 
-    class InterruptAtSeven(StopAtInterrupt):
-        def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
-            self.number = signal.SIGINT if trainer.global_step == 7 else None
-            super().on_train_batch_end(trainer, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("seqrl.training.stages.StopAtInterrupt", InterruptAtSeven)
-        with pytest.raises(Stopped):
-            train(config, RunFolder(tmp_path / "parts"))
+    with interrupted_at(7), pytest.raises(Stopped):
+        train(config, RunFolder(tmp_path / "parts"))
     status = json.loads((tmp_path / "parts" / "status.json").read_text())
     assert (status["model"]["state"], status["critic"]["state"]) == ("done", "interrupted")
     train(config, RunFolder(tmp_path / "parts"))

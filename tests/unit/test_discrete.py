@@ -24,6 +24,7 @@ from seqrl.model import SequenceModel
 from seqrl.policy import Policy
 from seqrl.registry import TOKENIZER
 from seqrl.tokenizers import Tokenizer
+from seqrl.training.module import SequenceModule
 
 BINNED = ("uniform", "quantile")
 FIELDS = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
@@ -233,8 +234,18 @@ def test_two_actions_of_every_planner(recorded: tuple[str, EpisodeStore], name: 
             assert set(taken) == {0.0}
 
 
+def test_discrete_choices_of_vector_models_can_be_right() -> None:
+    options: dict[str, Any] = {"tokenizer": "continuous", "backbone": {"dim": 8, "num_heads": 1}, "window": 2}
+    for choices, expected in ({"num_actions": 3}, {"action_accuracy"}), ({}, set()):
+        found = store(actions=None if choices else np.zeros((30, 1)) + 0.5, **choices)
+        module = SequenceModule.for_store(found, layout="dt", objective="regression", **options)
+        assert {name for name in module.val_metrics.names if "accuracy" in name} == expected
+
+
 @pytest.mark.slow
-def test_from_integer_arrays_to_a_results_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_integer_arrays_to_a_results_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`seqrl train data=arrays` on what a user has: integers, whose numbers of values are given on the command line."""
     from seqrl.cli import train
 
@@ -253,3 +264,7 @@ def test_from_integer_arrays_to_a_results_table(tmp_path: Path, monkeypatch: pyt
     assert train.run([*words, *fast]) == 2  # nobody said that these are choices
     assert train.run([*words, *fast, "data.num_actions=4", "data.num_observations=16", "tokenizer.num_bins=16"]) == 0
     assert list(tmp_path.glob("runs/*/results.md"))
+    assert train.run([*words, *fast, "data.num_actions=4", "data.num_observations=16", "method=dt", "runs_dir=dt"]) == 0
+    said = capsys.readouterr().out
+    assert "nats per token (weighted); token accuracy: action" in said
+    assert "condition.target=3600 is far above the data, whose best episode earned" in said

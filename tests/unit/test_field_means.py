@@ -8,7 +8,7 @@ import torch
 
 from seqrl.layout import Layout
 from seqrl.objectives import FieldOutcome, Outcome
-from seqrl.training.metrics import FieldMeans
+from seqrl.training.metrics import FieldMeans, ScalarMeans, pop_means
 
 
 def outcome(total: float, count: int, fields: dict[str, tuple[float, int, int]]) -> Outcome:
@@ -47,3 +47,18 @@ def test_nothing_is_left_after_a_reset(tiny_layout: Layout) -> None:
     means.reset()
     means.update(outcome(7.0, 2, fine))
     assert means.compute()[0] == 3.5
+
+
+def test_only_fields_with_a_mode_have_an_accuracy(tiny_layout: Layout) -> None:
+    means = FieldMeans(["observation", "action"], modes=["action"])
+    means.update(outcome(6.0, 2, {"observation": (4.0, 0, 2), "action": (3.0, 1, 4)}))
+    found = dict(zip(means.names, means.compute().tolist(), strict=True))
+    assert found == {"loss": 3.0, "observation_loss": 2.0, "action_loss": 0.75, "action_accuracy": 0.25}
+
+
+def test_a_share_without_anything_in_it_does_not_spoil_the_mean() -> None:
+    means = ScalarMeans(["loss"])
+    means.update({"loss": torch.tensor(3.0)}, 2)
+    means.update({"loss": torch.tensor(math.nan)}, 0)
+    means.update({"loss": torch.tensor(6.0)}, 1)
+    assert pop_means(means, "val") == {"val/loss": 4.0}

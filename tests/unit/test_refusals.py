@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from seqrl.checkpoint import build_model
 from seqrl.critics import build_critic
 from seqrl.errors import ConfigError
-from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.policy import build_strategy
 
@@ -62,7 +63,7 @@ def strategy(name: str) -> dict[str, Any]:
     return parts
 
 
-def build(name: str, checkpoint: str) -> None:
+def build(name: str, checkpoint: str, **options: Any) -> None:
     method, *changes = re.split(" (?=less|with)", checkpoint)
     layout = read(f"layout/{'tt' if method == 'tap' else method}")
     if "without penalty" in changes:
@@ -70,17 +71,20 @@ def build(name: str, checkpoint: str) -> None:
     for field in ("value", "reward"):
         if f"less {field}" in changes:
             layout["fields"] = {key: value for key, value in layout["fields"].items() if key != field}
-    output = {"tap": "codes", "tt": "tokens", "tt_goal": "tokens"}.get(method, "vectors")
-    sizes = {"observation_size": 3, "action_size": 2}
-    critic = build_critic({"layout": layout, "critic": {"name": "iql"} if "with iql" in changes else None, **sizes})
-    build_strategy(
-        strategy(name),
-        Layout.from_config(layout, **sizes),
-        window=24,
-        relative=False,
-        output=output,
-        critic=critic,
-    )
+    tokenizer = {"tap": "vq", "tt": "uniform", "tt_goal": "uniform"}.get(method, "continuous")
+    config = {
+        "layout": layout,
+        "tokenizer": read(f"tokenizer/{tokenizer}"),
+        "backbone": read(f"backbone/{'mlp' if method in ('bc', 'rvs_goal', 'rvs_return') else 'gpt'}"),
+        "window": {"length": 24},
+        "critic": {"name": "iql"} if "with iql" in changes else None,
+        "observation_size": 3,
+        "action_size": 2,
+        "longest_episode": 30,
+    }
+    with torch.device("meta"):
+        model = build_model(config)
+    build_strategy({**strategy(name), **options}, model, build_critic(config))
 
 
 def test_the_table_is_whole() -> None:
@@ -101,3 +105,18 @@ def test_a_strategy_serves_or_says_what_is_missing(name: str, checkpoint: str, w
         build(name, checkpoint)
     assert "\n" not in str(refusal.value)
     assert not str(refusal.value).endswith(".")
+
+
+def test_baselines_stand_beside_planners_that_carry_out_more_of_a_plan() -> None:
+    build("zero", "tt", plan_every=2)
+    build("random", "dt", plan_every=2)
+    with pytest.raises(ConfigError, match=r"plan_every=2 is outside \[1, 1\]"):
+        build("imitation", "tt", plan_every=2)
+    with pytest.raises(ConfigError, match=r"plan_every=0 is outside"):
+        build("zero", "tt", plan_every=0)
+
+
+@pytest.mark.parametrize("horizon", [4, 27])
+def test_a_plan_between_two_codes_or_beyond_the_window_is_refused_before_anything_is_planned(horizon: int) -> None:
+    with pytest.raises(ConfigError, match=r"multiple of 3 up to 24"):
+        build("latent", "tap", planner={"name": "latent_beam", "horizon": horizon})

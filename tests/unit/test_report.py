@@ -10,7 +10,7 @@ import pytest
 
 from seqrl.checkpoint import Loaded
 from seqrl.errors import ConfigError
-from seqrl.evaluation.evaluate import evaluate
+from seqrl.evaluation.evaluate import _far_target, evaluate
 from seqrl.evaluation.report import abbreviate, print_table, write_tables
 
 DATASET = {
@@ -199,3 +199,17 @@ def test_only_the_same_evaluation_is_read_back(tmp_path: Path) -> None:
         evaluate(config, loaded, tmp_path)  # it is run, or would be
     with pytest.raises(json.JSONDecodeError):
         evaluate({**config, "output": None}, loaded, tmp_path)  # it is read
+
+
+@pytest.mark.parametrize(
+    ("target", "best", "said"),
+    [(3600, 3560, False), (12000, 5600, True), (5700, 5600, False), (None, 5600, False), (12000, None, False)],
+)
+def test_a_desired_return_far_above_the_data_is_told(target: float | None, best: float | None, said: bool) -> None:
+    note = _far_target(
+        target, {"behaviour_return_mean": 1500.0 if best == 3560 else 5400.0, "behaviour_return_max": best}
+    )
+    assert (note is not None) == said
+    if note is not None:
+        assert "condition.target=12000" in note
+        assert "best episode earned 5600 and whose mean 5400" in note

@@ -8,6 +8,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from seqrl.objectives import Outcome
 from seqrl.paths import config_dir
 from seqrl.policy import Policy
 from seqrl.runs import RunFolder
-from seqrl.training.callbacks import ClipGradient, StopAtInterrupt
+from seqrl.training.callbacks import ClipGradient
 from seqrl.training.checkpoint_io import AtomicCheckpointIO, resumable
 from seqrl.training.datamodule import EpisodeDataModule, _TrainingBatches
 from seqrl.training.loggers import CsvMetrics
@@ -76,19 +77,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
-    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], tmp_path: Path, interrupted_at: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     train(config, RunFolder(tmp_path / "whole"))
 
-    class InterruptAtSeven(StopAtInterrupt):
-        def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
-            self.number = signal.SIGINT if trainer.global_step == 7 else None
-            super().on_train_batch_end(trainer, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("seqrl.training.stages.StopAtInterrupt", InterruptAtSeven)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, RunFolder(tmp_path / "parts"))
+    with interrupted_at(7), pytest.raises(KeyboardInterrupt):
+        train(config, RunFolder(tmp_path / "parts"))
     assert json.loads((tmp_path / "parts" / "status.json").read_text())["model"] == {"state": "interrupted", "step": 7}
     train(config, RunFolder(tmp_path / "parts"))
 

@@ -109,6 +109,8 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path, critic: Cr
     if env_id is None:
         raise ConfigError(f"the data {dataset['name']!r} names no environment; set env_id=... to a Gymnasium id")
     policy = policy_of(loaded.model, config, critic)
+    if note := _far_target(policy.condition.target_return, dataset):
+        say(f"{config['label'] or config['strategy_name']}: {note}")
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
     log = PlanLog() if config["diagnostics"] else None
     outcome = run_episodes(config, policy, env_id, watch=log)
@@ -119,6 +121,17 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path, critic: Cr
         _diagnose(log, config, policy, critic, evaluation, outcome, dataset.get("standard_deviations"))
     _write(evaluation)
     return evaluation
+
+
+def _far_target(target: float | None, dataset: Mapping[str, Any]) -> str | None:
+    """What to say of a desired return that is further above the best of the data than that is above their mean."""
+    best, mean = dataset.get("behaviour_return_max"), dataset["behaviour_return_mean"]
+    if target is None or best is None or target - best <= best - mean:
+        return None
+    return (
+        f"condition.target={target:g} is far above the data, whose best episode earned {best:g} and whose mean "
+        f"{mean:g}; the model has seen no such return"
+    )
 
 
 def check(config: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeStore) -> None:
@@ -140,14 +153,7 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
     try:
         device_of(config["device"])
         precision_of(config["precision"])
-        build_strategy(
-            config,
-            layout,
-            window=model.context,
-            relative=model.backbone.relative,
-            output=model.tokenizer.output,
-            critic=build_critic(run),
-        )
+        build_strategy(config, model, build_critic(run))
         env_id = config["env_id"] or store.attributes.get("env_id")
         if env_id is None:
             raise ConfigError(

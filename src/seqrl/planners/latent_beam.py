@@ -87,7 +87,7 @@ class LatentBeamPlanner(Planner):
     def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
         assert isinstance(model.tokenizer, CodeTokenizer) and isinstance(model, SequenceModel)
         assert history.prefix is not None
-        depths = self._depths(model)
+        depths = model.tokenizer.codes_of_plan(self.horizon, model.context)  # M
         vocab = model.tokenizer.vocab_size
         session = model.start(history, cache=self.cache)
         imagination = model.tokenizer.imagine(history.prefix)
@@ -119,16 +119,6 @@ class LatentBeamPlanner(Planner):
                 session.append(codes[environment, kept].flatten())
         winner = transitions[:, 0]
         return Plan(winner[..., model.layout.field("action").slice], best[:, 0], transitions=winner)
-
-    def _depths(self, model: SequenceModel) -> int:
-        """M, codes of a plan."""
-        steps = model.tokenizer.steps_per_code
-        if self.horizon % steps or self.horizon > model.context * steps:
-            raise ConfigError(
-                f"planner.horizon={self.horizon} does not fit codes of {steps} transitions; give a multiple of {steps} "
-                f"up to {model.context * steps}, the trained window"
-            )
-        return self.horizon // steps
 
     def _penalty(self, log_probs: Tensor, depths: int) -> Tensor:
         """(B, C) what partial plans lose for being unlikely, 0 or less."""

@@ -120,6 +120,20 @@ class CodeTokenizer(Tokenizer, ABC):
             () scalars by name: `loss`, differentiable, and what else is logged.
         """
 
+    def codes_of_plan(self, horizon: int, context: int) -> int:
+        """How many codes a plan of `horizon` transitions has, for a model that was trained on `context` codes.
+
+        Raises:
+            ConfigError: a horizon between two codes or beyond the trained window.
+        """
+        steps = self.steps_per_code
+        if horizon % steps or horizon > context * steps:
+            raise ConfigError(
+                f"planner.horizon={horizon} does not fit codes of {steps} transitions; give a multiple of {steps} up "
+                f"to {context * steps}, the trained window"
+            )
+        return horizon // steps
+
     def decode_codes(self, codes: Tensor, state: Tensor) -> Tensor:
         """(R, n) codes and (R, O) normalised states to (R, n * steps_per_code, S) in the data's units."""
         return self.imagine(state).grow(codes, torch.arange(len(codes), device=codes.device))

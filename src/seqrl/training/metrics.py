@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -17,25 +17,26 @@ class FieldMeans(Metric):
 
     Args:
         fields: names of the fields that carry a loss.
-        with_accuracy: whether there are modes that can be right.
+        modes: names of those whose predictions have a mode that can be right; all by default.
 
     Attributes:
-        names: `loss`, then `<field>_loss` and `<field>_accuracy` of every field; the order of `compute()`.
+        names: `loss`, then of every field `<field>_loss`, then `<field>_accuracy` of those with a mode; the order
+            of `compute()`.
     """
 
     totals: Tensor  # (2, names) sums, and the counts that they are divided by
 
-    def __init__(self, fields: Sequence[str], *, with_accuracy: bool = True) -> None:
+    def __init__(self, fields: Sequence[str], *, modes: Collection[str] | None = None) -> None:
         super().__init__()
-        self._fields = list(fields)
-        self._kinds = ("loss", "accuracy") if with_accuracy else ("loss",)
-        self.names = ["loss", *(f"{name}_{kind}" for name in self._fields for kind in self._kinds)]
+        modes = fields if modes is None else modes
+        self._parts = [(name, "loss") for name in fields] + [(name, "accuracy") for name in fields if name in modes]
+        self.names = ["loss", *(f"{name}_{kind}" for name, kind in self._parts)]
         self.add_state("totals", torch.zeros(2, len(self.names)), dist_reduce_fx="sum")
 
     def update(self, outcome: Outcome) -> None:
-        fields = [outcome.fields[name] for name in self._fields]
-        sums = [outcome.total, *(n for field in fields for n in (field.loss, field.correct)[: len(self._kinds)])]
-        counts = [outcome.count, *(field.count for field in fields for _ in self._kinds)]
+        fields = [(outcome.fields[name], kind) for name, kind in self._parts]
+        sums = [outcome.total, *(field.loss if kind == "loss" else field.correct for field, kind in fields)]
+        counts = [outcome.count, *(field.count for field, _ in fields)]
         self.totals += torch.stack([number.detach().to(self.totals) for number in (*sums, *counts)]).view(2, -1)
 
     def compute(self) -> Tensor:
@@ -43,7 +44,7 @@ class FieldMeans(Metric):
 
 
 class ScalarMeans(Metric):
-    """Means of named scalars over many batches and all ranks, each batch weighted by its size.
+    """Means of named scalars over many batches and all ranks, each batch weighted by its size; empty ones are none.
 
     Attributes:
         names: the order of `compute()`.
@@ -59,6 +60,8 @@ class ScalarMeans(Metric):
         self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, scalars: Mapping[str, Tensor], size: int) -> None:
+        if not size:  # a rank may have no share of a batch, and means over nothing are not numbers
+            return
         self.totals += size * torch.stack([scalars[name].detach().to(self.totals) for name in self.names])
         self.count += size
 
@@ -72,7 +75,7 @@ def pop_means(metrics: FieldMeans | ScalarMeans, stage: str) -> dict[str, float]
     Args:
         stage: `train` or `val`, the beginning of the names.
     """
-    means: list[float] = metrics.compute().tolist()
+    means: list[float] = metrics.compute().reshape(-1).tolist()  # torchmetrics makes a number of a single one
     metrics.reset()
     return {f"{stage}/{name}": mean for name, mean in zip(metrics.names, means, strict=True)}
 

@@ -29,8 +29,8 @@ class SequenceModule(pl.LightningModule):
     """Trains a `SequenceModel` on windows of tokens, or a `VectorModel` on windows of values.
 
     Logs `train/loss` (weighted, per token, in nats; of vectors as their objective has it), and per field `loss` and, of
-    tokens, `accuracy` (share that the mode predicts, 0 to 1), under `train/` and `val/`; `train/tokens_per_second` and
-    `train/learning_rate`.
+    tokens and discrete values, `accuracy` (share that the mode predicts, 0 to 1), under `train/` and `val/`;
+    `train/tokens_per_second` and `train/learning_rate`.
 
     Args:
         config: plain dict with `observation_size`, `action_size`, `layout`, `tokenizer`, `backbone`, `objective`,
@@ -54,9 +54,9 @@ class SequenceModule(pl.LightningModule):
                 f"objective={config['objective']['name']} learns {' or '.join(self._objective.learns)}, and "
                 f"tokenizer={config['tokenizer']['name']} makes {output}; use objective={other}"
             )
-        with_accuracy = self.model.tokenizer.output != "vectors"
-        self.train_metrics = FieldMeans(self.model.fields, with_accuracy=with_accuracy)
-        self.val_metrics = FieldMeans(self.model.fields, with_accuracy=with_accuracy)
+        modes = self.model.layout.categories if output == "vectors" else None
+        self.train_metrics = FieldMeans(self.model.fields, modes=modes)
+        self.val_metrics = FieldMeans(self.model.fields, modes=modes)
         self.tokenizer_fitted = False
 
     @classmethod

@@ -181,6 +181,7 @@ def describe(store: EpisodeStore) -> dict[str, Any]:
         "num_transitions": len(store),
         "num_episodes": store.num_episodes,
         "behaviour_return_mean": float(returns.mean()),
+        "behaviour_return_max": float(returns.max()),
         "behaviour_score": score,
         "standard_deviations": store.standard_deviations(),
     }
@@ -324,7 +325,12 @@ def _say_metrics(stage: str, trainer: pl.Trainer) -> None:
     elif logged:
         accuracies = {n.removeprefix("val/").removesuffix("_accuracy"): v for n, v in logged.items() if "accuracy" in n}
         listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items())
-        what = f"nats per token (weighted); token accuracy: {listed}" if listed else "mean squared error, normalized"
+        if not listed:
+            what = "mean squared error, normalized"
+        elif len(accuracies) < sum(name.endswith("_loss") for name in logged):
+            what = f"squared errors and nats (weighted); accuracy: {listed}"
+        else:
+            what = f"nats per token (weighted); token accuracy: {listed}"
         say(f"held-out loss after {trainer.global_step} steps: {logged['val/loss']:.3f} {what}")
 
 

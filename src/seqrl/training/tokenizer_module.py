@@ -59,7 +59,8 @@ class TokenizerModule(pl.LightningModule):
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self.val_metrics.update(self.tokenizer.loss(batch.tokens, batch.mask[..., :1]), len(batch.tokens))
+        losses = self.tokenizer.loss(batch.tokens, batch.mask[..., :1])
+        self.val_metrics.update(losses, len(batch.tokens) if batch.mask.any() else 0)
 
     def on_validation_epoch_end(self) -> None:
         log_validation(self, self.pop_metrics("val"))
