@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,23 @@ def trace(depth: int = 3) -> Trace:
         actions=torch.randn(2, 4, depth, actions, generator=generator),
         next_observation=torch.randn(2, 4, size, generator=generator),
     )
+
+
+def test_nothing_past_an_imagined_end_counts() -> None:
+    """An episode that is over before a transition neither earns in it, shift included, nor has a state to value."""
+    gamma, shift, depth = 0.9, -1.0, 3
+    whole = trace(depth)
+    assert whole.rewards is not None
+    for end in range(1, depth + 1):
+        over = (torch.arange(depth + 1) >= end).expand(2, 4, -1)
+        earned = ((whole.rewards + shift) * gamma ** torch.arange(depth))[..., :end].sum(-1)
+        v = CriticScore(gamma, LinearCritic(shift), use="v")(replace(whole, over=over))
+        torch.testing.assert_close(v, earned, check_dtype=False)
+        q = CriticScore(gamma, LinearCritic(shift), use="q")
+        if end < depth:  # the last action is past the end
+            torch.testing.assert_close(q(replace(whole, over=over)), earned, check_dtype=False)
+        else:
+            torch.testing.assert_close(q(replace(whole, over=over)), q(whole))
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -130,6 +148,31 @@ def test_the_next_observation_is_the_one_that_the_search_goes_on_with() -> None:
     parents = step.action_log_probs.sum(-1).sort(dim=1, descending=True, stable=True).indices[:, :3]
     seen = step.next_observation.gather(1, parents[..., None].expand(-1, -1, samples.OBSERVATION_SIZE))
     assert torch.equal(after.observations[:, :, 1], seen.repeat_interleave(2, 1))
+
+
+@pytest.mark.parametrize("following", [False, True])
+@pytest.mark.parametrize("end", [0, 1, 2])
+def test_an_imagined_end_is_shown(monkeypatch: pytest.MonkeyPatch, following: bool, end: int) -> None:
+    """From the first later observation on that is a termination token; tokens of other fields end nothing."""
+    model = samples.model(samples.layout())
+    predict, observed, reached = model.next_logits, range(samples.OBSERVATION_SIZE), {"transition": 0}
+
+    def ending(features: Tensor, place: int) -> Tensor:
+        logits = predict(features, place)
+        reached["transition"] += place == 0
+        logits[..., -1] = 1e3 if place not in observed or reached["transition"] > end else -1e3
+        return logits
+
+    monkeypatch.setattr(model, "next_logits", ending)
+    score = Watching(following=following)
+    planned(model, score, horizon=3)
+    for depth, shown in enumerate(score.traces, start=1):
+        assert shown.over is not None
+        expected = torch.arange(depth + 1) > end
+        if not following:
+            assert torch.equal(shown.over[..., :-1], expected[:-1].expand(2, 6, depth))
+        else:
+            assert torch.equal(shown.over, expected.expand(2, 6, depth + 1))
 
 
 def test_horizon_one_is_the_best_sample_by_q() -> None:

@@ -106,10 +106,10 @@ def test_imagined_codes_that_branch_are_what_whole_sequences_decode_to() -> None
     imagination = tokenizer.imagine(state)
     codes = torch.tensor([[3], [5], [3], [7]])
     owners = torch.tensor([0, 0, 1, 1])
-    parts = imagination.grow(codes, owners)
+    parts, _ = imagination.grow(codes, owners)
     for chosen, new in (([0, 3, 3], [1, 2, 3]), ([2, 1, 0, 0], [4, 4, 5, 6])):
         rows = torch.tensor(chosen)
-        grown = imagination.grow(torch.tensor(new)[:, None], rows)
+        grown, _ = imagination.grow(torch.tensor(new)[:, None], rows)
         parts, owners = torch.cat([parts[rows], grown], 1), owners[rows]
         codes = torch.cat([codes[rows], torch.tensor(new)[:, None]], 1)
     assert torch.allclose(parts, tokenizer.decode_codes(codes, state[owners]), rtol=0, atol=1e-12)

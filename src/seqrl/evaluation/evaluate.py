@@ -166,6 +166,11 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
         envs.close()
     except ConfigError as error:
         raise ConfigError(f"row {config['label']!r} of the evaluation: {error}") from error
+    if config["score"]["name"] == "critic" and training["window"]["terminate_truncated"] and not store.terminated.all():
+        say(
+            f"{config['label']}: score=critic counts nothing past an imagined end, and this model learns ends at time "
+            "limits as well, which its critic does not; train with window.terminate_truncated=false"
+        )
 
 
 def _diagnose(

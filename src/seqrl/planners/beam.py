@@ -81,13 +81,22 @@ class _Beams:
             return trace
         observation, action = (model.layout.field(name).slice for name in ("observation", "action"))
         tokens = self.columns["tokens"]
+        # The present observation is real; where a later one holds termination tokens, the episode is over.
+        seen = pad(tokens == model.termination_token, (0, -tokens.shape[-1] % steps))
+        ends = seen.unflatten(-1, (-1, steps))[..., model.places("observation")].any(-1)
+        ends = pad(ends, (0, complete // steps + 1 - ends.shape[-1]))
+        over = ends.cumsum(-1) > 0
         values = model.tokenizer.decode(tokens[..., :complete].unflatten(-1, (-1, steps)))
         following = None
         if score.wants_next_observation:
             begun = tokens[..., complete:]
             following = model.tokenizer.decode(pad(begun, (0, steps - begun.shape[-1])))[..., observation]
         return replace(
-            trace, observations=values[..., observation], actions=values[..., action], next_observation=following
+            trace,
+            observations=values[..., observation],
+            actions=values[..., action],
+            next_observation=following,
+            over=over,
         )
 
 

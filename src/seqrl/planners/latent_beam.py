@@ -96,6 +96,7 @@ class LatentBeamPlanner(Planner):
         nodes = environment  # (B, W) which of the imagined sequences each beam is
         log_probs = session.logits.new_zeros(batch, 1, 0)
         transitions = history.prefix.new_zeros(batch, 1, 0, model.layout.size)
+        over = torch.zeros(batch, 1, 0, dtype=torch.bool, device=device)
         for depth in range(depths):
             present = nodes.shape[1]
             copies = self.n_expand * (self.beam_width if depth == 0 else 1)
@@ -104,15 +105,16 @@ class LatentBeamPlanner(Planner):
             codes = draw(logits, noise.uniform(depth, beams=len(parents)), self.temperature)
             # Equal sequences are decoded once.
             distinct, inverse = torch.unique(nodes[:, parents] * vocab + codes, return_inverse=True)
-            imagined = imagination.grow((distinct % vocab)[:, None], distinct // vocab)
+            imagined, ended = imagination.grow((distinct % vocab)[:, None], distinct // vocab)
             nodes = inverse
             new = logits.log_softmax(-1).gather(-1, codes[..., None])
             log_probs = torch.cat([log_probs[:, parents], new], 2)
             transitions = torch.cat([transitions[:, parents], imagined[nodes]], 2)
-            value = score(_trace(model, log_probs, transitions, score)) + self._penalty(log_probs, depths)
+            over = torch.cat([over[:, parents], ended[nodes]], 2)
+            value = score(_trace(model, log_probs, transitions, over, score)) + self._penalty(log_probs, depths)
             best, order = value.sort(dim=1, descending=True, stable=True)
             kept = order[:, : 1 if depth + 1 == depths else self.beam_width]
-            transitions, log_probs = transitions[environment, kept], log_probs[environment, kept]
+            transitions, log_probs, over = (each[environment, kept] for each in (transitions, log_probs, over))
             if depth + 1 < depths:
                 nodes = nodes[environment, kept]
                 session.select((environment * present + parents[kept]).flatten())
@@ -127,8 +129,8 @@ class LatentBeamPlanner(Planner):
         return self.prob_weight * (log_probs.sum(-1) - depths * math.log(self.prob_threshold)).clamp(max=0.0)
 
 
-def _trace(model: SequenceModel, log_probs: Tensor, transitions: Tensor, score: Score) -> Trace:
-    """(B, C, n) log-likelihoods of codes and (B, C, h, S) transitions, as scores see them.
+def _trace(model: SequenceModel, log_probs: Tensor, transitions: Tensor, over: Tensor, score: Score) -> Trace:
+    """(B, C, n) log-likelihoods of codes, (B, C, h, S) transitions and (B, C, h) which are past an end, for scores.
 
     A code's likelihood is filed under its first transition: it is of no single token.
     """
@@ -142,4 +144,5 @@ def _trace(model: SequenceModel, log_probs: Tensor, transitions: Tensor, score: 
         transitions[..., layout.field("value").start] if layout.has("value") else None,
         observations=transitions[..., layout.field("observation").slice] if wanted else None,
         actions=transitions[..., layout.field("action").slice] if wanted else None,
+        over=F.pad(over.cumsum(-1) > 0, (0, 1)) if wanted else None,
     )

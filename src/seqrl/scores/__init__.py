@@ -22,6 +22,9 @@ class Trace:
         observations, actions: (..., h, O) and (..., h, A) in the data's units, as their tokens decode; None for scores
             that do not want transitions.
         next_observation: (..., O) what follows the last transition; None for scores that do not want it.
+        over: (..., h + 1) bool, whether the imagined episode had ended before each transition, and after the last; the
+            last entry means something only beside `next_observation`. What stands there is no state. None for scores
+            that do not want transitions, and where a search cannot tell.
     """
 
     action_log_probs: Tensor
@@ -31,6 +34,7 @@ class Trace:
     observations: Tensor | None = None
     actions: Tensor | None = None
     next_observation: Tensor | None = None
+    over: Tensor | None = None
 
 
 class Score(ABC):

@@ -21,7 +21,7 @@ class CriticScore(Score):
         q    sum_{k<h-1} gamma^k r_k + gamma^(h-1) min_i Q_i(s_{h-1}, a_{h-1})
         v    sum_{k<h}   gamma^k r_k + gamma^h V(s_h)
 
-    No reward is counted beside a Q that contains it. With horizon 1, `q` is the best of `n` sampled actions by Q.
+    No reward is counted beside a Q that contains it, and nothing past an imagined end. With horizon 1, `q` is the best of `n` sampled actions by Q.
     `v` needs the state after the last transition, which the search must then decode for all candidates instead of the
     survivors alone; `q` looks at what is there.
 
@@ -68,6 +68,10 @@ class CriticScore(Score):
             value = self.critic.v(trace.next_observation)
             rewards = trace.rewards
         depth = rewards.shape[-1]
+        rewards = rewards + self.critic.reward_shift
+        if trace.over is not None:
+            rewards = rewards.masked_fill(trace.over[..., :depth], 0.0)
+            value = value.masked_fill(trace.over[..., depth], 0.0)
         powers = self.discount ** torch.arange(depth + 1, device=rewards.device, dtype=rewards.dtype)
-        earned = ((rewards + self.critic.reward_shift) * powers[:depth]).sum(-1)
+        earned = (rewards * powers[:depth]).sum(-1)
         return earned + powers[depth] * value.to(earned)

@@ -142,6 +142,7 @@ def _trace(layout: Layout) -> Trace:
         observations=torch.randn(3, 4, 3, samples.OBSERVATION_SIZE, generator=generator),
         actions=torch.randn(3, 4, 3, samples.ACTION_SIZE, generator=generator),
         next_observation=torch.randn(3, 4, samples.OBSERVATION_SIZE, generator=generator),
+        over=torch.arange(4) > torch.arange(4)[:, None].expand(3, 4, 1),
     )
 
 

@@ -72,7 +72,7 @@ class Imagination(ABC):
     """Sequences of codes that grow, and the transitions that they stand for; each is decoded once."""
 
     @abstractmethod
-    def grow(self, codes: Tensor, parents: Tensor) -> Tensor:
+    def grow(self, codes: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
         """Append codes to sequences.
 
         Args:
@@ -81,7 +81,8 @@ class Imagination(ABC):
                 observations at first.
 
         Returns:
-            (R', n * steps_per_code, S) the new transitions, in the data's units.
+            (R', n * steps_per_code, S) the new transitions, in the data's units, and (R', n * steps_per_code) bool,
+            which of them lie past the end of the episode.
         """
 
 
@@ -136,7 +137,7 @@ class CodeTokenizer(Tokenizer, ABC):
 
     def decode_codes(self, codes: Tensor, state: Tensor) -> Tensor:
         """(R, n) codes and (R, O) normalised states to (R, n * steps_per_code, S) in the data's units."""
-        return self.imagine(state).grow(codes, torch.arange(len(codes), device=codes.device))
+        return self.imagine(state).grow(codes, torch.arange(len(codes), device=codes.device))[0]
 
 
 def check_num_bins(num_bins: int) -> int:

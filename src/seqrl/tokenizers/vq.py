@@ -229,7 +229,7 @@ class _VqImagination(Imagination):
         self._length = 0
 
     @torch.no_grad()
-    def grow(self, codes: Tensor, parents: Tensor) -> Tensor:
+    def grow(self, codes: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
         tokenizer = self._tokenizer
         assert not tokenizer.training, "dropout is random; call eval() before decoding"
         self._state = self._state[parents]
@@ -239,8 +239,8 @@ class _VqImagination(Imagination):
         mask = causal_mask(self._length, x.device)[first:]
         self._tree.grow(mask[None, None], parents if first else None)
         positions = torch.arange(first, self._length, device=x.device)[None]
-        values, _ = tokenizer._outputs(tokenizer.decoder(x, positions, self._tree), self._state)
-        return tokenizer.decode(values)
+        values, termination = tokenizer._outputs(tokenizer.decoder(x, positions, self._tree), self._state)
+        return tokenizer.decode(values), termination > 0
 
 
 def _split(windows: Tensor) -> tuple[Tensor, Tensor]:
