@@ -110,14 +110,18 @@ class Layout:
                 continue
             if name not in sizes:
                 raise ConfigError(f"layout has no field {name!r}.{did_you_mean(name, FIELDS)} Fields: {FIELDS}")
+            if not isinstance(options, Mapping):
+                raise ConfigError(
+                    f"layout.fields.{name}={options!r} is no set of options; give {{}}, or null to leave out"
+                )
             unknown = set(options) - {"hidden", "loss_weight"}
             if unknown:
                 raise ConfigError(
                     f"layout.fields.{name} has no option {sorted(unknown)[0]!r}; options: hidden, loss_weight"
                 )
             hidden, weight = bool(options.get("hidden", False)), float(options.get("loss_weight", 1.0))
-            if weight < 0:
-                raise ConfigError(f"layout.fields.{name}.loss_weight={weight} is negative; give 0 or more")
+            if not 0 <= weight < float("inf"):
+                raise ConfigError(f"layout.fields.{name}.loss_weight={weight} is no weight; give 0 or more")
             fields.append(Field(name, start, sizes[name], hidden, weight))
             start += sizes[name]
         names = [f.name for f in fields]
@@ -223,13 +227,15 @@ def _vectors(
 def _goal(config: Mapping[str, Any] | None, observation_size: int) -> Goal | None:
     if config is None:
         return None
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"layout.goal={config!r} is no set of options; give {{dims: [0, 1]}}, or null for no goal")
     unknown = set(config) - {"dims", "dropout", "draw"}
     if unknown:
         raise ConfigError(f"layout.goal has no option {sorted(unknown)[0]!r}; options: dims, draw, dropout")
     dims: Sequence[int] = config.get("dims", ())
-    bad = [d for d in dims if not 0 <= d < observation_size]
-    if bad or not dims:
-        raise ConfigError(f"layout.goal.dims={list(dims)} must name observation dimensions 0 to {observation_size - 1}")
+    given = list(dims) if isinstance(dims, Sequence) else dims
+    if not isinstance(given, list) or not dims or not all(d in range(observation_size) for d in dims):
+        raise ConfigError(f"layout.goal.dims={given} must name observation dimensions 0 to {observation_size - 1}")
     dropout, draw = float(config.get("dropout", 0.1)), str(config.get("draw", "uniform"))
     if not 0.0 <= dropout <= 1.0:
         raise ConfigError(f"layout.goal.dropout={dropout} is outside [0, 1]")

@@ -25,7 +25,7 @@ from seqrl.vectors import VectorModel
 
 _REMEDIES = {
     "tokens": "use planner=sample or planner=beam",
-    "vectors": "use planner=sample",
+    "vectors": "use strategy=imitation or, of a model of returns, strategy=return",
     "codes": "use strategy=latent",
 }
 _METHODS = {"tokens": "method=tt", "vectors": "method=dt", "codes": "method=tap"}
@@ -66,7 +66,10 @@ def build_strategy(
     context = config["planner"].get("context")
     shortest = 1 if output == "vectors" else 2
     if context is not None and not shortest <= context <= window:
-        raise ConfigError(f"planner.context={context} is outside [{shortest}, {window}], the trained window")
+        raise ConfigError(
+            f"planner.context={context} is outside [{shortest}, {window}], the trained window; use "
+            "planner.context=null for all of it"
+        )
     if config["planner"].get("cache") is not None:
         check_cache(config["planner"]["cache"], relative=model.backbone.relative)
     if isinstance(model.tokenizer, CodeTokenizer) and planner.asks_model:
@@ -144,6 +147,8 @@ class Policy:
         self.goals = None
         if goals is not None and self.condition.wants_goals:
             self.goals = torch.as_tensor(np.asarray(goals), dtype=torch.float32, device=device)
+            if not self.goals.isfinite().all():
+                raise ConfigError("a goal is not finite; give numbers in the data's units")
         self._prefix = self.condition.prefix(self.model, self.goals, num)
         size = self.model.layout.size
         self._past = torch.zeros(num, 0, size, device=device)  # (B, n, S) values of the steps so far, the newest last
@@ -174,6 +179,14 @@ class Policy:
                 f"observations have shape {observations.shape}; the policy was reset for "
                 f"({self._rows}, {layout.field('observation').size})"
             )
+        if rewards is not None and np.shape(rewards) != (self._rows,):
+            raise ConfigError(f"rewards have shape {np.shape(rewards)}; the policy was reset for ({self._rows},)")
+        if active is not None and np.shape(active) != (self._rows,):
+            raise ConfigError(f"active has shape {np.shape(active)}; the policy was reset for ({self._rows},)")
+        unknown = ~np.isfinite(observations).all(1) & (True if active is None else np.asarray(active, bool))
+        if unknown.any():
+            listed = np.flatnonzero(unknown).tolist()
+            raise ConfigError(f"observations of environments {listed} are not finite; give numbers in the data's units")
         device = self._past.device
         if self._current is not None:
             if rewards is None and (layout.has("reward") or layout.has("return")):

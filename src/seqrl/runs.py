@@ -30,6 +30,11 @@ _NOT_HASHED = {
     "data": {"cache_dir", "url"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
 }
+# What decides the model, the seed aside.
+_TRAINED = (
+    *("data", "window", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "critic", "plugins"),
+    *("training", "tokenizer_training", "critic_training"),
+)
 
 
 def run_name(config: Mapping[str, Any]) -> str:
@@ -37,6 +42,15 @@ def run_name(config: Mapping[str, Any]) -> str:
 
     Of data files name and size count, of plugin files name and content, and not their folders.
     """
+    return f"{config.get('experiment_name') or 'run'}-{_digest(config)}"
+
+
+def training_digest(config: Mapping[str, Any]) -> str:
+    """8 hex digits of what was trained how, which runs that differ in the training seed alone have in common."""
+    return _digest({key: config[key] for key in _TRAINED if key in config})
+
+
+def _digest(config: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in config.items() if key not in _NOT_HASHED[""]}
     for section in ("trainer", "training"):
         if isinstance(kept.get(section), Mapping):
@@ -44,8 +58,7 @@ def run_name(config: Mapping[str, Any]) -> str:
     if isinstance(kept.get("data"), Mapping):
         kept["data"] = _data_identity(kept["data"])
     kept["plugins"] = identities(config.get("plugins", []))
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{config.get('experiment_name') or 'run'}-{digest[:8]}"
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _data_identity(source: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from seqrl.cli import evaluate, train
 from seqrl.cli.application import plain
 from seqrl.cli.rows import compose_rows
 from seqrl.cli.surface import node, plugins_in
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.registry import PLANNER, registries
@@ -280,6 +281,22 @@ def test_every_file_composes(name: str) -> None:
 def compose(*overrides: str) -> dict[str, Any]:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return plain(hydra.compose("train", list(overrides)))
+
+
+def test_a_row_may_need_what_is_given_for_all_rows() -> None:
+    """`seqrl train method=dt strategy=return condition.target=1`: the target has no default."""
+    words = ["method=dt", "evaluation.strategy=return", "++evaluation.decoding.condition.target=1"]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        (row,) = compose_rows(plain(hydra.compose("train", words))["evaluation"], words).configs
+    assert row["condition"] == {"name": "target_return", "target": 1}
+
+
+def test_settings_that_fit_no_row_name_the_rows_that_there_are() -> None:
+    words = ["method=bc", "++evaluation.decoding.condition.target=1"]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        evaluation = plain(hydra.compose("train", words))["evaluation"]
+        with pytest.raises(ConfigError, match=r"target fits none of the rows 'zero', 'random', 'imitation'\."):
+            compose_rows(evaluation, words)
 
 
 def test_the_default_set_is_the_method_tt() -> None:

@@ -175,7 +175,7 @@ def test_rows_are_chosen_by_name(tmp_path: Path) -> None:
     run = evaluation(tmp_path / "run", [3, 3], label="reward")
     evaluation(run, [1, 1], label="greedy imitation")
     assert compare_runs([run], [run], row_a="reward", row_b="greedy imitation").difference == 2
-    with pytest.raises(ConfigError, match=r"rows greedy imitation, reward; choose one with --row"):
+    with pytest.raises(ConfigError, match=r"rows 'greedy imitation', 'reward'; choose one with --row"):
         compare_runs([run], [run])
     with pytest.raises(ConfigError, match=r"no row 'reword'\. Did you mean 'reward'"):
         compare_runs([run], [run], row_a="reword")
@@ -212,6 +212,10 @@ def test_a_side_is_one_method(tmp_path: Path) -> None:
         compare_runs([first, evaluation(tmp_path / "b", [1, 2], training_seed=1)], [first])
     with pytest.raises(ConfigError, match=r"planner is .* may differ in their training seed only"):
         compare_runs([first, evaluation(tmp_path / "c", [1, 2], training_seed=2, planner={"name": "zero"})], [first])
+    for key, other in (("score", {"name": "reward"}), ("condition", {"target": 1.0}), ("training", "0f0f0f0f")):
+        odd = evaluation(tmp_path / key, [1, 2], training_seed=2, **{key: other})
+        with pytest.raises(ConfigError, match=rf"{key} is .* may differ in their training seed only"):
+            compare_runs([first, odd], [first])
 
 
 def test_what_holds_no_evaluation_is_refused(tmp_path: Path) -> None:

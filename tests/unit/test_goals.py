@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from seqrl.data.returns import transitions
 from seqrl.data.windows import Windows, WindowSettings
 from seqrl.errors import ConfigError
 from seqrl.evaluation.goals import far_enough, is_maze, judge, maze_of, start_states
+from seqrl.evaluation.protocol import check_protocol
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.paths import config_dir
@@ -263,3 +266,27 @@ def test_pictures_show_who_arrived_and_stop_at_the_arrival(tmp_path: Path) -> No
     assert pixels(left, "tab:blue") > pixels(left, "tab:orange") == 0
     assert pixels(right, "tab:orange") > pixels(right, "tab:blue") == 0
     assert pixels(left, "0.8") > pixels(right, "0.8") + 50  # what follows the arrival
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"goals": [["a", "b"]]}, r"goals=\[\['a', 'b'\]\] must be a list of pairs of numbers, as in goals=\[\[1,1\]"),
+        ({"goals": [1, 1]}, r"goals=\[1, 1\] must be a list of pairs"),
+        ({"goals": [[1, float("nan")]]}, r"goals=\[\[1, nan\]\] must be a list of pairs"),
+        ({"start_cells": [1, 1]}, r"start_cells=\[1, 1\] must be a list of pairs"),
+        ({"start_cells": [[3]]}, r"start_cells=\[\[3\]\] must be a list of pairs"),
+        ({"start_cells": [[1.7, 1]]}, r"start_cells=\[\[1\.7, 1\]\] are no cells; give whole numbers"),
+        ({"start_cells": []}, r"start_cells=\[\] names no cell"),
+        ({"shuffle_goals": True, "goals": [[3, 1], [3, 1]]}, "needs two goals or more, all different"),
+    ],
+)
+def test_goals_and_starts_that_are_no_places_are_refused(
+    changes: dict[str, Any], message: str, plain_layout_config: Callable[..., dict[str, Any]]
+) -> None:
+    layout = Layout.from_config(plain_layout_config(goal={"dims": [0, 1]}), 4, 2)
+    numbers = {"num_episodes": 2, "seed": 0, "max_steps": None, "min_cells": 2, "shuffle_goals": False}
+    config = {**numbers, "condition": {"name": "goal"}, "goals": [[3, 1]], "start_cells": [[1, 1]]}
+    check_protocol(config, layout, "seqrl/Maze2d-UMaze-v1")
+    with pytest.raises(ConfigError, match=message):
+        check_protocol({**config, **changes}, layout, "seqrl/Maze2d-UMaze-v1")

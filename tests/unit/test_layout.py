@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,12 @@ def test_a_missing_field_names_the_override_that_adds_it(plain_layout_config: Co
         ({"observation": {}, "action": {"loss_wait": 2}}, r"action has no option 'loss_wait'; options: hidden, loss_w"),
         (
             {"observation": {"loss_weight": -1}, "action": {}},
-            r"observation\.loss_weight=-1\.0 is negative; give 0 or m",
+            r"observation\.loss_weight=-1\.0 is no weight; give 0 or m",
+        ),
+        ({"observation": {"loss_weight": math.nan}, "action": {}}, r"observation\.loss_weight=nan is no weight"),
+        (
+            {"observation": {}, "action": {}, "reward": 3},
+            r"fields\.reward=3 is no set of options; give \{\}, or null to leave out",
         ),
         (
             {"action": {}, "observation": {}},
@@ -104,6 +110,9 @@ def test_a_goal_makes_the_prefix(plain_layout_config: Config) -> None:
         ({"dropout": 0.1}, r"goal\.dims=\[\]"),
         ({"dims": [0], "dropout": 1.5}, r"goal\.dropout=1\.5 is outside \[0, 1\]"),
         ({"dims": [0], "draw": "lost"}, r"goal\.draw='lost' is unknown\. Did you mean 'last'\? Draws: "),
+        ({"dims": ["a"]}, r"goal\.dims=\['a'\]"),
+        ({"dims": 1}, r"goal\.dims=1 must name"),
+        (0, r"goal=0 is no set of options; give \{dims: \[0, 1\]\}, or null"),
         ({"dims": [0], "dropuot": 0.2}, r"goal has no option 'dropuot'; options: dims, draw, dropout"),
     ],
 )

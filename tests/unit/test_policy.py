@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.planners import Planner
 from seqrl.policy import Policy
+from seqrl.registry import CONDITION
 from seqrl.sampling import Noise
 from seqrl.scores import Score
 from seqrl.types import History, Plan
@@ -289,6 +291,23 @@ def test_a_context_beyond_the_trained_window_is_refused(
 def test_the_model_is_put_into_eval_mode(model: SequenceModel) -> None:
     Policy(model.train(), planner=SAMPLE)
     assert not model.training
+
+
+def test_what_is_not_finite_or_of_another_shape_is_refused(model: SequenceModel, goal_model: SequenceModel) -> None:
+    policy = Policy(model, planner={"name": "sample"})
+    policy.reset(3)
+    seen = np.zeros((3, model.layout.field("observation").size))
+    seen[1, 0] = np.nan
+    with pytest.raises(ConfigError, match=r"observations of environments \[1\] are not finite"):
+        policy.act(seen)
+    policy.act(seen, active=np.array([True, False, True]))  # what has ended is not looked at
+    for changes in ({"rewards": np.zeros((3, 1))}, {"rewards": np.zeros(3), "active": np.ones(2, bool)}):
+        with pytest.raises(ConfigError, match=r"the policy was reset for \(3,\)"):
+            policy.act(np.zeros_like(seen), **changes)
+    with pytest.raises(ConfigError, match="a goal is not finite"):
+        Policy(goal_model, planner={"name": "sample"}, condition={"name": "goal"}).reset(1, goals=[[np.nan, 0.0]])
+    with pytest.raises(ConfigError, match=r"condition\.target=nan is no return"):
+        CONDITION.build({"name": "target_return", "target": math.nan})
 
 
 def test_rewards_are_asked_for_where_the_layout_has_them(model: SequenceModel) -> None:

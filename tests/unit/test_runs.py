@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from seqrl.errors import ConfigError
-from seqrl.runs import RunFolder, alone_in, is_held, run_name
+from seqrl.runs import RunFolder, alone_in, is_held, run_name, training_digest
 from seqrl.writing import write_atomically
 
 CONFIG: dict[str, Any] = {
@@ -236,3 +236,16 @@ def test_what_takes_a_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Path, "replace", rename)
     write_atomically(tmp_path / "file", "content")
     assert calls == ["fsync", "rename"]
+
+
+def test_runs_that_differ_in_the_seed_share_what_was_trained() -> None:
+    config = {
+        "seed": 0,
+        "experiment_name": "a",
+        "layout": {"discount": 0.99},
+        "training": {"max_steps": 5, "log_every": 1},
+    }
+    same = {**config, "seed": 1, "experiment_name": "b", "training": {"max_steps": 5, "log_every": 2}, "runs_dir": "x"}
+    assert training_digest(config) == training_digest(same)
+    for change in ({"layout": {"discount": 0.9}}, {"training": {"max_steps": 6}}, {"critic": {"name": "iql"}}):
+        assert training_digest(config) != training_digest({**config, **change})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.windows import Windows, WindowSettings
-from seqrl.errors import DataError
+from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.testing import samples
 from seqrl.types import Batch
@@ -218,3 +218,17 @@ def test_windows_with_the_null_goal_are_those_of_a_layout_without_goals() -> Non
     assert 0 < null.sum() < len(null)
     assert torch.equal(some.tokens[null], plain.tokens[null])
     assert not torch.equal(some.mask[~null], plain.mask[~null]), "with a goal, a segment's end ends the loss"
+
+
+def test_a_stride_past_every_end_is_refused() -> None:
+    ends = np.array([0, 0, 0, 0, 1, 1])
+    store = EpisodeStore.from_arrays(np.zeros((6, 1)), np.zeros((6, 1)), np.zeros(6), ends, np.zeros(6))
+    config = {"fields": {"observation": {}, "action": {}}}
+    for stride, fits in ((4, True), (5, False)):
+        made = Layout.from_config({**config, "stride": stride}, 1, 1)
+        if fits:
+            Windows(store, np.zeros((6, 2)), made, WindowSettings(2), termination_token=1)
+            continue
+        with pytest.raises(ConfigError, match=r"layout\.stride=5 passes the end of every episode \(the longest has 5"):
+            Windows(store, np.zeros((6, 2)), made, WindowSettings(2), termination_token=1)
+        Windows(store, np.zeros((6, 2)), made, WindowSettings(1), termination_token=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import hydra
@@ -12,6 +13,8 @@ from hydra.errors import ConfigCompositionException, HydraException
 
 from seqrl.cli.application import composing, plain, translate
 from seqrl.errors import ConfigError, did_you_mean
+
+_DECODED = ("planner", "condition", "score")  # whose settings may be given for all rows
 
 
 @dataclass(frozen=True)
@@ -49,24 +52,24 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
         if own is None:
             continue  # a row of a shared file, taken out
         words = ["checkpoint=none", *settings, *own]
-        row = _compose(label, words)
         own_keys = {word.lstrip("+~").partition("=")[0] for word in own}
         for override in decoding:
             if override.partition("=")[0] in own_keys:
                 continue  # the row would no longer be what its label says
             try:
-                row = plain(hydra.compose("evaluate", [*words, override]))
+                composing(partial(hydra.compose, "evaluate", [*words, override]))
             except ConfigCompositionException:
-                continue  # another kind of planner, condition or score
+                continue  # another kind of planner, condition or score, or a row that `_compose` will refuse
             words.append(override)
             used.add(override)
-        configs.append({**row, "label": label})
+        configs.append({**_compose(label, words), "label": label})
+    labels = [row["label"] for row in configs]
     for override in decoding:
         key = override.partition("=")[0]
         if configs and override not in used and any(f"decoding.{key}=" in word for word in typed):
-            known = {name for row in configs for name, _ in _leaves({k: row[k] for k in ("planner", "score")})}
-            raise ConfigError(f"{key} fits none of the rows {', '.join(strategies)}.{did_you_mean(key, known)}")
-    labels = [row["label"] for row in configs]
+            known = {name for row in configs for name, _ in _leaves({k: row[k] for k in _DECODED})}
+            listed = ", ".join(repr(label) for label in labels)
+            raise ConfigError(f"{key} fits none of the rows {listed}.{did_you_mean(key, known)}")
     return Rows(configs, evaluation["baseline"] if evaluation["baseline"] in labels else None, evaluation["figure"])
 
 

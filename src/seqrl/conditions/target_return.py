@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from seqrl.conditions import Condition
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.registry import register_condition
@@ -19,6 +22,9 @@ class TargetReturnCondition(Condition):
         target: the return of the whole episode, in the units of the data's rewards (hopper 3600 and 1800, halfcheetah
             12000 and 6000, walker2d 5000 and 2500 in the published system).
 
+    Raises:
+        ConfigError: a target that is not finite.
+
     Reference: Chen et al. 2021, algorithm 1 and appendix A.
     """
 
@@ -26,6 +32,8 @@ class TargetReturnCondition(Condition):
 
     def __init__(self, *, target: float) -> None:
         self.target_return = float(target)
+        if not math.isfinite(self.target_return):
+            raise ConfigError(f"condition.target={target} is no return; give a finite number in the data's units")
 
     def check(self, layout: Layout) -> None:
         layout.field("return")

@@ -55,6 +55,7 @@ class Windows:
 
     Raises:
         DataError: no episode has two steps.
+        ConfigError: a stride that passes the end of every episode.
     """
 
     def __init__(
@@ -86,6 +87,11 @@ class Windows:
         self._offsets = np.concatenate([[0], np.cumsum(store.lengths[chosen] - 1)])  # of each episode's windows
         if self._offsets[-1] == 0:
             raise DataError("no window fits: every episode has a single step; record episodes of two steps or more")
+        if settings.length > 1 and layout.stride >= store.lengths.max():
+            raise ConfigError(
+                f"layout.stride={layout.stride} passes the end of every episode (the longest has {store.lengths.max()} "
+                "steps), so that no window would hold a second transition; give less"
+            )
         # Zeros that pad vectors are no transitions that anybody made; codes (padded by NaN) know of ends, as tokens do.
         knows_ends = termination_token is not None or np.isnan(padding)
         self._ends_learnt = (store.terminated | settings.terminate_truncated)[chosen] & knows_ends

@@ -16,7 +16,11 @@ from seqrl.errors import ConfigError, DataError, did_you_mean
 from seqrl.evaluation.statistics import seed_difference
 
 METRICS = ("return", "score", "success")
-_SAME = ("dataset", "planner", "condition", "score_name", "plan_every", "training_steps")  # of the runs of one side
+# Of the runs of one side. Rows of before they told the last three have None in all of them.
+_SAME = (
+    *("dataset", "planner", "condition", "plan_every", "training_steps", "precision"),
+    *("score", "shuffle_goals", "training"),
+)
 
 
 @dataclass(frozen=True)
@@ -203,12 +207,13 @@ def _chosen(run: Path, candidates: Sequence[Path], row: str | None, default: str
         raise ConfigError(f"{str(run)!r} {what}; run seqrl evaluate checkpoint={run}")
     rows = {each: json.loads((each / "results.json").read_text())[0]["strategy"] for each in candidates}
     names = list(dict.fromkeys(rows.values()))
+    known = ", ".join(map(repr, names))
     wanted = row or (names[0] if len(names) == 1 else default)
     if wanted is None:
-        raise ConfigError(f"{str(run)!r} has the rows {', '.join(names)}; choose one with --row")
+        raise ConfigError(f"{str(run)!r} has the rows {known}; choose one with --row")
     chosen = [each for each, name in rows.items() if name == wanted]
     if not chosen:
-        raise ConfigError(f"{str(run)!r} has no row {wanted!r}.{did_you_mean(wanted, names)} Rows: {', '.join(names)}")
+        raise ConfigError(f"{str(run)!r} has no row {wanted!r}.{did_you_mean(wanted, names)} Rows: {known}")
     if len(chosen) > 1:
         listed = ", ".join(map(str, chosen))
         raise ConfigError(f"{str(run)!r} has {len(chosen)} rows {wanted!r}; give the folder of one: {listed}")

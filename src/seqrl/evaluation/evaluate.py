@@ -32,10 +32,11 @@ from seqrl.evaluation.statistics import bootstrap, paired_difference
 from seqrl.evaluation.video import write_maze_video, write_rollout_video
 from seqrl.plugins import identities
 from seqrl.policy import Policy, build_strategy
+from seqrl.runs import training_digest
 from seqrl.writing import write_atomically
 
 FRAME_STEPS = 4  # environment steps between two frames of a video
-ROW_FORMAT = 2  # raised when rows say more than before: an evaluation that was finished earlier is then run again
+ROW_FORMAT = 3  # raised when rows say more than before: an evaluation that was finished earlier is then run again
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path, critic: Cr
         raise ConfigError(f"the data {dataset['name']!r} names no environment; set env_id=... to a Gymnasium id")
     policy = policy_of(loaded.model, config, critic)
     if note := _far_target(policy.condition.target_return, dataset):
-        say(f"{config['label'] or config['strategy_name']}: {note}")
+        say(f"{_label(config)}: {note}")
+    check_protocol(config, loaded.model.layout, env_id)  # what is refused leaves no folder
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
     log = PlanLog() if config["diagnostics"] else None
     outcome = run_episodes(config, policy, env_id, watch=log)
@@ -249,13 +251,14 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
     if config["start_cells"] is not None or config["max_steps"] is not None or config["condition"]["name"] == "goal":
         known = None  # the references are for the environment's own starts, task and time limit
     row = {
-        "strategy": config["label"] or config["strategy_name"],
+        "strategy": _label(config),
         "dataset": dataset["name"],
         "env_id": env_id,
         "planner": dict(config["planner"]),
-        "condition": config["condition"]["name"],
-        "score_name": config["score"]["name"],
+        "condition": dict(config["condition"]),
+        "score": dict(config["score"]),
         "model": loaded.model.tokenizer.output,  # of tokens, vectors or codes
+        "discrete_actions": "action" in loaded.model.layout.categories,
         "cache": None if loaded.model.tokenizer.output == "vectors" else config["planner"].get("cache"),
         "plan_every": config["plan_every"],
         "time_budget_ms": config["planner"].get("time_budget_ms"),
@@ -277,6 +280,9 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
         "behaviour_score": dataset["behaviour_score"],
         "seed": config["seed"],
         "starts": {key: config[key] for key in ("env_id", "seed", "num_episodes", "max_steps", "start_cells", "goals")},
+        "shuffle_goals": config["shuffle_goals"],
+        "min_cells": config["min_cells"],
+        "training": training_digest(loaded.config),
         "training_seed": loaded.config["seed"],
         "training_steps": loaded.step,
         "versions": {"seqrl": version("seqrl"), **{p: version(p) for p in ("torch", "gymnasium", "mujoco")}},
@@ -303,6 +309,12 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
     return row
 
 
+def _label(config: Mapping[str, Any]) -> str:
+    """Name of the row. A control must not pass for the strategy that it controls."""
+    own: str = config["strategy_name"] + (", shuffled goals" if config["shuffle_goals"] else "")
+    return config["label"] or own
+
+
 def _digest(files: Sequence[Path]) -> str:
     """Hash of the content of checkpoints."""
     digest = hashlib.sha256()
@@ -315,7 +327,7 @@ def _folder(config: Mapping[str, Any], checkpoint_digest: str, folder: Path) -> 
     """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of the checkpoints' content."""
     if config["output"]:
         return Path(config["output"])
-    label = config["label"] or config["strategy_name"]
+    label = _label(config)
     kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar")}
     if not kept["diagnostics"]:  # evaluations of before there were any keep their place
         del kept["diagnostics"]

@@ -56,8 +56,8 @@ def check_protocol(config: Mapping[str, Any], layout: Layout, env_id: str) -> No
             f"goals are positions [x, y] and the layout's goal is made of dimensions {list(layout.goal.dims)}; train "
             "with layout.goal.dims=[0,1]"
         )
-    if config["shuffle_goals"] and len(config["goals"]) < 2:
-        raise ConfigError("shuffle_goals=true needs two goals or more, to give each episode another one's")
+    if config["shuffle_goals"] and not 2 <= len(config["goals"]) == len({tuple(goal) for goal in config["goals"]}):
+        raise ConfigError("shuffle_goals=true needs two goals or more, all different, to give each episode another's")
 
 
 def run_episodes(
@@ -120,9 +120,13 @@ def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str, watch:
 def _starts(config: Mapping[str, Any], env_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Start states (n, 4 or 2), goals (m, 2), and which starts count for which goal, (n, m) bool."""
     maze = maze_of(env_id)
-    goals = np.asarray(config["goals"], np.float64)
-    if goals.ndim != 2 or goals.shape[1] != 2:
-        raise ConfigError(f"goals={config['goals']} must be a list of [x, y]")
+    goals = _pairs("goals", config["goals"])
+    if config["start_cells"] is not None:
+        given = _pairs("start_cells", config["start_cells"] or [[0, 0]])  # of none, `start_states` tells what there is
+        if (given != np.floor(given)).any():
+            raise ConfigError(
+                f"start_cells={config['start_cells']} are no cells; give whole numbers, [row, column] each"
+            )
     states, cells = start_states(maze, config["start_cells"], config["num_episodes"], config["seed"])
     counted = far_enough(maze, cells, goals, config["min_cells"])
     for goal, starts in zip(goals, counted.T, strict=True):
@@ -132,6 +136,17 @@ def _starts(config: Mapping[str, Any], env_id: str) -> tuple[np.ndarray, np.ndar
                 "cells that are, or min_cells to less"
             )
     return states, goals, counted
+
+
+def _pairs(name: str, given: Any) -> np.ndarray:
+    """(m, 2) of a list of pairs of finite numbers."""
+    try:
+        pairs = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        pairs = np.empty(0)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.isfinite(pairs).all():
+        raise ConfigError(f"{name}={given} must be a list of pairs of numbers, as in {name}=[[1,1],[3,1]]")
+    return pairs
 
 
 def _told_goals(goals: np.ndarray, num_starts: int, config: Mapping[str, Any]) -> np.ndarray:

@@ -129,7 +129,7 @@ def _cells(row: Row, width: int, scores: bool) -> list[str]:
 def _planner(row: Row) -> str:
     """What was searched how, short enough for a table: `beam W8 H8 E2, every 4, 50 ms (H 3.2 of 8), cache exact`."""
     planner = row["planner"]
-    if row.get("model") == "vectors" and planner["name"] == "sample":
+    if row.get("model") == "vectors" and planner["name"] == "sample" and not row.get("discrete_actions"):
         return "regression"
     words = [planner["name"], *(abbreviate(name, _text(planner[name])) for name in _LETTERS if name in planner)]
     text = " ".join(words)

@@ -21,9 +21,9 @@ class CriticScore(Score):
         q    sum_{k<h-1} gamma^k r_k + gamma^(h-1) min_i Q_i(s_{h-1}, a_{h-1})
         v    sum_{k<h}   gamma^k r_k + gamma^h V(s_h)
 
-    No reward is counted beside a Q that contains it, and nothing past an imagined end. With horizon 1, `q` is the best of `n` sampled actions by Q.
-    `v` needs the state after the last transition, which the search must then decode for all candidates instead of the
-    survivors alone; `q` looks at what is there.
+    No reward is counted beside a Q that contains it, and nothing past an imagined end. With horizon 1, `q` is the best
+    of `n` sampled actions by Q. `v` needs the state after the last transition, which the search must then decode for
+    all candidates instead of the survivors alone; `q` looks at what is there.
 
     Args:
         discount: gamma between two transitions, in [0, 1].
