@@ -166,12 +166,12 @@ def test_compiling_changes_neither_names_nor_losses(like_one_rank: Callable[...,
 
 
 def test_bf16_computes_in_bf16_and_keeps_float32_weights(folder: Path) -> None:
-    assert train.run([*WORDS, "runs_dir=one"]) == 0
-    assert train.run([*WORDS, "runs_dir=bf16", "trainer.precision=bf16-mixed"]) == 0
+    words = [*WORDS, "backbone.num_heads=2"]  # with four, losses of an untrained model agree in all printed digits
+    assert train.run([*words, "runs_dir=one"]) == 0
+    assert train.run([*words, "runs_dir=bf16", "trainer.precision=bf16-mixed"]) == 0
     exact, rounded = metrics(only_run("one")), metrics(only_run("bf16"))
     assert rounded[1, "train/loss"] == pytest.approx(exact[1, "train/loss"], rel=1e-2)
-    # Of an untrained model's small logits the rounding may not show in the digits of one loss.
-    assert any(rounded[key] != exact[key] for key in exact if key[1].startswith("train/") and key[1].endswith("loss"))
+    assert rounded[1, "train/loss"] != exact[1, "train/loss"]
     assert {value.dtype for value in weights(only_run("bf16")).values() if value.is_floating_point()} == {torch.float32}
 
 
