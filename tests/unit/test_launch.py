@@ -122,13 +122,13 @@ def test_signals_are_passed_on_and_ranks_may_save(
     os.mkfifo(ready)
     code = f"""
         import signal
-        def stop(number, frame):
-            time.sleep({{seconds}})
-            os._exit(128 + number)
-        signal.signal({int(number)}, stop)
+        # Held back until it is waited for: a handler's sleep may begin just after the signal came.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])
         with open({str(ready)!r}, "w") as file:
             file.write("x")
-        time.sleep(600)
+        number = signal.sigwait([{int(number)}])
+        time.sleep({{seconds}})
+        os._exit(128 + number)
     """
     processes = [process(code.format(seconds=seconds)) for seconds in (0.0, 0.5)]
     before = signal.getsignal(number)
