@@ -1,8 +1,9 @@
-"""The session through which a sequence model is decoded: its cache, its cuts and what its rows share."""
+"""The session through which a sequence model is decoded: its cache, its cuts, what its rows share, and guidance."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast, get_args
 
 import torch
 from torch import Tensor
@@ -36,6 +37,66 @@ def check_cache(cache: str, *, relative: bool = True) -> CacheMode:
             "use planner.cache=exact, or train with backbone=llama"
         )
     return cast(CacheMode, cache)
+
+
+class Session(Protocol):
+    """What planners ask of a session.
+
+    Attributes:
+        logits: (R, V + 1) of the next token of every row.
+    """
+
+    logits: Tensor
+
+    def append(self, tokens: Tensor) -> None:
+        """Take (R,) chosen tokens as the next ones and move on."""
+
+    def select(self, rows: Tensor) -> None:
+        """Repeat, reorder or drop rows: (R',) indices into the present ones, one or more, in [0, R)."""
+
+
+class GuidedSession:
+    """Sequences that follow their goals more closely than the data did: classifier-free guidance of every token.
+
+    Each row is decoded twice, after its goal g and after the null goal, and its next token x has the logits
+    `log p(x) + w (log p(x | g) - log p(x))`: what the goal changes counts w times. One session holds both, so that a
+    step costs as much as one of twice the rows.
+
+    Args:
+        model: trained with a null goal.
+        history: with a prefix, and a guidance w of 0 or more: 0 decodes after the null goal, 1 after the goal.
+        options: as for `DecodingSession`.
+
+    Reference: Ho and Salimans 2022, equation 6, whose weight is w - 1; Sanchez et al. 2023, equation 7, for tokens.
+    """
+
+    logits: Tensor
+
+    def __init__(
+        self, model: SequenceModel, history: History, *, cache: CacheMode, context: int, static: bool | None = None
+    ) -> None:
+        assert history.prefix is not None
+        self._weight = history.guidance
+        prefix = torch.cat([history.prefix, model.goal_prefix(None, len(history.prefix))])
+        both = replace(
+            history, tokens=history.tokens.repeat(2, 1), lengths=history.lengths.repeat(2), prefix=prefix, guidance=1.0
+        )
+        self._session = DecodingSession(model, both, cache=cache, context=context, static=static)
+        self._mix()
+
+    def append(self, tokens: Tensor) -> None:
+        """As `Session` says."""
+        self._session.append(tokens.repeat(2))
+        self._mix()
+
+    def select(self, rows: Tensor) -> None:
+        """As `Session` says."""
+        self._session.select(torch.cat([rows, rows + len(self.logits)]))
+        self.logits = self.logits[rows]
+
+    def _mix(self) -> None:
+        toward, without = self._session.logits.log_softmax(-1).chunk(2)
+        self.logits = without + self._weight * (toward - without)
 
 
 class _Level(NamedTuple):

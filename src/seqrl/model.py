@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqrl.backbones import Backbone, causal_mask
 from seqrl.backbones.attention import FullAttention
-from seqrl.decoding import CacheMode, DecodingSession
+from seqrl.decoding import CacheMode, DecodingSession, GuidedSession, Session
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import BACKBONE, TOKENIZER
@@ -217,11 +217,10 @@ class SequenceModel(nn.Module):
         cache: CacheMode = "exact",
         context: int | None = None,
         static: bool | None = None,
-    ) -> DecodingSession:
-        """Begin to decode after a history; see `DecodingSession`."""
-        return DecodingSession(
-            self, history, cache=cache, context=self.context if context is None else context, static=static
-        )
+    ) -> Session:
+        """Begin to decode after a history; see `DecodingSession`, and `GuidedSession` where it asks for guidance."""
+        kind = DecodingSession if history.guidance == 1 else GuidedSession
+        return kind(self, history, cache=cache, context=self.context if context is None else context, static=static)
 
     def cast(self, dtype: torch.dtype) -> SequenceModel:
         """Round the weights of embedding, backbone and head to `dtype`, in place; the model itself.

@@ -61,6 +61,11 @@ def build_strategy(
             "the checkpoint's layout has a 'return' field, so that every decision needs a desired return; use "
             "strategy=return condition.target=... (of a whole episode, in the units of the data's rewards)"
         )
+    if condition.guidance != 1 and planner.asks_model and output == "vectors":
+        raise ConfigError(
+            f"condition.guidance={condition.guidance:g} mixes distributions of tokens, and this checkpoint predicts "
+            "vectors; use condition.guidance=1, or train with method=tt_goal"
+        )
     condition.check(layout)
     planner.check(layout, score)
     context = config["planner"].get("context")
@@ -240,7 +245,7 @@ class Policy:
         prefix = None if self._prefix is None else self._prefix[rows]
         history = self.model.history(self._transitions()[rows], current[rows], prefix, time=self._time)
         observation = current[rows, self.model.layout.field("observation").slice]
-        history = replace(history, observation=observation)
+        history = replace(history, observation=observation, guidance=self.condition.guidance)
         noise = Noise.of(self.seed, self._keys[rows], self._time)
         self.plan = self.planner.plan(self.model, history, self.score, noise)
         for step in range(min(self.plan_every, self.plan.actions.shape[1])):

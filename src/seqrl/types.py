@@ -71,6 +71,7 @@ class History:
         time: steps since the episodes began.
         observation: (B, O) the present observation in the data's units, for planners that look at it unrounded; None
             where nobody gave one.
+        guidance: how many times what the prefix changes counts, 0 or more; see `seqrl.decoding.GuidedSession`.
     """
 
     tokens: Tensor
@@ -78,6 +79,7 @@ class History:
     prefix: Tensor | None = None
     time: int = 0
     observation: Tensor | None = None
+    guidance: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def sliding_logits(model: SequenceModel, tokens: Tensor) -> Tensor:
 class Rows:
     """A session, and beside it the tokens of every row, held as plain lists."""
 
-    def __init__(self, model: SequenceModel, mode: str, *, past: int = 2) -> None:
+    def __init__(self, model: SequenceModel, mode: str, *, past: int = 2, guidance: float = 1.0) -> None:
         self.generator = torch.Generator().manual_seed(3)
         lengths = torch.tensor([past, 0, past - 1])
         history = torch.randint(0, V, (3, past * K + OBS), generator=self.generator)
@@ -88,7 +88,8 @@ class Rows:
             prefix = torch.randint(0, V + 1, (3, 2), generator=self.generator)
         self.tokens = [history[r, (past - int(lengths[r])) * K :] for r in range(3)]
         self.prefixes = [None if prefix is None else prefix[r : r + 1] for r in range(3)]
-        self.session = model.start(History(history, lengths, prefix), cache=mode, context=CONTEXT)
+        start = History(history, lengths, prefix, guidance=guidance)
+        self.session = model.start(start, cache=mode, context=CONTEXT)
 
     def select(self, rows: list[int]) -> None:
         self.session.select(torch.tensor(rows))
@@ -144,6 +145,26 @@ def test_a_session_equals_the_training_pass(mode: str, backbone: str, goal: bool
     """Across cuts, selections, goals and histories of different lengths."""
     model = make(backbone, goal=goal)
     Rows(model, mode).follow(SCRIPTS[script], lambda row, prefix: next_logits(model, row, prefix), 4 * K)
+
+
+def probabilities_by_the_formula(model: SequenceModel, row: Tensor, prefix: Tensor | None, guidance: float) -> Tensor:
+    """(V + 1,) p(x) (p(x | g) / p(x))^w, up to a factor."""
+    toward = next_logits(model, row, prefix).softmax(-1)
+    without = next_logits(model, row, torch.full((1, 2), V)).softmax(-1)
+    return without * (toward / without) ** guidance
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("mode", ["none", "exact", "window"])
+def test_guidance_weighs_what_the_goal_changes(mode: str, script: str, guidance: float) -> None:
+    """Across cuts and selections of both halves; with one layer, window is exact."""
+    model = make(goal=True, num_layers=1)
+
+    def expected(row: Tensor, prefix: Tensor | None) -> Tensor:
+        return probabilities_by_the_formula(model, row, prefix, guidance).log()
+
+    Rows(model, mode, guidance=guidance).follow(SCRIPTS[script], expected, 4 * K)
 
 
 @pytest.mark.parametrize("hidden", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from seqrl.layout import Layout
 from seqrl.model import SequenceModel
 from seqrl.paths import config_dir
 from seqrl.policy import Policy
+from seqrl.registry import CONDITION
 from seqrl.sampling import Noise
 from seqrl.types import Plan
 
@@ -199,6 +201,35 @@ def test_training_and_decoding_write_the_same_goal_of_chosen_dimensions() -> Non
     rows = [16 if start <= 15 else 29 for start in range(29)]  # the state after the segment's end, or the last one
     wanted = torch.from_numpy(store.observations[rows][:, [2, 0]])
     assert prefix.equal(model.goal_prefix(wanted, len(rows)))
+
+
+def goal_actions(guidance: float, *, condition: str = "goal", temperature: float = 1.0) -> np.ndarray:
+    """(B, A) of a policy that is told goals, with guidance, or not."""
+    model = goal_model([2, 0])
+    model.tokenizer.fit(torch.randn(200, 6, generator=torch.Generator().manual_seed(1)))
+    assert model.layout.goal is not None
+    model.layout = replace(model.layout, goal=replace(model.layout.goal, dropout=0.5))
+    options = {"guidance": guidance} if condition == "goal" else {}
+    policy = Policy(
+        model, planner={"name": "sample", "temperature": temperature}, condition={"name": condition, **options}
+    )
+    policy.reset(64, goals=np.linspace(-1, 1, 128).reshape(64, 2).astype(np.float32))
+    return policy.act(np.zeros((64, 3), np.float32))
+
+
+def test_a_policy_is_guided_as_its_condition_says() -> None:
+    """Without any it acts as if it had no goal; the more, the more often it takes what the goal speaks for most."""
+    plain, null = goal_actions(1.0), goal_actions(1.0, condition="none")
+    assert not np.array_equal(plain, null)
+    np.testing.assert_array_equal(goal_actions(0.0), null)
+    assert not np.array_equal(goal_actions(3.0), plain)
+    np.testing.assert_array_equal(goal_actions(1e5), goal_actions(1e5, temperature=0.0))
+
+
+@pytest.mark.parametrize("guidance", [-0.5, float("nan"), float("inf")])
+def test_guidance_is_a_number_of_0_or_more(guidance: float) -> None:
+    with pytest.raises(ConfigError, match=r"condition\.guidance=.* is out of range; give 0 or more, 1 for none"):
+        CONDITION.build({"name": "goal", "guidance": guidance})
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])

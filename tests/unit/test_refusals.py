@@ -68,6 +68,8 @@ def build(name: str, checkpoint: str, **options: Any) -> None:
     layout = read(f"layout/{'tt' if method == 'tap' else method}")
     if "without penalty" in changes:
         layout["termination_penalty"] = None
+    if changes and changes[0].endswith("dropout"):
+        layout["goal"]["dropout"] = 0.5 if changes[0] == "with dropout" else 0.0
     for field in ("value", "reward"):
         if f"less {field}" in changes:
             layout["fields"] = {key: value for key, value in layout["fields"].items() if key != field}
@@ -114,6 +116,18 @@ def test_baselines_stand_beside_planners_that_carry_out_more_of_a_plan() -> None
         build("imitation", "tt", plan_every=2)
     with pytest.raises(ConfigError, match=r"plan_every=0 is outside"):
         build("zero", "tt", plan_every=0)
+
+
+def test_guidance_needs_a_null_goal_and_tokens() -> None:
+    guided = {"name": "goal", "guidance": 2.0}
+    build("goal", "tt_goal", condition=guided)
+    with pytest.raises(
+        ConfigError, match=r"guidance=2 compares .* use condition.guidance=1, or train with layout.goal"
+    ):
+        build("goal", "tt_goal without dropout", condition=guided)
+    build("goal", "tt_goal without dropout")
+    with pytest.raises(ConfigError, match=r"guidance=2 mixes distributions of tokens, .* use condition.guidance=1"):
+        build("goal", "rvs_goal with dropout", condition=guided)
 
 
 @pytest.mark.parametrize("horizon", [4, 27])

@@ -28,6 +28,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "env_id": "Hopper-v5",
         "planner": {"name": "sample", "temperature": 0, "cache": "exact"},
         "cache": "exact",
+        "condition": {"name": "none"},
         "plan_every": 1,
         "time_budget_ms": None,
         "horizon_mean": 1.0,
@@ -145,6 +146,14 @@ def test_a_time_budget_stands_beside_what_it_left_of_the_plans(tmp_path: Path) -
     assert "they depend on the machine" in (tmp_path / "results.md").read_text()
     table(tmp_path, [row()])
     assert "machine" not in (tmp_path / "results.md").read_text()
+
+
+def test_guidance_is_told(tmp_path: Path) -> None:
+    (_, *lines) = table(tmp_path, [goal_row(condition={"name": "goal", "guidance": 3.0}), goal_row()])
+    assert [line[1] for line in lines][:2] == [
+        "beam W8 H5 E2, every 4, guidance 3, cache none",
+        "beam W8 H5 E2, every 4, cache none",
+    ]
 
 
 def test_a_planner_of_a_plugin_may_have_any_settings(tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ class Condition(ABC):
     Attributes:
         wants_goals: whether it needs goals.
         target_return: the return of the episode that is asked for, in the data's units; None where none is.
+        guidance: how many times what the prefix changes counts; see `seqrl.decoding.GuidedSession`. 1 for once.
     """
 
     wants_goals: bool
     target_return: float | None = None
+    guidance: float = 1.0
 
     @abstractmethod
     def check(self, layout: Layout) -> None:

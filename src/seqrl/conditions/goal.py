@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from seqrl.conditions import Condition
@@ -16,16 +18,34 @@ from seqrl.vectors import VectorModel
 class GoalCondition(Condition):
     """Put the goal's tokens, in the bins of the observation dimensions it names, before every plan.
 
+    Args:
+        guidance: how many times what the goal changes counts, 0 or more (classifier-free guidance, see
+            `seqrl.decoding.GuidedSession`); 1 is the model as it was trained. Others need a model of tokens and a null
+            goal, and twice the time.
+
+    Raises:
+        ConfigError: guidance below 0.
+
     Reference: Janner et al. 2021, section 3.2, "goal-conditioned reinforcement learning".
     """
 
     wants_goals = True
+
+    def __init__(self, *, guidance: float = 1.0) -> None:
+        if not 0 <= guidance < math.inf:
+            raise ConfigError(f"condition.guidance={guidance} is out of range; give 0 or more, 1 for none")
+        self.guidance = float(guidance)
 
     def check(self, layout: Layout) -> None:
         if layout.goal is None:
             raise ConfigError(
                 "the checkpoint's layout has no goal, which condition 'goal' needs; train with "
                 "'layout.goal={dims: [0, 1], dropout: 0.1, draw: uniform}' (the observation dimensions of your goal)"
+            )
+        if self.guidance != 1 and layout.goal.dropout == 0:
+            raise ConfigError(
+                f"condition.guidance={self.guidance:g} compares the goal with the null goal, which this checkpoint "
+                "never saw; use condition.guidance=1, or train with layout.goal.dropout=0.5"
             )
 
     def prefix(self, model: SequenceModel | VectorModel, goals: Tensor | None, rows: int) -> Tensor | None:

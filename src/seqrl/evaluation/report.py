@@ -25,7 +25,7 @@ LEGEND = (
 )
 BUDGET_LEGEND = "; H 3.2 of 15: mean transitions of the plans that the time budget allowed; they depend on the machine"
 _LETTERS = {"beam_width": "W", "horizon": "H", "n_expand": "E", "temperature": "T"}
-_PHRASES = {"plan_every": "every {}", "time_budget_ms": "{} ms", "cache": "cache {}"}
+_PHRASES = {"plan_every": "every {}", "time_budget_ms": "{} ms", "cache": "cache {}", "guidance": "guidance {}"}
 
 
 def print_table(rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -> None:
@@ -139,6 +139,8 @@ def _planner(row: Row) -> str:
         text += f", {abbreviate('time_budget_ms', _text(row['time_budget_ms']))}"
         asked = f" of {planner['horizon']}" if "horizon" in planner else ""
         text += f" (H {row['horizon_mean']:.1f}{asked})"
+    if row["condition"].get("guidance", 1) != 1:
+        text += f", {abbreviate('guidance', _text(row['condition']['guidance']))}"
     return text + (f", {abbreviate('cache', row['cache'])}" if row["cache"] else "")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from seqrl.decoding import DecodingSession, check_cache
+from seqrl.decoding import Session, check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
@@ -32,7 +32,7 @@ class _Beams:
             transition.
     """
 
-    def __init__(self, session: DecodingSession, observation: Tensor) -> None:
+    def __init__(self, session: Session, observation: Tensor) -> None:
         self.session = session
         start = observation[:, None]  # (B, 1, O)
         self.columns = {"tokens": start, "log_probs": start.new_zeros(start.shape, dtype=session.logits.dtype)}
