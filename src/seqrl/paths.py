@@ -24,6 +24,11 @@ def config_dir() -> Path:
     )
 
 
+def cache_dir() -> Path:
+    """Where what can be made again is kept for this user: `$XDG_CACHE_HOME/seqrl`, else `~/.cache/seqrl`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqrl"
+
+
 def data_dir() -> Path:
     """Where generated and downloaded data are kept: `$SEQRL_DATA`, else `~/.cache/seqrl`."""
     return Path(os.environ.get("SEQRL_DATA") or Path.home() / ".cache" / "seqrl")

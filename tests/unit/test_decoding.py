@@ -30,6 +30,9 @@ BACKBONES = {
     "gpt": {"name": "gpt", "num_heads": 2, "dim": 8},
     "llama": LLAMA,
     "llama-qk-norm": {**LLAMA, "qk_norm": True, "num_kv_heads": 1},
+    # Heads of a size for which attention is compiled.
+    "gpt-compiled": {"name": "gpt", "num_heads": 2, "dim": 32},
+    "llama-compiled": {**LLAMA, "dim": 64, "qk_norm": True},
 }
 
 
@@ -167,10 +170,11 @@ def test_guidance_weighs_what_the_goal_changes(mode: str, script: str, guidance:
     Rows(model, mode, guidance=guidance).follow(SCRIPTS[script], expected, 4 * K)
 
 
+@pytest.mark.parametrize("backbone", ["llama", "llama-compiled"])
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_window_keeps_what_was_computed_before_a_cut(script: str, hidden: bool) -> None:
-    model = make(hidden=hidden)
+def test_window_keeps_what_was_computed_before_a_cut(script: str, hidden: bool, backbone: str) -> None:
+    model = make(backbone, hidden=hidden)
     Rows(model, "window").follow(SCRIPTS[script], lambda row, prefix: sliding_logits(model, row), 5 * K)
 
 
@@ -290,11 +294,12 @@ def test_a_long_session_needs_no_more_memory_than_a_short_one() -> None:
     assert session._positions.tolist() == [[3 * K + OBS + 4 * CONTEXT * K]]
 
 
-def test_memory_that_nobody_wrote_to_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backbone", ["llama", "llama-compiled"])
+def test_memory_that_nobody_wrote_to_is_not_read(monkeypatch: pytest.MonkeyPatch, backbone: str) -> None:
     """A weight of zero does not help against what is no number."""
     buffer = KeyValueCache._buffer
     monkeypatch.setattr(KeyValueCache, "_buffer", lambda *arguments: buffer(*arguments).fill_(torch.nan))
-    model = make()
+    model = make(backbone)
     Rows(model, "window").follow(SCRIPTS["beams"], lambda row, prefix: sliding_logits(model, row), 5 * K)
 
 

@@ -17,7 +17,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seqrl.backbones import engine
+from seqrl.backbones import engine, kernels
 from seqrl.decoding import DecodingSession
 from seqrl.layout import Layout
 from seqrl.model import SequenceModel
@@ -53,6 +53,12 @@ def history(lengths: list[int], *, goal: bool = False) -> History:
     tokens = torch.randint(0, V, (len(lengths), max(lengths) * K + OBS), generator=generator)
     prefix = torch.randint(0, V + 1, (len(lengths), 2), generator=generator) if goal else None
     return History(tokens, torch.tensor(lengths), prefix)
+
+
+@pytest.fixture(autouse=True)
+def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: a tape records operators, and compiled kernels are none."""
+    monkeypatch.setattr(kernels, "serve", lambda x: False)
 
 
 class _Tape(TorchDispatchMode):

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-SUPPORT_MODULES = ("attention", "cache", "engine", "static_cache")  # no components
+SUPPORT_MODULES = ("attention", "cache", "engine", "kernels", "static_cache")  # no components
 
 
 class Attention(ABC):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from seqrl.backbones import Attention
+from seqrl.backbones import Attention, kernels
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -126,6 +126,13 @@ class KeyValueCache(Attention):
         assert query.shape[:2] == (self.rows, 1) and not dropout
         _, _, heads, dim = query.shape
         kv_heads = key.shape[2]
+        if kernels.serve_attention(query):
+            if self._storing:
+                self._make_room(layer, key)
+            stretches = [
+                kernels.Stretch(*block.layers[layer], block.visible, block.start, block.stop) for block in self._blocks
+            ]
+            return kernels.attend(query, key, value, stretches, stored=self._storing)
         if self._storing:
             self._store(layer, key[:, 0], value[:, 0])
         # Scaled here, because queries are smaller than scores.
@@ -181,14 +188,18 @@ class KeyValueCache(Attention):
 
     def _store(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Write (R, kv_heads, head_dim) keys and values to the newest column."""
+        self._make_room(layer, key)
         block = self._blocks[-1]
-        if layer == len(block.layers):
-            _, kv_heads, dim = key.shape
-            shape = (kv_heads, self.rows, _FIRST_COLUMNS, dim)
-            block.layers.append((self._buffer(key, shape).zero_(), self._buffer(value, shape).zero_()))
         keys, values = block.layers[layer]
         keys[:, :, block.stop - 1] = key.transpose(0, 1)
         values[:, :, block.stop - 1] = value.transpose(0, 1)
+
+    def _make_room(self, layer: int, key: Tensor) -> None:
+        """See to it that the newest block has columns for (R, ..., kv_heads, head_dim) keys and values."""
+        block = self._blocks[-1]
+        if layer == len(block.layers):
+            shape = (key.shape[-2], self.rows, _FIRST_COLUMNS, key.shape[-1])
+            block.layers.append((self._buffer(key, shape).zero_(), self._buffer(key, shape).zero_()))
 
     def _gathered(self, blocks: list[_Block], rows: Tensor) -> _Block:
         """One block with the tokens of several, for chosen rows.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrl.backbones import Attention, Backbone
+from seqrl.backbones import Attention, Backbone, kernels
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
@@ -21,21 +21,9 @@ class _Norm(nn.RMSNorm):
         super().__init__(dim, eps=_EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return super().forward(x)
-        return _normalized(x) * self.weight
-
-
-def _normalized(x: Tensor) -> Tensor:
-    """(..., D) over its root mean square.
-
-    Without gradients on CPUs, where `rms_norm` runs as half a dozen operations, in a form that takes half of its time.
-    """
-    dim = x.shape[-1]
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return F.rms_norm(x, (dim,), eps=_EPSILON)
-    squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-    return x * squares.mul_(1 / dim).add_(_EPSILON).rsqrt_()
+        if kernels.serve(x):
+            return kernels.rms_norm(x, self.weight, _EPSILON)
+        return super().forward(x)
 
 
 class _Block(nn.Module):
@@ -68,14 +56,23 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attention: Attention, layer: int) -> Tensor:
         qkv = self.query_key_value(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
         query_key, value = qkv.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
-        if self.query_key_gain is not None:
-            query_key = _normalized(query_key) * self.query_key_gain
-        query, key = _rotate(query_key, *rotation).split((self.num_heads, self.num_kv_heads), dim=2)
+        if kernels.serve(query_key):
+            kernels.norm_and_rotate_(query_key, self.query_key_gain, *rotation, _EPSILON)
+        else:
+            if self.query_key_gain is not None:
+                query_key = F.rms_norm(query_key, (self.head_dim,), eps=_EPSILON) * self.query_key_gain
+            query_key = _rotate(query_key, *rotation)
+        query, key = query_key.split((self.num_heads, self.num_kv_heads), dim=2)
         dropout = self.attention_dropout if self.training else 0.0
         attended = attention.attend(layer, query, key, value, dropout=dropout)
         x = x + self.dropout(self.attention_out(attended))
-        gate, up = self.gate_and_up(self.feed_forward_norm(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.down(F.silu(gate) * up))
+        gate_and_up = self.gate_and_up(self.feed_forward_norm(x))
+        if kernels.serve(gate_and_up):
+            gated = kernels.gate(gate_and_up)
+        else:
+            gate, up = gate_and_up.chunk(2, dim=-1)
+            gated = F.silu(gate) * up
+        return x + self.dropout(self.down(gated))
 
 
 @register_backbone("llama")

@@ -318,6 +318,8 @@ def _say_machine(machine: Mapping[str, Any]) -> None:
             f"copy {machine['copy_gb_per_second']:.1f} GB/s"
         )
     say(f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, torch {machine['torch']}{rates}")
+    if "kernels" in machine:
+        say(f"compiled kernels: {machine['kernels']}")
 
 
 def _print_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> None:
