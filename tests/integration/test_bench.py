@@ -126,7 +126,7 @@ def test_plan_measures_every_mode_of_every_backbone(tmp_path: Path, capsys: pyte
     assert numbers["batched"]["environments"] == 2
     assert set(numbers["batched"]["window"]) == {"ms_batched", "ms_singles", "ratio"}
     assert numbers["machine"]["threads"] == 1
-    assert {"matrix_product_gflops", "copy_gb_per_second", "torch", "device"} <= set(numbers["machine"])
+    assert {"matrix_product_gflops", "copy_gb_per_second", "torch", "device", "kernels"} <= set(numbers["machine"])
     assert "extrapolated to 4" in capsys.readouterr().out
 
 

@@ -169,7 +169,7 @@ def test_what_is_no_number_stays_none() -> None:
     found = kernels.attend(query, query, query, [Stretch(keys, keys, None, 0, 3)], stored=False)
     assert found[0].isfinite().all()
     assert found[1].isnan().all()
-    assert kernels.gate(torch.full((1, 40), torch.nan)).isnan().all()
+    assert kernels.gate(*torch.full((2, 1, 20), torch.nan)).isnan().all()
 
 
 @needs_compiler
@@ -183,10 +183,23 @@ def test_norms_and_gates(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     part, gain = x[..., : shape[-1]], torch.randn(shape[-1], dtype=torch.float64).to(dtype)
     mean_square = whole[..., : shape[-1]].square().mean(-1, keepdim=True)
     close(kernels.rms_norm(part, gain, 1e-5), whole[..., : shape[-1]] / (mean_square + 1e-5).sqrt() * gain.double())
-    gates, up = whole.chunk(2, dim=-1)
-    close(kernels.gate(x), gates / (1 + (-gates).exp()) * up)
-    far = torch.tensor([[-1e3, -90.0, 90.0, 1e3] * 4 + [1.0] * 16], dtype=dtype)
-    torch.testing.assert_close(kernels.gate(far)[0, :4], torch.tensor([0.0, 0.0, 90.0, 1e3], dtype=dtype))
+    gates, up = whole.flatten(0, -2).chunk(2, dim=-1)
+    close(kernels.gate(*x.flatten(0, -2).chunk(2, dim=-1)), gates / (1 + (-gates).exp()) * up)
+    far = torch.tensor([[-1e3, -90.0, 90.0, 1e3] * 4], dtype=dtype)
+    torch.testing.assert_close(
+        kernels.gate(far, torch.ones_like(far))[0, :4], torch.tensor([0.0, 0.0, 90.0, 1e3], dtype=dtype)
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 8), (16, 1, 8), (3, 9, 8), (7, 75, 8)])
+def test_feed_forward_layers(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Of few, some and many rows, whose products are made in different orders."""
+    torch.manual_seed(0)
+    x, gate_and_up, down = (torch.randn(s, dtype=torch.float64).to(dtype) for s in (shape, (42, 8), (8, 21)))
+    gates, up = (x.double() @ gate_and_up.double().T).chunk(2, dim=-1)
+    close(kernels.swiglu(x, gate_and_up, down), (gates / (1 + (-gates).exp()) * up) @ down.double().T)
 
 
 @needs_compiler

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -51,6 +52,26 @@ inline T sum(const Vector<T>& value) {
   T total = 0;
   for (int i = 0; i < Lanes<T>::count / 4; ++i) total += quarter[0][i];
   return total;
+}
+
+// Of every 2 h lanes: the sum of both halves of a's, then of both halves of b's.
+template <typename T, int h, std::size_t... I>
+inline Vector<T> fold(const Vector<T>& a, const Vector<T>& b, std::index_sequence<I...>) {
+  constexpr int lanes = Lanes<T>::count;
+  return __builtin_shufflevector(a, b, (I / (2 * h) * 2 * h + I % h + (I % (2 * h) < h ? 0 : lanes))...) +
+         __builtin_shufflevector(a, b, (I / (2 * h) * 2 * h + I % h + h + (I % (2 * h) < h ? 0 : lanes))...);
+}
+
+// A vector of the sums of as many vectors as it has lanes, which `make(0)`, `make(1)`, ... return: in a tree of folds,
+// each sum costs a fraction of what it costs by itself.
+template <typename T, int h = 1, typename Make>
+inline Vector<T> sums(const Make& make, int first = 0) {
+  constexpr int lanes = Lanes<T>::count;
+  if constexpr (h == lanes) {
+    return make(first);
+  } else {
+    return fold<T, h>(sums<T, 2 * h>(make, first), sums<T, 2 * h>(make, first + h), std::make_index_sequence<lanes>());
+  }
 }
 
 // e to the power of numbers that are 0 or less, -infinity included.
@@ -136,19 +157,20 @@ void norm_and_rotate(T* x, const T* gains, const T* cos, const T* sin, int64_t r
   }
 }
 
+// Rows of `gate` and `up` lie `stride` numbers apart, those of `out` side by side.
 template <typename T>
-void gate(const T* gate_and_up, T* out, int64_t rows, int64_t dim, int threads) {
+void gate(const T* gate, const T* up, T* out, int64_t rows, int64_t stride, int64_t dim, int threads) {
   constexpr int lanes = Lanes<T>::count;
 #pragma omp parallel for schedule(static) num_threads(rows* dim < kLeast ? 1 : threads)
   for (int64_t r = 0; r < rows; ++r) {
-    const T *from = gate_and_up + 2 * r * dim, *up = from + dim;
+    const T *g = gate + r * stride, *u = up + r * stride;
     T* to = out + r * dim;
     int64_t d = 0;
     for (; d + lanes <= dim; d += lanes) {
-      const Vector<T> g = load(from + d);
-      store(to + d, g * logistic<T>(g) * load(up + d));
+      const Vector<T> x = load(g + d);
+      store(to + d, x * logistic<T>(x) * load(u + d));
     }
-    for (; d < dim; ++d) to[d] = from[d] / (1 + std::exp(-from[d])) * up[d];
+    for (; d < dim; ++d) to[d] = g[d] / (1 + std::exp(-g[d])) * u[d];
   }
 }
 
@@ -181,15 +203,21 @@ inline void score(const T* queries, const T* keys, int64_t width, T* scores, int
   Vector<T> q[N][D / lanes];
   for (int i = 0; i < N; ++i)
     for (int d = 0; d < D / lanes; ++d) q[i][d] = load(queries + i * D + d * lanes);
-  for (int64_t c = 0; c < width; ++c) {
-    Vector<T> k[D / lanes];
-    for (int d = 0; d < D / lanes; ++d) k[d] = load(keys + c * D + d * lanes);
-    for (int i = 0; i < N; ++i) {
-      Vector<T> products = q[i][0] * k[0];
-      for (int d = 1; d < D / lanes; ++d) products += q[i][d] * k[d];
-      scores[i * stride + c] = sum<T>(products);
-    }
+  const auto products = [&](int i, const T* key) {
+    Vector<T> found = q[i][0] * load(key);
+    for (int d = 1; d < D / lanes; ++d) found += q[i][d] * load(key + d * lanes);
+    return found;
+  };
+  constexpr int together = lanes / N;
+  int64_t c = 0;
+  for (; c + together <= width; c += together) {
+    const Vector<T> found =
+        sums<T>([&](int n) { return products(n / together, keys + (c + n % together) * D); });
+    for (int i = 0; i < N; ++i)
+      std::memcpy(scores + i * stride + c, reinterpret_cast<const T*>(&found) + i * together, together * sizeof(T));
   }
+  for (; c < width; ++c)
+    for (int i = 0; i < N; ++i) scores[i * stride + c] = sum<T>(products(i, keys + c * D));
 }
 
 // Adds N sums of `width` values, weighted, to consecutive rows of `sums`.
@@ -339,8 +367,9 @@ bool attend_any(const Block* blocks, int64_t num_blocks, const Step& step, int t
                                     int64_t heads, int64_t dim, int64_t angles_stride, double epsilon, int threads) { \
     norm_and_rotate<T>(x, gains, cos, sin, rows, stride, heads, dim, angles_stride, T(epsilon), threads);             \
   }                                                                                                                   \
-  void seqrl_gate_##NAME(const T* gate_and_up, T* out, int64_t rows, int64_t dim, int threads) {                      \
-    gate<T>(gate_and_up, out, rows, dim, threads);                                                                    \
+  void seqrl_gate_##NAME(const T* gated, const T* up, T* out, int64_t rows, int64_t stride, int64_t dim,              \
+                         int threads) {                                                                               \
+    gate<T>(gated, up, out, rows, stride, dim, threads);                                                              \
   }
 
 extern "C" {

@@ -66,13 +66,11 @@ class _Block(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         attended = attention.attend(layer, query, key, value, dropout=dropout)
         x = x + self.dropout(self.attention_out(attended))
-        gate_and_up = self.gate_and_up(self.feed_forward_norm(x))
-        if kernels.serve(gate_and_up):
-            gated = kernels.gate(gate_and_up)
-        else:
-            gate, up = gate_and_up.chunk(2, dim=-1)
-            gated = F.silu(gate) * up
-        return x + self.dropout(self.down(gated))
+        normed = self.feed_forward_norm(x)
+        if kernels.serve(normed):
+            return x + self.dropout(kernels.swiglu(normed, self.gate_and_up.weight, self.down.weight))
+        gate, up = self.gate_and_up(normed).chunk(2, dim=-1)
+        return x + self.dropout(self.down(F.silu(gate) * up))
 
 
 @register_backbone("llama")
