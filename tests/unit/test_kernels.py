@@ -14,8 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seqrl.backbones import kernels
+from seqrl.backbones import causal_mask, kernels
+from seqrl.backbones.attention import FullAttention
 from seqrl.backbones.kernels import Stretch
+from seqrl.backbones.llama import LlamaBackbone
 
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
 DTYPES = list(TOLERANCE)
@@ -193,13 +195,13 @@ def test_norms_and_gates(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 8), (16, 1, 8), (3, 9, 8), (7, 75, 8)])
-def test_feed_forward_layers(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("rows", [1, 16, 41, 42, 300])
+def test_gated_layers(rows: int, dtype: torch.dtype) -> None:
     """Of few, some and many rows, whose products are made in different orders."""
     torch.manual_seed(0)
-    x, gate_and_up, down = (torch.randn(s, dtype=torch.float64).to(dtype) for s in (shape, (42, 8), (8, 21)))
+    x, gate_and_up = (torch.randn(shape, dtype=torch.float64).to(dtype) for shape in ((rows, 8), (42, 8)))
     gates, up = (x.double() @ gate_and_up.double().T).chunk(2, dim=-1)
-    close(kernels.swiglu(x, gate_and_up, down), (gates / (1 + (-gates).exp()) * up) @ down.double().T)
+    close(kernels.swiglu(x, gate_and_up), gates / (1 + (-gates).exp()) * up)
 
 
 @needs_compiler
@@ -222,6 +224,24 @@ def test_rotations_are_products_of_complex_numbers(
     kernels.norm_and_rotate_(x[:, :, :3], gains, cos, sin, 1e-5)
     close(x[:, :, :3], torch.cat([turned.real, turned.imag], dim=-1))
     assert x[:, :, 3:].equal(rest)
+
+
+@needs_compiler
+@pytest.mark.parametrize("options", [{}, {"qk_norm": False, "num_kv_heads": 4}])
+def test_a_backbone_computes_the_same_with_them(options: dict[str, Any]) -> None:
+    """Its input stays as it was; in training mode there is dropout, with gradients or without."""
+    torch.manual_seed(0)
+    with torch.enable_grad():
+        backbone = LlamaBackbone(12, num_layers=2, num_heads=4, dim=64, residual_dropout=0.5, **options).double()
+    x, positions = torch.randn(3, 7, 64, dtype=torch.float64), torch.arange(7)[None]
+    before, attention = x.clone(), FullAttention(causal_mask(7, x.device)[None, None])
+    backbone.eval()
+    found = backbone(x, positions, attention)
+    assert x.equal(before)
+    with torch.enable_grad():
+        torch.testing.assert_close(found, backbone(x, positions, attention).detach(), atol=1e-12, rtol=0)
+    backbone.train()
+    assert not torch.allclose(backbone(x, positions, attention), backbone(x, positions, attention))
 
 
 @needs_compiler

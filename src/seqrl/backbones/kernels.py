@@ -158,21 +158,13 @@ def norm_and_rotate_(x: Tensor, gains: Tensor | None, cos: Tensor, sin: Tensor, 
     )
 
 
-def swiglu(x: Tensor, gate_and_up: Tensor, down: Tensor) -> Tensor:
-    """`silu(x G^T) * (x U^T)` times `D^T`, for (..., D) features.
-
-    Args:
-        gate_and_up: (2 F, D), G above U.
-        down: (D, F).
-    """
-    flat = x.flatten(0, -2)
+def swiglu(x: Tensor, gate_and_up: Tensor) -> Tensor:
+    """(n, F) gated features `silu(x G^T) * (x U^T)` of (n, D) ones, for G above U in (2 F, D) weights."""
     # MKL shares the rows of a product's first factor among threads, and a few hundred rows times a wide matrix then
-    # take twice as long as the wide matrix times them. The gate does not mind in which order its numbers lie.
-    if 16 <= len(flat) < len(gate_and_up):
-        gated = gate(*torch.mm(gate_and_up, flat.T).chunk(2)).T
-    else:
-        gated = gate(*torch.mm(flat, gate_and_up.T).chunk(2, dim=1))
-    return torch.mm(gated, down.T).view(x.shape)
+    # take up to twice as long as the wide matrix times them. The gate does not mind in which order its numbers lie.
+    if 16 <= len(x) < len(gate_and_up):
+        return gate(*torch.mm(gate_and_up, x.T).chunk(2)).T
+    return gate(*torch.mm(x, gate_and_up.T).chunk(2, dim=1))
 
 
 def gate(x: Tensor, up: Tensor) -> Tensor:
