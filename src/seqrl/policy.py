@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqrl.backbones import kernels
 from seqrl.conditions import Condition
 from seqrl.critics import Critic
 from seqrl.decoding import check_cache
@@ -132,6 +133,8 @@ class Policy:
             config, model, None if critic is None else critic.eval().to(model.hidden.device)
         )
         self.model = model.eval()
+        if model.hidden.device.type == "cpu":
+            kernels.status()  # compiles them now, and not while somebody waits for the first plan
         self.seed = seed
         self.plan_every = plan_every
         self.plan: Plan | None = None

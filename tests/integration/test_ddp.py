@@ -140,6 +140,12 @@ def test_two_ranks_train_what_one_trains(like_one_rank: Callable[..., None], str
 
 
 @pytest.mark.slow
+def test_sharded_weights_are_whole_where_compiled_kernels_read_them(like_one_rank: Callable[..., None]) -> None:
+    """In validation on a CPU."""
+    like_one_rank(*RANKS, "trainer.strategy=fsdp", common=["training.batch_size=32", "backbone=llama"])
+
+
+@pytest.mark.slow
 def test_a_rank_may_have_nothing_to_validate(folder: Path, like_one_rank: Callable[..., None]) -> None:
     write_episodes([2] * 12)
     like_one_rank(*RANKS, common=["training.batch_size=4"])

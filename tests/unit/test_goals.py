@@ -226,9 +226,9 @@ def test_a_policy_is_guided_as_its_condition_says() -> None:
     np.testing.assert_array_equal(goal_actions(1e5), goal_actions(1e5, temperature=0.0))
 
 
-@pytest.mark.parametrize("guidance", [-0.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("guidance", [-0.5, 1e39, float("nan"), float("inf")])
 def test_guidance_is_a_number_of_0_or_more(guidance: float) -> None:
-    with pytest.raises(ConfigError, match=r"condition\.guidance=.* is out of range; give 0 or more, 1 for none"):
+    with pytest.raises(ConfigError, match=r"condition\.guidance=.* is outside \[0, 1000000\]; give 1 for none"):
         CONDITION.build({"name": "goal", "guidance": guidance})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seqrl.backbones import causal_mask, kernels
 from seqrl.backbones.attention import FullAttention
@@ -149,6 +150,32 @@ def test_attention_is_what_the_formula_says(
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    "order", ["heads first", "three a head", "three a number", "one for all heads", "one for all rows"]
+)
+def test_queries_keys_and_values_may_lie_anyhow(order: str) -> None:
+    """As backbones of plugins may hand them over."""
+    torch.manual_seed(0)
+    rows, heads, dim = 6, 4, 16
+    x = torch.randn(rows, 1, heads * dim * 3)
+    if order == "heads first":
+        query, key, value = x.view(rows, heads, 1, 3 * dim).transpose(1, 2).chunk(3, dim=3)
+    elif order == "three a head":
+        query, key, value = x.view(rows, 1, heads, 3, dim).unbind(3)
+    elif order == "three a number":
+        query, key, value = x.view(rows, 1, heads, dim, 3).unbind(4)
+    else:
+        query = x[..., : heads * dim].view(rows, 1, heads, dim)
+        shared = x[..., -2 * dim :].view(rows, 1, 2, dim)
+        shared = shared if order == "one for all heads" else shared[:1].expand(rows, 1, 2, dim)
+        key, value = (each.expand(rows, 1, heads, dim) for each in shared.split(1, dim=2))
+    stretches = [stretch(heads, rows, 9, dim, 0, 5, dtype=x.dtype, hidden=False)]
+    expected = stretches[0]._replace(keys=stretches[0].keys.clone(), values=stretches[0].values.clone())
+    expected.keys[:, :, 4], expected.values[:, :, 4] = key[:, 0].transpose(0, 1), value[:, 0].transpose(0, 1)
+    close(kernels.attend(query, key, value, stretches, stored=True), attended(query, [expected]))
+
+
+@needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_scores_may_be_far_apart(dtype: torch.dtype) -> None:
     """From equal to hundreds below the largest, where single precision has no exponential."""
@@ -171,12 +198,17 @@ def test_what_is_no_number_stays_none() -> None:
     found = kernels.attend(query, query, query, [Stretch(keys, keys, None, 0, 3)], stored=False)
     assert found[0].isfinite().all()
     assert found[1].isnan().all()
-    assert kernels.gate(*torch.full((2, 1, 20), torch.nan)).isnan().all()
+    for payload in (0, 1, 0x3FFFFF):
+        bits = torch.full((2, 1, 1, 20), 0x7FC00000 + payload, dtype=torch.int32)
+        assert kernels.gate(*bits.view(torch.float32)).isnan().all()
+        odd = torch.full((1, 1, 1, 16), 1.0)
+        values = bits[:1, :, :, :16].view(torch.float32)
+        assert kernels.attend(values, odd, odd, [Stretch(keys, keys, None, 0, 3)], stored=False).isnan().all()
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 16), (300, 1, 128), (2, 75, 40), (3, 5)])
+@pytest.mark.parametrize("shape", [(1, 1, 16), (300, 1, 128), (2, 75, 40), (3, 2, 5)])
 def test_norms_and_gates(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Of any width, and of pieces of a larger tensor."""
     torch.manual_seed(0)
@@ -185,23 +217,13 @@ def test_norms_and_gates(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     part, gain = x[..., : shape[-1]], torch.randn(shape[-1], dtype=torch.float64).to(dtype)
     mean_square = whole[..., : shape[-1]].square().mean(-1, keepdim=True)
     close(kernels.rms_norm(part, gain, 1e-5), whole[..., : shape[-1]] / (mean_square + 1e-5).sqrt() * gain.double())
-    gates, up = whole.flatten(0, -2).chunk(2, dim=-1)
-    close(kernels.gate(*x.flatten(0, -2).chunk(2, dim=-1)), gates / (1 + (-gates).exp()) * up)
-    far = torch.tensor([[-1e3, -90.0, 90.0, 1e3] * 4], dtype=dtype)
-    torch.testing.assert_close(
-        kernels.gate(far, torch.ones_like(far))[0, :4], torch.tensor([0.0, 0.0, 90.0, 1e3], dtype=dtype)
-    )
-
-
-@needs_compiler
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 16, 41, 42, 300])
-def test_gated_layers(rows: int, dtype: torch.dtype) -> None:
-    """Of few, some and many rows, whose products are made in different orders."""
-    torch.manual_seed(0)
-    x, gate_and_up = (torch.randn(shape, dtype=torch.float64).to(dtype) for shape in ((rows, 8), (42, 8)))
-    gates, up = (x.double() @ gate_and_up.double().T).chunk(2, dim=-1)
-    close(kernels.swiglu(x, gate_and_up), gates / (1 + (-gates).exp()) * up)
+    gates, up = whole.chunk(2, dim=-1)
+    expected = gates / (1 + (-gates).exp()) * up
+    close(kernels.gate(*x.chunk(2, dim=-1)), expected)
+    apart = [half.transpose(0, 2).contiguous().transpose(0, 2) for half in x.chunk(2, dim=-1)]
+    close(kernels.gate(*apart), expected)
+    far = torch.tensor([[[-1e3, -90.0, 90.0, 1e3] * 4]], dtype=dtype)
+    close(kernels.gate(far, torch.ones_like(far))[0, 0, :4], torch.tensor([0.0, 0.0, 90.0, 1e3]).double())
 
 
 @needs_compiler
@@ -245,11 +267,32 @@ def test_a_backbone_computes_the_same_with_them(options: dict[str, Any]) -> None
 
 
 @needs_compiler
+def test_modules_of_a_backbone_are_called() -> None:
+    """So that hooks run, and a layer may be wrapped or replaced."""
+    backbone = LlamaBackbone(12, num_layers=1, num_heads=2, dim=32).eval()
+    x, attention = torch.randn(2, 3, 32), FullAttention(causal_mask(3, torch.device("cpu"))[None, None])
+    calls: list[str] = []
+    for name, module in backbone.named_modules():
+        module.register_forward_hook(lambda module, given, out, name=name: calls.append(name))
+    before = backbone(x, torch.arange(3)[None], attention)
+    assert {name for name, module in backbone.named_modules() if not isinstance(module, nn.ModuleList)} == set(calls)
+    block = backbone.blocks[0]
+    assert isinstance(block, nn.Module)
+    block.down = nn.Sequential(block.down, nn.Identity())
+    torch.testing.assert_close(backbone(x, torch.arange(3)[None], attention), before)
+
+
+@needs_compiler
 def test_they_serve_what_they_can() -> None:
     x = torch.zeros(2, 1, 4, 16)
     assert kernels.serve(x)
     assert not kernels.serve(x.bfloat16())
     assert not kernels.serve(x.to("meta"))
+    assert not kernels.serve(x, x.double())
+    with FakeTensorMode() as mode:
+        assert not kernels.serve(mode.from_tensor(x))
+    with torch.autocast("cpu"):
+        assert not kernels.serve(x)
     assert kernels.serve_attention(x)
     assert not kernels.serve_attention(x[..., :12])
     with torch.enable_grad():
@@ -262,14 +305,20 @@ def test_they_are_compiled_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert kernels._load()[0] is not None
     (library,) = fresh.iterdir()
     assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
+    run = kernels._run
+    commands: list[Sequence[str]] = []
+    monkeypatch.setattr(kernels, "_run", lambda command: (commands.append(command), run(command))[1])
     kernels._load.cache_clear()
-    monkeypatch.setattr(kernels, "_run", None)
     assert kernels._load()[0] is not None
-    kernels._load.cache_clear()
+    assert [command[1:] for command in commands] == [["--version"]]
+    # Another processor, and a library that a full disk left behind.
     monkeypatch.setattr(kernels, "_processor", lambda: "another one")
-    monkeypatch.setattr(kernels, "_run", lambda command: Path(command[-1]).write_bytes(library.read_bytes()))
+    other = kernels._target(commands[0][:-1], kernels.status())
+    other.write_bytes(b"half of a library")
+    kernels._load.cache_clear()
     assert kernels._load()[0] is not None
-    assert len(list(fresh.iterdir())) == 2
+    assert set(fresh.iterdir()) == {library, other}
+    assert other.stat().st_size > 1000
 
 
 def test_without_them_there_is_a_reason(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -278,19 +327,28 @@ def test_without_them_there_is_a_reason(fresh: Path, monkeypatch: pytest.MonkeyP
         assert not kernels.serve(torch.zeros(1))
         return kernels.status()
 
-    with monkeypatch.context() as patch:
-        patch.setenv("SEQRL_KERNELS", "0")
-        assert reason() == "switched off by SEQRL_KERNELS=0"
+    for word in ("0", "off", "False"):
+        with monkeypatch.context() as patch:
+            patch.setenv("SEQRL_KERNELS", word)
+            assert reason() == "switched off by SEQRL_KERNELS"
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
-        patch.delenv("CXX", raising=False)
-        assert reason() == "no C++ compiler; install g++ and they are compiled when first used"
+        patch.setenv("CXX", "")
+        assert reason().startswith("no C++ compiler; install g++")
+        patch.setenv("CXX", "clang++-99 -O1")
+        assert reason().startswith("CXX=clang++-99 -O1 is not there; install g++")
     compiler = tmp_path / "cxx"
-    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && echo mine && exit\necho "no such flag" >&2\nexit 1\n')
+    lines = [
+        "#!/bin/sh",
+        '[ "$2" = --version ] && printf "mine \\351\\n" && exit',
+        'printf "no such \\351 flag\\n" >&2',
+        "exit 1",
+    ]
+    compiler.write_text("\n".join(lines))
     compiler.chmod(0o755)
     with monkeypatch.context() as patch:
-        patch.setenv("CXX", str(compiler))
-        assert reason() == f"{compiler} could not compile them: no such flag"
+        patch.setenv("CXX", f"{compiler} --mine")
+        assert reason() == f"{compiler} could not compile them: no such \ufffd flag"
         assert not list(fresh.iterdir())
         fresh.chmod(0o777)
         assert reason().endswith("may be written by others; chmod it to 700")

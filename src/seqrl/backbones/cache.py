@@ -126,7 +126,8 @@ class KeyValueCache(Attention):
         assert query.shape[:2] == (self.rows, 1) and not dropout
         _, _, heads, dim = query.shape
         kv_heads = key.shape[2]
-        if kernels.serve_attention(query):
+        kept = [block.layers[layer][0] for block in self._blocks if layer < len(block.layers)]
+        if kernels.serve_attention(query, key, value, *kept):
             if self._storing:
                 self._make_room(layer, key)
             stretches = [

@@ -4,7 +4,7 @@
 // to starting them, to many small products, and to results that leave the processor in between. Here a few queries that
 // read the same keys stay in registers for scores and values, and a norm or a gate is one pass.
 //
-// Vectors are those of GCC and Clang, so that one source serves every processor.
+// Vectors are those of GCC (12 or newer) and Clang, so that one source serves every processor.
 
 #include <cmath>
 #include <cstdint>
@@ -103,7 +103,7 @@ inline void exponentials(float* x, int64_t count) {
     std::memcpy(&exponent, &shifted, kBytes);
     bits += exponent << 23;
     std::memcpy(&p, &bits, kBytes);
-    store(x + i, small ? Vector<float>{} : p);
+    store(x + i, small ? Vector<float>{} : v == v ? p : v);  // what is no number stays none
   }
 }
 
@@ -359,17 +359,20 @@ bool attend_any(const Block* blocks, int64_t num_blocks, const Step& step, int t
   bool seqrl_attend_##NAME(const Block* blocks, int64_t num_blocks, const Step* step, int threads) {                  \
     return attend_any<T>(blocks, num_blocks, *step, threads);                                                         \
   }                                                                                                                   \
-  void seqrl_rms_norm_##NAME(const T* x, const T* gain, T* out, int64_t rows, int64_t dim, double epsilon,            \
+  bool seqrl_rms_norm_##NAME(const T* x, const T* gain, T* out, int64_t rows, int64_t dim, double epsilon,            \
                              int threads) {                                                                           \
     rms_norm<T>(x, gain, out, rows, dim, T(epsilon), threads);                                                        \
+    return true;                                                                                                      \
   }                                                                                                                   \
-  void seqrl_norm_and_rotate_##NAME(T* x, const T* gains, const T* cos, const T* sin, int64_t rows, int64_t stride,   \
+  bool seqrl_norm_and_rotate_##NAME(T* x, const T* gains, const T* cos, const T* sin, int64_t rows, int64_t stride,   \
                                     int64_t heads, int64_t dim, int64_t angles_stride, double epsilon, int threads) { \
     norm_and_rotate<T>(x, gains, cos, sin, rows, stride, heads, dim, angles_stride, T(epsilon), threads);             \
+    return true;                                                                                                      \
   }                                                                                                                   \
-  void seqrl_gate_##NAME(const T* gated, const T* up, T* out, int64_t rows, int64_t stride, int64_t dim,              \
+  bool seqrl_gate_##NAME(const T* gated, const T* up, T* out, int64_t rows, int64_t stride, int64_t dim,              \
                          int threads) {                                                                               \
     gate<T>(gated, up, out, rows, stride, dim, threads);                                                              \
+    return true;                                                                                                      \
   }
 
 extern "C" {

@@ -16,6 +16,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqrl.paths import cache_dir
 
@@ -73,16 +74,24 @@ class _Step(ctypes.Structure):
     ]
 
 
-def serve(x: Tensor) -> bool:
-    """Whether they can do what is asked of a tensor like this one; compiles them if that was not tried yet."""
-    wanted = x.device.type == "cpu" and x.dtype in _NAMES and not torch.is_grad_enabled()
+def serve(*tensors: Tensor) -> bool:
+    """Whether they can work on some tensors; compiles them if that was not tried yet.
+
+    They read memory as it lies: of ordinary tensors on a CPU, of one type of numbers, where nobody records gradients or
+    operations. Sharded, faked and otherwise disguised ones are for tensor operations.
+    """
+    dtype = tensors[0].dtype
+    if torch.is_grad_enabled() or dtype not in _NAMES:
+        return False
+    if not all(type(x) in (Tensor, nn.Parameter) and x.dtype == dtype and x.device.type == "cpu" for x in tensors):
+        return False
     others = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")  # who choose operations or types
-    return wanted and not others and _load()[0] is not None
+    return not others and _load()[0] is not None
 
 
-def serve_attention(query: Tensor) -> bool:
+def serve_attention(query: Tensor, *others: Tensor) -> bool:
     """The same for `attend`, which is compiled for some sizes of heads."""
-    return query.shape[-1] in _HEAD_DIMS.get(query.dtype, ()) and serve(query)
+    return query.shape[-1] in _HEAD_DIMS.get(query.dtype, ()) and serve(query, *others)
 
 
 def status() -> str:
@@ -95,7 +104,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretc
 
     Args:
         query: (R, 1, heads, head_dim).
-        key, value: (R, 1, kv_heads, head_dim) of the new token. Like `query`, each row lies together.
+        key, value: (R, 1, kv_heads, head_dim) of the new token.
         stretches: what may be attended to, one or more.
         stored: whether key and value are first written to the last column in use of the last stretch, which then has
             R rows.
@@ -105,11 +114,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretc
     """
     rows, _, heads, dim = query.shape
     kv_heads = key.shape[2]
+    query, key, value = _packed(query), _packed(key), _packed(value)
     blocks = (_Block * len(stretches))()
     for block, (keys, values, visible, start, stop) in zip(blocks, stretches, strict=True):
         block.keys, block.values = keys.data_ptr(), values.data_ptr()
         block.visible = None if visible is None else visible.data_ptr()
         block.rows, block.columns = keys.shape[1:3]
+        assert keys.dtype == query.dtype and start < stop <= block.columns
         block.start, block.stop = start, stop
     out = query.new_empty(rows, 1, heads * dim)
     step = _Step(
@@ -158,84 +169,103 @@ def norm_and_rotate_(x: Tensor, gains: Tensor | None, cos: Tensor, sin: Tensor, 
     )
 
 
-def swiglu(x: Tensor, gate_and_up: Tensor) -> Tensor:
-    """(n, F) gated features `silu(x G^T) * (x U^T)` of (n, D) ones, for G above U in (2 F, D) weights."""
-    # MKL shares the rows of a product's first factor among threads, and a few hundred rows times a wide matrix then
-    # take up to twice as long as the wide matrix times them. The gate does not mind in which order its numbers lie.
-    if 16 <= len(x) < len(gate_and_up):
-        return gate(*torch.mm(gate_and_up, x.T).chunk(2)).T
-    return gate(*torch.mm(x, gate_and_up.T).chunk(2, dim=1))
-
-
 def gate(x: Tensor, up: Tensor) -> Tensor:
-    """`silu(x) * up` of (n, m) numbers, whose rows lie together and are equally far apart in both."""
-    out = x.new_empty(x.shape)
-    _call("gate", x, x.data_ptr(), up.data_ptr(), out.data_ptr(), len(x), x.stride(0), x.shape[1])
+    """`silu(x) * up` of (R, n, F) numbers; the two may be halves of one tensor."""
+    rows, count, width = x.shape
+    x, up = (each.reshape(rows * count, width) for each in (x, up))
+    if not (x.stride(1) == up.stride(1) == 1 and x.stride(0) == up.stride(0)):
+        x, up = x.contiguous(), up.contiguous()
+    out = x.new_empty(rows, count, width)
+    _call("gate", x, x.data_ptr(), up.data_ptr(), out.data_ptr(), rows * count, x.stride(0), width)
     return out
+
+
+def _packed(x: Tensor) -> Tensor:
+    """(R, 1, heads, head_dim) with the numbers of each row side by side."""
+    _, _, heads, dim = x.shape
+    return x if x.stride(3) == 1 and (heads == 1 or x.stride(2) == dim) else x.contiguous()
 
 
 def _call(name: str, like: Tensor, *arguments: object) -> None:
     library = _load()[0]
     assert library is not None
-    getattr(library, f"seqrl_{name}_{_NAMES[like.dtype]}")(*arguments, torch.get_num_threads())
+    done = getattr(library, f"seqrl_{name}_{_NAMES[like.dtype]}")(*arguments, torch.get_num_threads())
+    assert done, "not compiled for this size"
 
 
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
     """The library, compiled now or before, and what it was compiled with; or None, and why."""
-    if os.environ.get("SEQRL_KERNELS") == "0":
-        return None, "switched off by SEQRL_KERNELS=0"
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "c++"))), None)
+    if os.environ.get("SEQRL_KERNELS", "").lower() in ("0", "off", "false", "no"):
+        return None, "switched off by SEQRL_KERNELS"
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    found = [wanted] if wanted else [["g++"], ["c++"]]
+    compiler = next((words for words in found if shutil.which(words[0])), None)
     if compiler is None:
-        return None, "no C++ compiler; install g++ and they are compiled when first used"
+        named = f"CXX={os.environ['CXX']} is not there" if wanted else "no C++ compiler"
+        return None, f"{named}; install g++ (12 or newer) and they are compiled when first used"
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-        version = version.splitlines()[0]
-        library = ctypes.CDLL(str(_compiled(compiler, version)))
+        version = _run([*compiler, "--version"]).splitlines()[0]
+        target = _target(compiler, version)
+        if not target.exists():
+            _compile(compiler, version, target)
+        try:
+            return _opened(target), version
+        except (OSError, AttributeError):  # damaged
+            _compile(compiler, version, target)
+            return _opened(target), version
     except subprocess.CalledProcessError as error:
         said = (error.stderr or "").strip().splitlines()
-        return None, f"{compiler} could not compile them: {said[0] if said else f'status {error.returncode}'}"
-    except (OSError, IndexError) as error:
+        return None, f"{compiler[0]} could not compile them: {said[0] if said else f'status {error.returncode}'}"
+    except (OSError, RuntimeError, AttributeError, IndexError) as error:
         return None, f"not compiled: {error}"
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
     for name, arguments in _ARGUMENTS.items():
         for dtype in _NAMES.values():
             function = getattr(library, f"seqrl_{name}_{dtype}")
-            function.argtypes, function.restype = arguments, None
-    return library, version
+            function.argtypes, function.restype = arguments, ctypes.c_bool
+    return library
 
 
-def _compiled(compiler: str, version: str) -> Path:
-    """The library for this source, compiler and processor, in the user's cache; compiled if it is not there.
-
-    Several processes may do so at once: each writes a file of its own and moves it to its place.
-    """
-    openmp = _loaded_openmp()
-    what = [_SOURCE.read_text(), *_FLAGS, compiler, version, openmp, platform.machine(), _processor()]
+def _target(compiler: Sequence[str], version: str) -> Path:
+    """Where the library for this source, compiler and processor is kept, in a folder of this user alone."""
+    what = [_SOURCE.read_text(), *_FLAGS, *compiler, version, _loaded_openmp(), platform.machine(), _processor()]
     folder = cache_dir() / "kernels"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
         raise PermissionError(f"{folder} belongs to somebody else or may be written by others; chmod it to 700")
-    target = folder / f"{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:16]}.so"
-    if target.exists():
-        return target
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    return folder / f"{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:16]}.so"
+
+
+def _compile(compiler: Sequence[str], version: str, target: Path) -> None:
+    """Several processes may do so at once: each writes a file of its own and moves it to its place."""
+    # Linked by hand: two OpenMP libraries in one process would have two teams of threads, in each other's way. Clang's
+    # code needs its own.
+    openmp = "" if "clang" in version.lower() else _loaded_openmp()
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         part, whole = Path(scratch, "part.o"), Path(scratch, "whole.so")
-        # Linked by hand: two OpenMP libraries in one process would have two teams of threads, in each other's way.
-        _run([compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(part)])
-        _run([compiler, "-shared", str(part), openmp or "-fopenmp", "-o", str(whole)])
+        _run([*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(part)])
+        _run([*compiler, "-shared", str(part), openmp or "-fopenmp", "-o", str(whole)])
+        with whole.open("rb+") as file:
+            os.fsync(file.fileno())
         whole.replace(target)
-    return target
 
 
-def _run(command: Sequence[str]) -> None:
-    subprocess.run(command, capture_output=True, text=True, check=True)
+def _run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True)
+    return done.stdout
 
 
 def _loaded_openmp() -> str:
     """The file of the OpenMP library that torch runs on; empty where it cannot be told."""
     maps = Path("/proc/self/maps")
-    found = re.search(r"/\S*/lib(?:gomp|iomp5|omp)[-.]\S*", maps.read_text()) if maps.exists() else None
-    return found[0] if found else ""
+    lines = [line.split(maxsplit=5) for line in maps.read_text().splitlines()] if maps.exists() else []
+    files = {words[5] for words in lines if len(words) == 6}
+    names = re.compile(r".*/lib(gomp|iomp5|omp)[-.][^/]*")
+    return min((file for file in files if names.fullmatch(file)), key=lambda file: "torch" not in file, default="")
 
 
 def _processor() -> str:

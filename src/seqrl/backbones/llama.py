@@ -14,6 +14,18 @@ _EPSILON = 1e-5  # of all norms
 _FEED_FORWARD_MULTIPLE = 8  # widths of matrix products stay a multiple of this
 
 
+class _Norm(nn.RMSNorm):
+    """RMS norm with a gain."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if kernels.serve(x, self.weight):
+            return kernels.rms_norm(x, self.weight, _EPSILON)
+        return super().forward(x)
+
+
 class _Block(nn.Module):
     """Pre-norm grouped-query attention and a gated (SwiGLU) feed-forward layer; no biases."""
 
@@ -31,12 +43,12 @@ class _Block(nn.Module):
         self.head_dim = dim // num_heads
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.attention_dropout = attention_dropout
-        self.attention_norm = nn.RMSNorm(dim, eps=_EPSILON)
+        self.attention_norm = _Norm(dim)
         self.query_key_value = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         gains = torch.ones(num_heads + num_kv_heads, self.head_dim) if qk_norm else None
         self.query_key_gain = None if gains is None else nn.Parameter(gains)
         self.attention_out = nn.Linear(dim, dim, bias=False)
-        self.feed_forward_norm = nn.RMSNorm(dim, eps=_EPSILON)
+        self.feed_forward_norm = _Norm(dim)
         self.gate_and_up = nn.Linear(dim, 2 * feed_forward_dim, bias=False)
         self.down = nn.Linear(feed_forward_dim, dim, bias=False)
         self.dropout = nn.Dropout(residual_dropout)
@@ -44,27 +56,20 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attention: Attention, layer: int) -> Tensor:
         qkv = self.query_key_value(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
         query_key, value = qkv.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
-        if self.query_key_gain is not None:
-            query_key = F.rms_norm(query_key, (self.head_dim,), eps=_EPSILON) * self.query_key_gain
-        query, key = _rotate(query_key, *rotation).split((self.num_heads, self.num_kv_heads), dim=2)
+        if kernels.serve(query_key, *rotation, *(() if self.query_key_gain is None else (self.query_key_gain,))):
+            kernels.norm_and_rotate_(query_key, self.query_key_gain, *rotation, _EPSILON)
+        else:
+            if self.query_key_gain is not None:
+                query_key = F.rms_norm(query_key, (self.head_dim,), eps=_EPSILON) * self.query_key_gain
+            query_key = _rotate(query_key, *rotation)
+        query, key = query_key.split((self.num_heads, self.num_kv_heads), dim=2)
         dropout = self.attention_dropout if self.training else 0.0
         attended = attention.attend(layer, query, key, value, dropout=dropout)
         x = x + self.dropout(self.attention_out(attended))
-        gate, up = self.gate_and_up(self.feed_forward_norm(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.down(F.silu(gate) * up))
-
-    def add_to_(self, x: Tensor, rotation: tuple[Tensor, Tensor], attention: Attention, layer: int) -> None:
-        """What `forward` does, by compiled kernels, in place and without dropout."""
-        normed = kernels.rms_norm(x, self.attention_norm.weight, _EPSILON)
-        qkv = F.linear(normed, self.query_key_value.weight).unflatten(-1, (-1, self.head_dim))
-        query_key, value = qkv.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
-        kernels.norm_and_rotate_(query_key, self.query_key_gain, *rotation, _EPSILON)
-        query, key = query_key.split((self.num_heads, self.num_kv_heads), dim=2)
-        attended = attention.attend(layer, query, key, value)
-        flat = x.flatten(0, 1)
-        flat.addmm_(attended.flatten(0, 1), self.attention_out.weight.T)
-        normed = kernels.rms_norm(flat, self.feed_forward_norm.weight, _EPSILON)
-        flat.addmm_(kernels.swiglu(normed, self.gate_and_up.weight), self.down.weight.T)
+        gate_and_up = self.gate_and_up(self.feed_forward_norm(x))
+        gate, up = gate_and_up.chunk(2, dim=-1)
+        gated = kernels.gate(gate, up) if kernels.serve(gate, up) else F.silu(gate) * up
+        return x + self.dropout(self.down(gated))
 
 
 @register_backbone("llama")
@@ -124,7 +129,7 @@ class LlamaBackbone(Backbone):
             _Block(dim, num_heads, num_kv_heads, feed_forward_dim, qk_norm, residual_dropout, attention_dropout)
             for _ in range(num_layers)
         )
-        self.norm = nn.RMSNorm(dim, eps=_EPSILON)
+        self.norm = _Norm(dim)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -132,12 +137,6 @@ class LlamaBackbone(Backbone):
     def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         x = self.embedding_dropout(x)
         rotation = self._rotation(positions, x.dtype)
-        if kernels.serve(x) and not self.training:
-            x = x.clone(memory_format=torch.contiguous_format)
-            for layer, block in enumerate(self.blocks):
-                assert isinstance(block, _Block)
-                block.add_to_(x, rotation, attention, layer)
-            return kernels.rms_norm(x, self.norm.weight, _EPSILON)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotation, attention, layer)
         normed: Tensor = self.norm(x)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from seqrl.conditions import Condition
@@ -13,18 +11,20 @@ from seqrl.model import SequenceModel
 from seqrl.registry import register_condition
 from seqrl.vectors import VectorModel
 
+_MOST = 1_000_000  # guidance; beyond, rounding decides
+
 
 @register_condition("goal")
 class GoalCondition(Condition):
     """Put the goal's tokens, in the bins of the observation dimensions it names, before every plan.
 
     Args:
-        guidance: how many times what the goal changes counts, 0 or more (classifier-free guidance, see
+        guidance: how many times what the goal changes counts, in [0, 1000000] (classifier-free guidance, see
             `seqrl.decoding.GuidedSession`); 1 is the model as it was trained. Others need a model of tokens and a null
             goal, and twice the time.
 
     Raises:
-        ConfigError: guidance below 0.
+        ConfigError: guidance out of range.
 
     Reference: Janner et al. 2021, section 3.2, "goal-conditioned reinforcement learning".
     """
@@ -32,8 +32,8 @@ class GoalCondition(Condition):
     wants_goals = True
 
     def __init__(self, *, guidance: float = 1.0) -> None:
-        if not 0 <= guidance < math.inf:
-            raise ConfigError(f"condition.guidance={guidance} is out of range; give 0 or more, 1 for none")
+        if not 0 <= guidance <= _MOST:
+            raise ConfigError(f"condition.guidance={guidance} is outside [0, {_MOST}]; give 1 for none")
         self.guidance = float(guidance)
 
     def check(self, layout: Layout) -> None:

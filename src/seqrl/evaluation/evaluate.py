@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from seqrl import checkpoint as checkpoints
+from seqrl.backbones import kernels
 from seqrl.checkpoint import Loaded
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
@@ -276,6 +277,7 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
         "device": str(device_of(config["device"])),
         "precision": config["precision"],
         "threads": torch.get_num_threads(),
+        "kernels": kernels.status() if device_of(config["device"]).type == "cpu" else None,
         "behaviour_return_mean": dataset["behaviour_return_mean"],
         "behaviour_score": dataset["behaviour_score"],
         "seed": config["seed"],

@@ -227,6 +227,7 @@ def _altered(x: Tensor, place: int) -> Tensor:
     return other
 
 
+@torch.no_grad()  # as decoding does, which is where compiled kernels take part
 def _step(backbone: Backbone, x: Tensor, cache: KeyValueCache, token: int, *, stored: bool = True) -> Tensor:
     """(R, 1, D) features of one token of (R, n, D), those before it having been run against the cache."""
     cache.expect(stored=stored)
