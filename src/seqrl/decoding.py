@@ -56,11 +56,12 @@ class Session(Protocol):
 
 
 class GuidedSession:
-    """Sequences that follow their goals more closely than the data did: classifier-free guidance of every token.
+    """Sequences that follow their goals more closely than the data did: classifier-free guidance of actions.
 
-    Each row is decoded twice, after its goal g and after the null goal, and its next token x has the logits
-    `log p(x) + w (log p(x | g) - log p(x))`: what the goal changes counts w times. One session holds both, so that a
-    step costs as much as one of twice the rows.
+    Each row is decoded twice, after its goal g and after the null goal. Where the next token x is of an action it has
+    the logits `log p(x) + w (log p(x | g) - log p(x))`: what the goal changes counts w times. What an action leads to
+    is the environment's business whatever the goal: those tokens have the logits that follow the goal. One session
+    holds both, so that a step costs as much as one of twice the rows.
 
     Args:
         model: trained with a null goal.
@@ -77,6 +78,7 @@ class GuidedSession:
     ) -> None:
         assert history.prefix is not None
         self._weight = history.guidance
+        self._actions = model.places("action")
         prefix = torch.cat([history.prefix, model.goal_prefix(None, len(history.prefix))])
         both = replace(
             history, tokens=history.tokens.repeat(2, 1), lengths=history.lengths.repeat(2), prefix=prefix, guidance=1.0
@@ -96,7 +98,8 @@ class GuidedSession:
 
     def _mix(self) -> None:
         toward, without = self._session.logits.log_softmax(-1).chunk(2)
-        self.logits = without + self._weight * (toward - without)
+        guided = self._actions.start <= self._session.place < self._actions.stop
+        self.logits = without + self._weight * (toward - without) if guided else toward
 
 
 class _Level(NamedTuple):

@@ -71,7 +71,8 @@ class History:
         time: steps since the episodes began.
         observation: (B, O) the present observation in the data's units, for planners that look at it unrounded; None
             where nobody gave one.
-        guidance: how many times what the prefix changes counts, 0 or more; see `seqrl.decoding.GuidedSession`.
+        guidance: how many times what the prefix changes about actions counts, 0 or more; see
+            `seqrl.decoding.GuidedSession`.
     """
 
     tokens: Tensor

@@ -160,12 +160,14 @@ def probabilities_by_the_formula(model: SequenceModel, row: Tensor, prefix: Tens
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 3.0])
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("mode", ["none", "exact", "window"])
-def test_guidance_weighs_what_the_goal_changes(mode: str, script: str, guidance: float) -> None:
+def test_guidance_weighs_what_the_goal_changes_about_actions(mode: str, script: str, guidance: float) -> None:
     """Across cuts and selections of both halves; with one layer, window is exact."""
     model = make(goal=True, num_layers=1)
 
     def expected(row: Tensor, prefix: Tensor | None) -> Tensor:
-        return probabilities_by_the_formula(model, row, prefix, guidance).log()
+        if OBS <= len(row) % K < OBS + ACT:
+            return probabilities_by_the_formula(model, row, prefix, guidance).log()
+        return next_logits(model, row, prefix).log_softmax(-1)
 
     Rows(model, mode, guidance=guidance).follow(SCRIPTS[script], expected, 4 * K)
 

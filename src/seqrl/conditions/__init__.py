@@ -17,7 +17,7 @@ class Condition(ABC):
     Attributes:
         wants_goals: whether it needs goals.
         target_return: the return of the episode that is asked for, in the data's units; None where none is.
-        guidance: how many times what the prefix changes counts; see `seqrl.decoding.GuidedSession`. 1 for once.
+        guidance: how many times what the prefix changes about actions counts; see `seqrl.decoding.GuidedSession`.
     """
 
     wants_goals: bool
