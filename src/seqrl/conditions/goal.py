@@ -19,9 +19,9 @@ class GoalCondition(Condition):
     """Put the goal's tokens, in the bins of the observation dimensions it names, before every plan.
 
     Args:
-        guidance: how many times what the goal changes about actions counts, in [0, 1000000] (classifier-free guidance, see
-            `seqrl.decoding.GuidedSession`); 1 is the model as it was trained. Others need a model of tokens and a null
-            goal, and twice the time.
+        guidance: how many times what the goal changes about actions counts, in [0, 1000000] (classifier-free guidance,
+            see `seqrl.decoding.GuidedSession`); 1 is the model as it was trained. Others need a model of tokens and a
+            null goal, and twice the time.
 
     Raises:
         ConfigError: guidance out of range.
