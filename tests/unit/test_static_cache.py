@@ -58,7 +58,7 @@ def history(lengths: list[int], *, goal: bool = False) -> History:
 @pytest.fixture(autouse=True)
 def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: a tape records operators, and compiled kernels are none."""
-    monkeypatch.setattr(kernels, "serve", lambda x: False)
+    monkeypatch.setattr(kernels, "serve", lambda *tensors: False)
 
 
 class _Tape(TorchDispatchMode):
