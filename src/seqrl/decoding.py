@@ -65,7 +65,7 @@ class GuidedSession:
 
     Args:
         model: trained with a null goal.
-        history: with a prefix, and a guidance w of 0 or more: 0 decodes after the null goal, 1 after the goal.
+        history: with a prefix, and a guidance w of 0 or more: actions follow the null goal with 0, the goal with 1.
         options: as for `DecodingSession`.
 
     Reference: Ho and Salimans 2022, equation 6, whose weight is w - 1; Sanchez et al. 2023, equation 7, for tokens.

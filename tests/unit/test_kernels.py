@@ -78,6 +78,16 @@ def stretch(kv_heads: int, rows: int, columns: int, dim: int, start: int, stop: 
     return Stretch(keys, values, visible, start, stop)
 
 
+def written(stretch: Stretch, key: Tensor, value: Tensor) -> Stretch:
+    """A copy with the (R, 1, kv_heads, head_dim) key and value of every row in its last column."""
+    keys, values = stretch.keys.clone(), stretch.values.clone()
+    keys[:, :, stretch.stop - 1], values[:, :, stretch.stop - 1] = (
+        key[:, 0].transpose(0, 1),
+        value[:, 0].transpose(0, 1),
+    )
+    return stretch._replace(keys=keys, values=values)
+
+
 @needs_compiler
 @given(
     dim=st.sampled_from([8, 16, 32, 64, 128]),
@@ -131,12 +141,7 @@ def test_attention_is_what_the_formula_says(
     if not kernels.serve_attention(query):
         assert (dim, dtype) == (8, torch.float32)
         return
-    wanted = stretches
-    if stored:
-        last = stretches[-1]
-        keys, values = last.keys.clone(), last.values.clone()
-        keys[:, :, last.stop - 1], values[:, :, last.stop - 1] = key[:, 0].transpose(0, 1), value[:, 0].transpose(0, 1)
-        wanted = [*stretches[:-1], last._replace(keys=keys, values=values)]
+    wanted = [*stretches[:-1], written(stretches[-1], key, value)] if stored else stretches
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -170,9 +175,8 @@ def test_queries_keys_and_values_may_lie_anyhow(order: str) -> None:
         shared = shared if order == "one for all heads" else shared[:1].expand(rows, 1, 2, dim)
         key, value = (each.expand(rows, 1, heads, dim) for each in shared.split(1, dim=2))
     stretches = [stretch(heads, rows, 9, dim, 0, 5, dtype=x.dtype, hidden=False)]
-    expected = stretches[0]._replace(keys=stretches[0].keys.clone(), values=stretches[0].values.clone())
-    expected.keys[:, :, 4], expected.values[:, :, 4] = key[:, 0].transpose(0, 1), value[:, 0].transpose(0, 1)
-    close(kernels.attend(query, key, value, stretches, stored=True), attended(query, [expected]))
+    expected = attended(query, [written(stretches[0], key, value)])
+    close(kernels.attend(query, key, value, stretches, stored=True), expected)
 
 
 @needs_compiler

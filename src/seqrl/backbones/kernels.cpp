@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -85,10 +86,8 @@ inline void exponentials(float* x, int64_t count) {
   constexpr int lanes = Lanes<float>::count;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves no digit behind the point
   for (int64_t i = 0; i < count; i += lanes) {
-    Vector<float> v = load(x + i);
-    const Vector<float> least = v - v - 87.0f;  // below, the result is no normal number
-    const Integers small = v < -87.0f;
-    v = small ? least : v;
+    const Vector<float> v = load(x + i);
+    const Integers small = v < -87.0f;  // the result is no normal number
     const Vector<float> shifted = v * 1.44269504f + kRound;
     const Vector<float> n = shifted - kRound;
     const Vector<float> r = (v - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -236,6 +235,14 @@ inline void add(const T* weights, int64_t stride, const T* values, int64_t width
     for (int d = 0; d < D / lanes; ++d) store(sums + i * D + d * lanes, s[i][d]);
 }
 
+// Four at a time while there are as many, then two, then one: `tile(N, i)` does N from i on.
+template <typename Tile>
+inline void in_tiles(int64_t i, int64_t end, const Tile& tile) {
+  for (; i + 4 <= end; i += 4) tile(std::integral_constant<int, 4>(), i);
+  for (; i + 2 <= end; i += 2) tile(std::integral_constant<int, 2>(), i);
+  for (; i < end; ++i) tile(std::integral_constant<int, 1>(), i);
+}
+
 // The queries of one key head in `count` rows from `first` on, which have at least their widest block's row in common.
 template <typename T, int D>
 void attend_unit(const Block* blocks, int64_t num_blocks, const Step& step, int64_t head, int64_t first, int64_t count,
@@ -264,15 +271,15 @@ void attend_unit(const Block* blocks, int64_t num_blocks, const Step& step, int6
   };
   const int64_t width = each([&](const Block& block, int64_t row, int64_t offset, int64_t i, int64_t n, int64_t column) {
     const T* keys = static_cast<const T*>(block.keys) + offset;
-    const int64_t columns = block.stop - block.start, end = i + n;
-    for (; i + 4 <= end; i += 4) score<T, D, 4>(queries + i * D, keys, columns, scores + i * stride + column, stride);
-    for (; i + 2 <= end; i += 2) score<T, D, 2>(queries + i * D, keys, columns, scores + i * stride + column, stride);
-    for (; i < end; ++i) score<T, D, 1>(queries + i * D, keys, columns, scores + i * stride + column, stride);
+    const int64_t columns = block.stop - block.start;
+    in_tiles(i, i + n, [&](auto size, int64_t q) {
+      score<T, D, decltype(size)::value>(queries + q * D, keys, columns, scores + q * stride + column, stride);
+    });
     if (!block.visible) return;
     const uint8_t* visible = block.visible + row * block.stop + block.start;
     for (int64_t c = 0; c < columns; ++c)
-      for (i = end - n; i < end && !visible[c]; ++i)
-        scores[i * stride + column + c] = -std::numeric_limits<T>::infinity();
+      for (int64_t q = i; q < i + n && !visible[c]; ++q)
+        scores[q * stride + column + c] = -std::numeric_limits<T>::infinity();
   });
   for (int64_t i = 0; i < total; ++i) {
     T* row = scores + i * stride;
@@ -289,10 +296,10 @@ void attend_unit(const Block* blocks, int64_t num_blocks, const Step& step, int6
   std::memset(queries, 0, total * D * sizeof(T));
   each([&](const Block& block, int64_t, int64_t offset, int64_t i, int64_t n, int64_t column) {
     const T* values = static_cast<const T*>(block.values) + offset;
-    const int64_t columns = block.stop - block.start, end = i + n;
-    for (; i + 4 <= end; i += 4) add<T, D, 4>(scores + i * stride + column, stride, values, columns, queries + i * D);
-    for (; i + 2 <= end; i += 2) add<T, D, 2>(scores + i * stride + column, stride, values, columns, queries + i * D);
-    for (; i < end; ++i) add<T, D, 1>(scores + i * stride + column, stride, values, columns, queries + i * D);
+    const int64_t columns = block.stop - block.start;
+    in_tiles(i, i + n, [&](auto size, int64_t q) {
+      add<T, D, decltype(size)::value>(scores + q * stride + column, stride, values, columns, queries + q * D);
+    });
   });
   for (int64_t r = 0; r < count; ++r)
     std::memcpy(static_cast<T*>(step.out) + ((first + r) * step.kv_heads + head) * group * D, queries + r * group * D,

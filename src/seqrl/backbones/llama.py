@@ -66,8 +66,7 @@ class _Block(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         attended = attention.attend(layer, query, key, value, dropout=dropout)
         x = x + self.dropout(self.attention_out(attended))
-        gate_and_up = self.gate_and_up(self.feed_forward_norm(x))
-        gate, up = gate_and_up.chunk(2, dim=-1)
+        gate, up = self.gate_and_up(self.feed_forward_norm(x)).chunk(2, dim=-1)
         gated = kernels.gate(gate, up) if kernels.serve(gate, up) else F.silu(gate) * up
         return x + self.dropout(self.down(gated))
 
