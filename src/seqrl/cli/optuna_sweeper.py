@@ -57,7 +57,7 @@ class OptunaSweeper(Sweeper):
                 raise ConfigError(f"hydra.sweeper.{name}={value} is too small; give 1 or more")
         self.num_trials, self.num_jobs = n_trials, n_jobs
         self.direction, self.sampler, self.seed = direction, sampler, seed
-        self.pruner = {"name": pruner, "startup_trials": startup_trials, "warmup_steps": warmup_steps}
+        self.pruner: dict[str, Any] = {"name": pruner, "startup_trials": startup_trials, "warmup_steps": warmup_steps}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         if importlib.util.find_spec("optuna") is None:

@@ -24,13 +24,14 @@ def open_study(journal: Path, *, direction: str = "minimize", pruner: Mapping[st
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from optuna.study import StudyDirection
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(journal)))
     return optuna.create_study(
         storage=storage,
         study_name="seqrl",
-        direction=direction,
+        direction=StudyDirection[direction.upper()],
         pruner=_pruner(**pruner) if pruner else None,
         load_if_exists=True,
     )
