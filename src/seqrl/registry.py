@@ -7,7 +7,6 @@ config or a checkpoint can only build what was registered. Built-in components l
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import re
@@ -173,15 +172,10 @@ class Registry:
 
 @lru_cache
 def _component_files(package: str) -> dict[str, Path]:
-    """The modules of a package, sorted, less those that its `SUPPORT_MODULES` names."""
+    """The modules of a package, sorted; those whose names begin with an underscore are no components."""
     spec = find_spec(package)
     assert spec is not None and spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    support: tuple[str, ...] = ("__init__",)
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SUPPORT_MODULES":
-            support += tuple(ast.literal_eval(node.value))
-    return {path.stem: path for path in sorted(Path(spec.origin).parent.glob("*.py")) if path.stem not in support}
+    return {path.stem: path for path in sorted(Path(spec.origin).parent.glob("*.py")) if path.stem[0] != "_"}
 
 
 _KINDS: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
@@ -197,7 +191,7 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
         raise ConfigError(f"{name}={value!r} is no {annotation}; give a value of that type")
 
 
-DATA = Registry("data", "seqrl.data.sources")
+DATA = Registry("data", "seqrl.sources")
 TOKENIZER = Registry("tokenizer", "seqrl.tokenizers", runtime=("size", "layout", "window", "model_backbone"))
 BACKBONE = Registry("backbone", "seqrl.backbones", runtime=("max_length",))
 OBJECTIVE = Registry("objective", "seqrl.objectives")

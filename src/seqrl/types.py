@@ -72,7 +72,7 @@ class History:
         observation: (B, O) the present observation in the data's units, for planners that look at it unrounded; None
             where nobody gave one.
         guidance: how many times what the prefix changes about actions counts, 0 or more; see
-            `seqrl.decoding.GuidedSession`.
+            `seqrl.decoding.session.GuidedSession`.
     """
 
     tokens: Tensor

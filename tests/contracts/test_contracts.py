@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from seqrl import testing
-from seqrl.backbones.attention import FullAttention
+from seqrl.attention.passes import FullAttention
 from seqrl.backbones.gpt import GptBackbone
 from seqrl.backbones.llama import LlamaBackbone
 from seqrl.conditions.goal import GoalCondition
 from seqrl.critics.iql import IqlCritic
-from seqrl.data.opening import open_episodes
-from seqrl.data.sources import DataSource
-from seqrl.data.writers import write
 from seqrl.errors import ConfigError, DataError
+from seqrl.formats.writers import write
 from seqrl.objectives import Outcome
 from seqrl.objectives.next_token import NextTokenObjective
 from seqrl.planners.sample import SamplePlanner
@@ -30,6 +28,8 @@ from seqrl.planners.zero import ZeroPlanner
 from seqrl.registry import registries, registry_of
 from seqrl.scores.likelihood import LikelihoodScore
 from seqrl.scores.reward import RewardScore
+from seqrl.sources import DataSource
+from seqrl.sources._opening import open_episodes
 from seqrl.testing import samples, tokenizers
 from seqrl.tokenizers.uniform import UniformTokenizer
 from seqrl.types import Plan

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import seqrl
-from seqrl.checkpoint import load
+from seqrl.checkpoints.loading import load
 
 Command = Callable[..., int]
 FAST = ["debug=fast", "training.progress_bar=false", "training.loggers=[csv]"]

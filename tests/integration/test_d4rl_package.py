@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 import pytest
 
-from seqrl.data import d4rl_package
-from seqrl.data.catalogue import entries, find
-from seqrl.data.hdf5 import read_recording
-from seqrl.data.sources.d4rl import D4rlSource
+from seqrl.d4rl import package as d4rl_package
+from seqrl.d4rl.catalogue import entries, find
 from seqrl.envs import make_environments, register_environments
+from seqrl.formats.recording import read_recording
+from seqrl.sources.d4rl import D4rlSource
 
 pytestmark = [
     pytest.mark.skipif(

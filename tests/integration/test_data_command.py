@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from seqrl.cli.data import run
-from seqrl.data.opening import open_episodes
-from seqrl.data.sources.d4rl import D4rlSource
+from seqrl.sources._opening import open_episodes
+from seqrl.sources.d4rl import D4rlSource
 
 pytestmark = pytest.mark.usefixtures("in_folder_with_data", "clean_plugins")
 
@@ -184,7 +184,7 @@ def test_generate_maze2d_gives_a_file_of_d4rls() -> None:
 
 
 def test_list_shows_the_catalogue_and_the_cache(capsys: pytest.CaptureFixture[str]) -> None:
-    from seqrl.data.catalogue import find
+    from seqrl.d4rl.catalogue import find
 
     assert run(["list", "hopper", "v2"]) == 0
     shown = capsys.readouterr().out
@@ -211,5 +211,5 @@ def test_the_command_is_there_and_starts_without_hydra() -> None:
     )
     assert "hopper-medium-v2" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "seqrl.data.catalogue" in imported
+    assert "seqrl.d4rl.catalogue" in imported
     assert imported & {"hydra", "torch", "gymnasium", "lightning", "matplotlib"} == set()

@@ -21,7 +21,7 @@ import torch
 
 from seqrl.benchmarks import ranks
 from seqrl.benchmarks.workload import TrainSettings
-from seqrl.checkpoint import load
+from seqrl.checkpoints.loading import load
 from seqrl.cli import train
 from seqrl.errors import ConfigError
 
@@ -140,8 +140,7 @@ def test_two_ranks_train_what_one_trains(like_one_rank: Callable[..., None], str
 
 
 @pytest.mark.slow
-def test_sharded_weights_are_whole_where_compiled_kernels_read_them(like_one_rank: Callable[..., None]) -> None:
-    """In validation on a CPU."""
+def test_sharded_weights_of_llama_are_whole_in_validation(like_one_rank: Callable[..., None]) -> None:
     like_one_rank(*RANKS, "trainer.strategy=fsdp", common=["training.batch_size=32", "backbone=llama"])
 
 

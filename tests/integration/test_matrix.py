@@ -15,11 +15,11 @@ import pytest
 import torch
 import yaml
 
-from seqrl.checkpoint import build_model
+from seqrl.acting.policy import Policy
+from seqrl.checkpoints.loading import build_model
 from seqrl.critics import build_critic
 from seqrl.errors import ConfigError
 from seqrl.paths import config_dir
-from seqrl.policy import Policy
 from seqrl.registry import BACKBONE, TOKENIZER
 from seqrl.testing import samples
 from seqrl.training.datamodule import EpisodeDataModule

@@ -24,7 +24,7 @@ from seqrl.cli.summary import table
 from seqrl.cli.sweep import Job, with_folder
 from seqrl.paths import config_dir
 from seqrl.registry import registries
-from seqrl.runs import alone_in
+from seqrl.runs.folder import alone_in
 
 Command = Callable[..., int]
 TINY = [

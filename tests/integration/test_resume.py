@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 import torch
 
-from seqrl.checkpoint import checkpoint_step
+from seqrl.checkpoints.loading import checkpoint_step
 from seqrl.cli.application import plain
 from seqrl.data.episodes import EpisodeStore
 from seqrl.paths import config_dir
-from seqrl.runs import RunFolder
+from seqrl.runs.folder import RunFolder
 from seqrl.training.module import SequenceModule
 from seqrl.training.stages import finished, stages, train
 

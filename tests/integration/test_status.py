@@ -19,7 +19,7 @@ import yaml
 from seqrl.cli import status
 from seqrl.cli.status import KILLED, Status, of_run, statuses
 from seqrl.errors import ConfigError
-from seqrl.runs import alone_in
+from seqrl.runs.folder import alone_in
 
 CONFIG: dict[str, Any] = {"training": {"max_steps": 100}, "critic_training": {"max_steps": 50}, "critic": None}
 DONE = {"state": "done", "step": 100}
@@ -147,7 +147,7 @@ def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_it_needs_no_torch_and_sees_another_process(make: Callable[..., Path], tmp_path: Path) -> None:
     run = make("run", {"model": {"state": "running", "step": 4}})
     hold = (
-        "import sys, time; from pathlib import Path; from seqrl.runs import alone_in\n"
+        "import sys, time; from pathlib import Path; from seqrl.runs.folder import alone_in\n"
         f"with alone_in(Path({str(run)!r})):\n    print('held', flush=True); time.sleep(60)"
     )
     code = (

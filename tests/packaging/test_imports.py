@@ -18,50 +18,53 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "seqrl"
 CONF = ROOT / "conf"
 
-# A part may import from the lines below its own, never from its own line or the lines above.
+# A part may import from the lines below its own, never from its own line or the lines above. There are no exceptions.
 ORDER = [
     {"__main__"},
     {"cli"},
     {"benchmarks"},
     {"testing", "analysis", "training", "evaluation"},
-    {"envs", "policy"},
-    {"checkpoint"},
-    {"planners", "conditions", "scores", "objectives"},
+    {"acting", "envs"},
+    {"checkpoints", "planners"},
+    {"decoding", "conditions", "scores", "objectives"},
     {"critics"},
-    {"model", "vectors", "decoding", "sampling"},
+    {"models"},
     {"tokenizers"},
     {"backbones"},
+    {"attention"},
+    {"sources"},
+    {"d4rl", "worlds"},
+    {"formats"},
     {"data"},
-    {"layout", "types", "registry", "plugins", "paths", "runs"},
-    {"errors", "console", "writing"},
+    {"runs"},
+    {"layout"},
+    {"types"},
+    {"registry"},
+    {"plugins"},
+    {"files"},
+    {"paths"},
+    {"console"},
+    {"errors"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
-BESIDE = {  # the exceptions, by exact module: planners are handed scores, and know their abstract class alone
-    ("registry", "plugins"),
-    ("runs", "plugins"),
-    ("planners", "scores"),
-    ("model", "decoding"),  # a model starts sessions, which know it as a type: two files of one thing
-    ("decoding", "model"),
-}
-NARROWER = {"sampling": {"types", "errors"}}  # parts that may import less than their place in the order allows
 
 ONLY_IN = {  # where a package may be imported at all
     "hydra": ("cli",),
     "omegaconf": ("cli",),
     "lightning": ("training", "benchmarks"),
     "pytorch_lightning": (),
-    "gymnasium": ("envs", "data", "evaluation"),
-    "minari": ("envs", "data", "evaluation"),
-    "mujoco": ("envs", "data", "evaluation"),
+    "gymnasium": ("envs", "worlds", "d4rl", "formats", "sources", "evaluation"),
+    "minari": ("envs", "formats", "sources"),
+    "mujoco": ("envs", "worlds", "d4rl", "sources", "evaluation"),
 }
 ONLY_IN_FUNCTIONS = {"gymnasium", "minari", "mujoco", "h5py"}  # slow to import, or not needed by most runs
 AT_MODULE_LEVEL = {  # classes of gymnasium.Env
-    (f"envs.{module}", "gymnasium") for module in ("maze2d", "four_rooms", "d4rl_package")
+    (module, "gymnasium") for module in ("worlds.maze_environment", "worlds.four_rooms_environment", "d4rl.environment")
 }
 WITHOUT_TORCH = {"errors", "paths", "plugins", "registry"}
 
 SLOTS = {
-    "data.sources": "data",
+    "sources": "data",
     "tokenizers": "tokenizer",
     "backbones": "backbone",
     "objectives": "objective",
@@ -138,22 +141,11 @@ def imports(module: Module, known: set[str]) -> Iterator[Import]:
     yield from walk(module.tree, True)
 
 
-def support_modules(package: Module) -> set[str]:
-    """What a component package lists in `SUPPORT_MODULES`: files beside the components that all of them may use."""
-    for node in package.tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SUPPORT_MODULES":
-            return set(ast.literal_eval(node.value))
-        if isinstance(node, ast.AnnAssign) and node.value and ast.unparse(node.target) == "SUPPORT_MODULES":
-            return set(ast.literal_eval(node.value))
-    return set()
-
-
 def components(tree: list[Module]) -> dict[str, set[str]]:
-    """Component package to the names of the components in it."""
-    support = {m.name: support_modules(m) for m in tree if m.is_package}
-    found: dict[str, set[str]] = {folder: set() for folder in SLOTS if folder in support}
+    """Component package to the names of the components in it; files with an underscore in front are none."""
+    found: dict[str, set[str]] = {module.name: set() for module in tree if module.is_package and module.name in SLOTS}
     for module in tree:
-        if not module.is_package and module.folder in found and module.path.stem not in support[module.folder]:
+        if not module.is_package and module.folder in found and not module.path.stem.startswith("_"):
             found[module.folder].add(module.path.stem)
     return found
 
@@ -169,10 +161,8 @@ def order_violation(module: Module, target: str, inside: dict[str, set[str]]) ->
             return f"{each!r} has no place in the import order"
     if package == module.folder and name in inside.get(package, ()):
         return "components of one slot do not import each other, nor does their package import them"
-    if part == module.part or (module.part, target) in BESIDE:
+    if part == module.part:
         return None
-    if part not in NARROWER.get(module.part, {part}):
-        return f"{module.part} may import {', '.join(sorted(NARROWER[module.part]))} only"
     if LEVEL[part] > LEVEL[module.part]:
         return None
     position = "beside" if LEVEL[part] == LEVEL[module.part] else "above"
@@ -244,7 +234,7 @@ def name_violations(source: Path, conf: Path) -> list[str]:
             if (slot, name) != expected:
                 found.append(f"{path}:{line}: registers {slot} {name!r}, but this file is for {expected}")
         if expected and not registered:
-            found.append(f"{path}: registers nothing; a file that only helps belongs into SUPPORT_MODULES")
+            found.append(f"{path}: registers nothing; the name of a file that only helps begins with an underscore")
     for folder, names in inside.items():
         group = conf / SLOTS[folder]
         stems = {path.stem for path in group.glob("*.yaml")}
@@ -279,24 +269,27 @@ SOUND = {
     "seqrl/registry.py": "from seqrl import plugins\nfrom seqrl.errors import SeqrlError\n",
     "seqrl/data/__init__.py": "",
     "seqrl/data/windows.py": "def read():\n    import h5py\n",
-    "seqrl/data/sources/__init__.py": "",
-    "seqrl/data/sources/d4rl.py": (
+    "seqrl/sources/__init__.py": "",
+    "seqrl/sources/d4rl.py": (
         "from seqrl.data import windows\nfrom seqrl.registry import register_data\n"
         "@register_data('d4rl')\nclass D4rl:\n    def load(self):\n        import gymnasium\n"
     ),
-    "seqrl/tokenizers/__init__.py": "SUPPORT_MODULES = ('report',)\n",
-    "seqrl/tokenizers/report.py": "",
+    "seqrl/tokenizers/__init__.py": "",
+    "seqrl/tokenizers/_report.py": "",
     "seqrl/tokenizers/uniform.py": (
-        "from seqrl import registry\nfrom seqrl.tokenizers import report\n"
+        "from seqrl import registry\nfrom seqrl.tokenizers import _report\n"
         "@registry.register_tokenizer('uniform')\nclass UniformTokenizer: ...\n"
     ),
     "seqrl/tokenizers/quantile.py": "from seqrl.registry import *\n@register_tokenizer('quantile')\nclass Q: ...\n",
     "seqrl/scores/__init__.py": "",
     "seqrl/scores/reward.py": "@register_score('reward')\nclass RewardScore: ...\n",
-    "seqrl/planners/__init__.py": "from seqrl.sampling import noise\nfrom seqrl.scores import Score\n",
-    "seqrl/sampling.py": "from seqrl.errors import SeqrlError\nfrom seqrl.types import Tokens\n",
+    "seqrl/planners/__init__.py": "from seqrl.decoding.noise import noise\nfrom seqrl.scores import Score\n",
+    "seqrl/decoding/__init__.py": "",
+    "seqrl/decoding/noise.py": "from seqrl.errors import SeqrlError\nfrom seqrl.types import Tokens\n",
     "seqrl/envs/__init__.py": "",
-    "seqrl/envs/maze2d.py": "import gymnasium\ndef render():\n    import mujoco\n",
+    "seqrl/acting/__init__.py": "",
+    "seqrl/worlds/__init__.py": "",
+    "seqrl/worlds/maze_environment.py": "import gymnasium\ndef render():\n    import mujoco\n",
     "seqrl/training/__init__.py": "import lightning.pytorch\n",
     "seqrl/evaluation/__init__.py": "",
     "seqrl/cli/__init__.py": "import hydra\nfrom seqrl import evaluation, training\n",
@@ -315,21 +308,25 @@ def test_a_sound_tree_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("data/windows.py", "from seqrl.model import SequenceModel", "data may not import model, which stands above"),
+        (
+            "data/windows.py",
+            "from seqrl.models.token import SequenceModel",
+            "data may not import models, which stands above",
+        ),
         ("data/windows.py", "def f():\n    import seqrl.cli", "data may not import cli, which stands above"),
-        ("data/windows.py", "from ..policy import Policy", "data may not import policy"),
+        ("data/windows.py", "from ..acting import Policy", "data may not import acting"),
         ("data/windows.py", "if TYPE_CHECKING:\n    from seqrl.tokenizers import T", "data may not import tokenizers"),
         ("errors.py", "from seqrl import paths", "errors may not import paths"),
         ("training/__init__.py", "from seqrl.evaluation import rollout", "training may not import evaluation, which"),
         ("evaluation/__init__.py", "from seqrl import training", "evaluation may not import training, which stands be"),
+        ("acting/__init__.py", "from seqrl import envs", "acting may not import envs, which stands beside it"),
         (
-            "planners/__init__.py",
-            "from seqrl.scores.reward import R",
-            "planners may not import scores, which stands be",
+            "scores/__init__.py",
+            "from seqrl.planners import Planner",
+            "scores may not import planners",
         ),
-        ("scores/__init__.py", "from seqrl.planners import Planner", "scores may not import planners, which stands be"),
         ("plugins.py", "import seqrl.registry", "plugins may not import registry"),
-        ("sampling.py", "from seqrl.data import windows", "sampling may import errors, types only"),
+        ("models/token.py", "from seqrl.decoding import noise", "models may not import decoding, which stands above"),
         ("paths.py", "from seqrl import SeqrlError", "import from the module that defines a name"),
         ("extra.py", "import seqrl.errors", "'extra' has no place"),
         ("tokenizers/uniform.py", "from seqrl.tokenizers import quantile", "components of one slot do not import"),
@@ -337,16 +334,16 @@ def test_a_sound_tree_passes(tmp_path: Path) -> None:
         ("tokenizers/uniform.py", "from . import quantile", "components of one slot do not import"),
         (
             "tokenizers/__init__.py",
-            "SUPPORT_MODULES = ['report']\nfrom .quantile import Q",
+            "from .quantile import Q",
             "components of one slot do not import",
         ),
         ("training/__init__.py", "def f():\n    from omegaconf import OmegaConf", "omegaconf is imported in cli only"),
         ("cli/__init__.py", "import lightning", "lightning is imported in training and benchmarks only"),
         ("training/__init__.py", "import pytorch_lightning", "pytorch_lightning is imported in no module only"),
-        ("policy.py", "def f():\n    import gymnasium", "gymnasium is imported in envs and data and evaluation only"),
+        ("acting/policy.py", "def f():\n    import gymnasium", "gymnasium is imported in envs and worlds and"),
         ("envs/make.py", "import gymnasium", "gymnasium is imported inside functions only"),
-        ("envs/maze2d.py", "import mujoco", "mujoco is imported inside functions only"),
-        ("data/sources/minari.py", "try:\n    import minari\nexcept E: ...", "minari is imported inside functions"),
+        ("worlds/maze_environment.py", "import mujoco", "mujoco is imported inside functions only"),
+        ("sources/minari.py", "try:\n    import minari\nexcept E: ...", "minari is imported inside functions"),
         ("data/windows.py", "class A:\n    import h5py", "h5py is imported inside functions only"),
         ("paths.py", "import torch", "this module works without torch"),
     ],

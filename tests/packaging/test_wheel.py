@@ -31,7 +31,7 @@ def test_wheel_holds_every_config(wheel_names: list[str]) -> None:
 
 
 def test_wheel_holds_the_catalogue(wheel_names: list[str]) -> None:
-    assert "seqrl/data/d4rl_catalogue.csv" in wheel_names
+    assert "seqrl/d4rl/catalogue.csv" in wheel_names
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel_names: list[str]) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-from seqrl.checkpoint import build_model
+from seqrl.acting.policy import build_strategy
+from seqrl.checkpoints.loading import build_model
 from seqrl.critics import build_critic
 from seqrl.errors import ConfigError
 from seqrl.paths import config_dir
-from seqrl.policy import build_strategy
 
 GOAL = r"no goal, .* 'layout\.goal=\{dims: \[0, 1\]"
 VALUE = r"no 'value' field .*'\+layout\.fields\.value=\{hidden: true\}'"

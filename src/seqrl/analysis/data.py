@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.inspection import Inspection
-from seqrl.writing import replacing
+from seqrl.files import replacing
+from seqrl.formats.inspection import Inspection
 
 _PANELS = 4
 

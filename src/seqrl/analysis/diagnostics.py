@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqrl.writing import replacing
+from seqrl.files import replacing
 
 _LOGS = {"evaluation": ("tab:blue", "o", "as evaluated"), "open_loop": ("tab:orange", "s", "plans carried out")}
 _REFERENCES = {"persistence": ("--", "that nothing changes"), "floor": (":", "round trip of the tokenizer")}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.maze import Maze
+from seqrl.worlds.maze import Maze
 
 SHADES = 12  # of a path's color, from its start to its end
 

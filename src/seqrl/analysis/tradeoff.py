@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqrl.writing import replacing
+from seqrl.files import replacing
 
 _MARKERS = "osD^vP*"
 _PLACES = [(6, 5), (-6, 5), (6, -5), (-6, -5), (0, 9), (0, -9), (14, 14), (-14, 14), (14, -14), (-14, -14)]  # in points

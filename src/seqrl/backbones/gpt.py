@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from seqrl.backbones import Attention, Backbone
+from seqrl.attention import Attention
+from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 

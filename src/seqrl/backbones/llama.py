@@ -6,24 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrl.backbones import Attention, Backbone, kernels
+from seqrl.attention import Attention
+from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
 _EPSILON = 1e-5  # of all norms
 _FEED_FORWARD_MULTIPLE = 8  # widths of matrix products stay a multiple of this
-
-
-class _Norm(nn.RMSNorm):
-    """RMS norm with a gain."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=_EPSILON)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if kernels.serve(x, self.weight):
-            return kernels.rms_norm(x, self.weight, _EPSILON)
-        return super().forward(x)
 
 
 class _Block(nn.Module):
@@ -43,12 +32,12 @@ class _Block(nn.Module):
         self.head_dim = dim // num_heads
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.attention_dropout = attention_dropout
-        self.attention_norm = _Norm(dim)
+        self.attention_norm = nn.RMSNorm(dim, eps=_EPSILON)
         self.query_key_value = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         gains = torch.ones(num_heads + num_kv_heads, self.head_dim) if qk_norm else None
         self.query_key_gain = None if gains is None else nn.Parameter(gains)
         self.attention_out = nn.Linear(dim, dim, bias=False)
-        self.feed_forward_norm = _Norm(dim)
+        self.feed_forward_norm = nn.RMSNorm(dim, eps=_EPSILON)
         self.gate_and_up = nn.Linear(dim, 2 * feed_forward_dim, bias=False)
         self.down = nn.Linear(feed_forward_dim, dim, bias=False)
         self.dropout = nn.Dropout(residual_dropout)
@@ -56,19 +45,15 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attention: Attention, layer: int) -> Tensor:
         qkv = self.query_key_value(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
         query_key, value = qkv.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
-        if kernels.serve(query_key, *rotation, *(() if self.query_key_gain is None else (self.query_key_gain,))):
-            kernels.norm_and_rotate_(query_key, self.query_key_gain, *rotation, _EPSILON)
-        else:
-            if self.query_key_gain is not None:
-                query_key = F.rms_norm(query_key, (self.head_dim,), eps=_EPSILON) * self.query_key_gain
-            query_key = _rotate(query_key, *rotation)
+        if self.query_key_gain is not None:
+            query_key = F.rms_norm(query_key, (self.head_dim,), eps=_EPSILON) * self.query_key_gain
+        query_key = _rotate(query_key, *rotation)
         query, key = query_key.split((self.num_heads, self.num_kv_heads), dim=2)
         dropout = self.attention_dropout if self.training else 0.0
         attended = attention.attend(layer, query, key, value, dropout=dropout)
         x = x + self.dropout(self.attention_out(attended))
         gate, up = self.gate_and_up(self.feed_forward_norm(x)).chunk(2, dim=-1)
-        gated = kernels.gate(gate, up) if kernels.serve(gate, up) else F.silu(gate) * up
-        return x + self.dropout(self.down(gated))
+        return x + self.dropout(self.down(F.silu(gate) * up))
 
 
 @register_backbone("llama")
@@ -128,7 +113,7 @@ class LlamaBackbone(Backbone):
             _Block(dim, num_heads, num_kv_heads, feed_forward_dim, qk_norm, residual_dropout, attention_dropout)
             for _ in range(num_layers)
         )
-        self.norm = _Norm(dim)
+        self.norm = nn.RMSNorm(dim, eps=_EPSILON)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)

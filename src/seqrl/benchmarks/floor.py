@@ -29,9 +29,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seqrl.backbones import Attention
+from seqrl.attention import Attention
 from seqrl.benchmarks.timing import Rates
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
 
 
 @dataclass(frozen=True)

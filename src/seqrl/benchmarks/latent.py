@@ -11,10 +11,10 @@ import torch
 from seqrl.benchmarks.plan import MODES, PlanSettings, bench_plan
 from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, seconds, spread
 from seqrl.console import say
+from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
 from seqrl.planners.latent_beam import LatentBeamPlanner
-from seqrl.sampling import Noise
 from seqrl.scores.reward import RewardScore
 
 _SEED = 0

@@ -13,7 +13,7 @@ import torch
 from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, spread
 from seqrl.benchmarks.workload import WARM_UP, TrainSettings, train_block
 from seqrl.console import say
-from seqrl.runs import RunFolder
+from seqrl.runs.folder import RunFolder
 from seqrl.training.stages import quiet_lightning, run_trainer
 
 

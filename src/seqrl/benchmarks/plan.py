@@ -23,12 +23,12 @@ from seqrl.benchmarks.timing import (
     spread,
 )
 from seqrl.console import say
-from seqrl.decoding import CacheMode
+from seqrl.decoding.noise import Noise
+from seqrl.decoding.session import CacheMode
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
 from seqrl.planners.beam import BeamPlanner
-from seqrl.sampling import Noise
 from seqrl.scores.reward import RewardScore
 from seqrl.types import History
 

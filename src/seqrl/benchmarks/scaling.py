@@ -15,7 +15,7 @@ import torch
 from seqrl.data.sampler import SHUFFLED_IN_MEMORY
 from seqrl.data.token_cache import token_dtype
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
 from seqrl.training.defaults import model_config
 
 ADAM_BYTES = 16  # per parameter while training in float32: weight, gradient and Adam's two moments

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from seqrl.backbones import kernels
 from seqrl.errors import ConfigError
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
@@ -109,8 +108,6 @@ def describe_machine(device: torch.device, dtype: torch.dtype, rates: Rates | No
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    if device.type == "cpu":
-        facts["kernels"] = kernels.status()
     if rates is not None:
         facts |= {"matrix_product_gflops": rates.flops / 1e9, "copy_gb_per_second": rates.bytes / 1e9}
     return facts

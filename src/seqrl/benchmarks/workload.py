@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seqrl.benchmarks.timing import synchronize
 from seqrl.data.episodes import EpisodeStore
-from seqrl.runs import RunFolder
+from seqrl.runs.folder import RunFolder
 from seqrl.training.callbacks import StopAtInterrupt
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.defaults import model_config, training_defaults

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError
-from seqrl.writing import write_atomically
+from seqrl.files import write_atomically
 
 _BACKBONES = ("llama", "gpt")
 _PUBLISHED = {"observation": 11, "action": 3, "layers": 4, "heads": 4, "width": 128}
@@ -318,8 +318,6 @@ def _say_machine(machine: Mapping[str, Any]) -> None:
             f"copy {machine['copy_gb_per_second']:.1f} GB/s"
         )
     say(f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, torch {machine['torch']}{rates}")
-    if "kernels" in machine:
-        say(f"compiled kernels: {machine['kernels']}")
 
 
 def _print_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from seqrl.console import say
 from seqrl.errors import SeqrlError, sentence
-from seqrl.writing import write_atomically
+from seqrl.files import write_atomically
 
 if TYPE_CHECKING:
     from seqrl.evaluation.comparison import Comparison

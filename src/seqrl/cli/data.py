@@ -16,15 +16,15 @@ from rich.table import Table
 
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.files import write_atomically
 from seqrl.plugins import load_plugins
-from seqrl.writing import write_atomically
 
 if TYPE_CHECKING:
-    from seqrl.data.flat import FlatEpisodes
-    from seqrl.data.inspection import Column, Inspection
-    from seqrl.data.sources import DataSource
     from seqrl.envs import Environments
     from seqrl.evaluation.collect import Actor
+    from seqrl.formats.flat import FlatEpisodes
+    from seqrl.formats.inspection import Column, Inspection
+    from seqrl.sources import DataSource
 
 
 def run(arguments: list[str]) -> int:
@@ -111,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from seqrl.data.inspection import inspect
-    from seqrl.data.opening import open_episodes
+    from seqrl.formats.inspection import inspect
+    from seqrl.sources._opening import open_episodes
 
     for path in (options.json, options.png):
         if path is not None and path.exists() and not options.overwrite:
@@ -136,8 +136,8 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _generate_maze2d(options: argparse.Namespace) -> None:
-    from seqrl.data import writers
-    from seqrl.data.sources.maze2d import Maze2dSource
+    from seqrl.formats import writers
+    from seqrl.sources.maze2d import Maze2dSource
 
     target = options.output or f"maze2d-{options.maze}.hdf5"
     source = Maze2dSource(
@@ -152,8 +152,8 @@ def _generate_maze2d(options: argparse.Namespace) -> None:
 
 
 def _collect(options: argparse.Namespace) -> None:
-    from seqrl.data import writers
     from seqrl.evaluation.collect import collect
+    from seqrl.formats import writers
 
     writers.check_target(options.output, overwrite=options.overwrite)
     load_plugins(options.plugins)
@@ -190,15 +190,15 @@ def _actor(options: argparse.Namespace) -> Callable[[Environments], Actor]:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from seqrl.data import writers
-    from seqrl.data.opening import open_episodes
+    from seqrl.formats import writers
+    from seqrl.sources._opening import open_episodes
 
     writers.check_target(options.output, overwrite=options.overwrite)
     _write(open_episodes(options.input), options)
 
 
 def _write(flat: FlatEpisodes, options: argparse.Namespace) -> None:
-    from seqrl.data import writers
+    from seqrl.formats import writers
 
     for note in [*flat.remarks, *writers.write(flat, options.output, overwrite=options.overwrite)]:
         say(f"note: {note}")
@@ -206,7 +206,7 @@ def _write(flat: FlatEpisodes, options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from seqrl.data.catalogue import cache_dir, entries
+    from seqrl.d4rl.catalogue import cache_dir, entries
 
     shown = [e for e in entries() if all(word in e.id for word in options.words) and (e.cached or not options.cached)]
     table = Table(title=f"{len(shown)} data sets of D4RL; * references of scores 0 and 100", title_justify="left")

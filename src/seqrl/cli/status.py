@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from seqrl.errors import ConfigError, SeqrlError, sentence
-from seqrl.runs import STAGES, is_held
+from seqrl.runs.folder import STAGES, is_held
 
 KILLED = "stopped (killed?)"  # it says that it runs, and no process holds its folder
 

@@ -16,7 +16,7 @@ from seqrl.cli.optuna_report import report
 from seqrl.cli.pictures import draw_sweep
 from seqrl.cli.sweep import ENDS, ROW_KEYS, Job, records
 from seqrl.console import say
-from seqrl.writing import write_atomically
+from seqrl.files import write_atomically
 
 PICTURE = "tradeoff.png"
 _SHOWN = {"running": "killed", "waiting": "not started"}  # nothing runs any more when the table is made

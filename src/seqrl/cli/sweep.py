@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 
 from seqrl.console import say
 from seqrl.errors import PrunedError
-from seqrl.runs import STAGES, RunFolder
-from seqrl.writing import write_atomically
+from seqrl.files import write_atomically
+from seqrl.runs.folder import STAGES, RunFolder
 
 ROW_KEYS = ("return_mean", "score_mean", "success_rate")  # of an evaluation's results row
 ENDS = ("low", "high")  # of an interval

@@ -18,7 +18,7 @@ from seqrl.cli.cluster import all_awaited
 from seqrl.cli.sweep import Identity, Job, lost, read, record_of, write
 from seqrl.console import say
 from seqrl.errors import SeqrlError
-from seqrl.runs import is_held
+from seqrl.runs.folder import is_held
 
 _is_hydras = Plugins.is_in_toplevel_plugins_module
 

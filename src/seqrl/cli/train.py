@@ -18,7 +18,7 @@ from seqrl.cli.sweep import Identity, Job, forget_failure
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.plugins import load_plugins
-from seqrl.runs import STAGES, RunFolder, run_name
+from seqrl.runs.folder import STAGES, RunFolder, run_name
 
 _DECODING = re.compile(r"[+~]*(planner|condition|score)(\.[^=]*)?=(.*)", re.DOTALL)
 

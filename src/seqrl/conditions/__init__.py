@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
-from seqrl.vectors import VectorModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 
 
 class Condition(ABC):
@@ -17,7 +17,8 @@ class Condition(ABC):
     Attributes:
         wants_goals: whether it needs goals.
         target_return: the return of the episode that is asked for, in the data's units; None where none is.
-        guidance: how many times what the prefix changes about actions counts; see `seqrl.decoding.GuidedSession`.
+        guidance: how many times what the prefix changes about actions counts; see
+            `seqrl.decoding.session.GuidedSession`.
     """
 
     wants_goals: bool

@@ -7,9 +7,9 @@ from torch import Tensor
 from seqrl.conditions import Condition
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.registry import register_condition
-from seqrl.vectors import VectorModel
 
 _MOST = 1_000_000  # guidance; beyond, rounding decides
 
@@ -20,8 +20,8 @@ class GoalCondition(Condition):
 
     Args:
         guidance: how many times what the goal changes about actions counts, in [0, 1000000] (classifier-free guidance,
-            see `seqrl.decoding.GuidedSession`); 1 is the model as it was trained. Others need a model of tokens and a
-            null goal, and twice the time.
+            see `seqrl.decoding.session.GuidedSession`); 1 is the model as it was trained. Others need a model of tokens
+            and a null goal, and twice the time.
 
     Raises:
         ConfigError: guidance out of range.

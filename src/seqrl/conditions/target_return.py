@@ -9,9 +9,9 @@ from torch import Tensor
 from seqrl.conditions import Condition
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.registry import register_condition
-from seqrl.vectors import VectorModel
 
 
 @register_condition("target_return")

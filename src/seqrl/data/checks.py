@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.rows import CHUNK_ROWS
+from seqrl.data.gathered import CHUNK_ROWS
 from seqrl.errors import ConfigError, DataError
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.data.array_folder import MANIFEST, read_folder, write_folder
 from seqrl.data.checks import DISCRETE, choices, numbers, refuse_discrete
+from seqrl.data.gathered import CHUNK_ROWS, Rows, concatenate, ranges, select
 from seqrl.data.lists import join
-from seqrl.data.rows import CHUNK_ROWS, Rows, concatenate, ranges, select
-from seqrl.data.storage import MANIFEST, read_folder, write_folder
 from seqrl.errors import DataError
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]

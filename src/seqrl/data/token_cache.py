@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from seqrl import paths
+from seqrl.data.array_folder import write_npy
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.made_once import made_once
-from seqrl.data.storage import write_npy
 from seqrl.layout import Layout
 
 FORMAT_VERSION = 1

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqrl.data.minari_sets import MINARI, choose_keys, open_dataset, part_of
 from seqrl.errors import ConfigError, DataError
+from seqrl.formats.minari import MINARI, choose_keys, open_dataset, part_of
 
 if TYPE_CHECKING:
     import gymnasium

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqrl.data import four_rooms
-from seqrl.data.maze import MAZES
-from seqrl.data.minari_sets import MINARI, leaves
 from seqrl.envs.named import make_one, split_keys
 from seqrl.errors import ConfigError, did_you_mean
+from seqrl.formats.minari import MINARI, leaves
+from seqrl.worlds import four_rooms
+from seqrl.worlds.maze import MAZES
 
 if TYPE_CHECKING:
     import gymnasium
@@ -156,15 +156,15 @@ def register_environments() -> None:
         if env_id not in gymnasium.registry:
             gymnasium.register(
                 env_id,
-                "seqrl.envs.maze2d:Maze2d",
+                "seqrl.worlds.maze_environment:Maze2d",
                 max_episode_steps=maze.max_episode_steps,
                 kwargs={"maze": name},
             )
     if four_rooms.ENV_ID not in gymnasium.registry:
         steps = four_rooms.FOUR_ROOMS.max_episode_steps
-        gymnasium.register(four_rooms.ENV_ID, "seqrl.envs.four_rooms:FourRooms", max_episode_steps=steps)
+        gymnasium.register(four_rooms.ENV_ID, "seqrl.worlds.four_rooms_environment:FourRooms", max_episode_steps=steps)
     if "seqrl/D4rlAnt-v2" not in gymnasium.registry:
-        gymnasium.register("seqrl/D4rlAnt-v2", "seqrl.envs.d4rl_package:D4rlAnt", max_episode_steps=1000)
+        gymnasium.register("seqrl/D4rlAnt-v2", "seqrl.d4rl.environment:D4rlAnt", max_episode_steps=1000)
 
 
 def make(env_id: str, num: int, *, render: bool = False) -> Environments:
@@ -180,7 +180,7 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
 
     register_environments()
     if env_id.startswith("d4rl/"):
-        from seqrl.envs import d4rl_package
+        from seqrl.d4rl import environment as d4rl_package
 
         d4rl_package.register()
     if num < 1:

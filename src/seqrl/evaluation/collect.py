@@ -12,14 +12,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seqrl.checkpoint import load, load_critic
-from seqrl.data.flat import FlatEpisodes
+from seqrl.acting.policy import Policy
+from seqrl.checkpoints.loading import load, load_critic
 from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.evaluate import checkpoint_file
 from seqrl.evaluation.placement import policy_of
+from seqrl.formats.flat import FlatEpisodes
 from seqrl.plugins import load_plugins
-from seqrl.policy import Policy
 
 
 class Actor(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.envs.reference import reference
+from seqrl.d4rl.reference import reference
 from seqrl.errors import ConfigError, DataError, did_you_mean
 from seqrl.evaluation.statistics import seed_difference
 

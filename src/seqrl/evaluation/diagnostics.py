@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqrl.acting.policy import Policy
 from seqrl.evaluation.rollout import Episodes
 from seqrl.evaluation.statistics import bootstrap
-from seqrl.model import SequenceModel
-from seqrl.policy import Policy
+from seqrl.models.token import SequenceModel
 from seqrl.scores import Trace
 from seqrl.scores.critic import CriticScore
 from seqrl.scores.reward import RewardScore

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqrl import checkpoint as checkpoints
-from seqrl.backbones import kernels
-from seqrl.checkpoint import Loaded
+from seqrl.acting.policy import Policy, build_strategy
+from seqrl.checkpoints import loading as checkpoints
+from seqrl.checkpoints.loading import Loaded
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
+from seqrl.d4rl.reference import reference, reference_note
 from seqrl.data.episodes import EpisodeStore
 from seqrl.envs import check_spaces, make_environments
-from seqrl.envs.reference import reference, reference_note
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.evaluation.diagnostics import DIAGNOSTICS, PlanLog, diagnose
 from seqrl.evaluation.goals import is_maze, maze_of
@@ -31,10 +31,9 @@ from seqrl.evaluation.report import print_table, write_tables
 from seqrl.evaluation.rollout import ImaginedPath
 from seqrl.evaluation.statistics import bootstrap, paired_difference
 from seqrl.evaluation.video import write_maze_video, write_rollout_video
+from seqrl.files import write_atomically
 from seqrl.plugins import identities
-from seqrl.policy import Policy, build_strategy
-from seqrl.runs import training_digest
-from seqrl.writing import write_atomically
+from seqrl.runs.folder import training_digest
 
 FRAME_STEPS = 4  # environment steps between two frames of a video
 ROW_FORMAT = 3  # raised when rows say more than before: an evaluation that was finished earlier is then run again
@@ -277,7 +276,6 @@ def _row(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: Episod
         "device": str(device_of(config["device"])),
         "precision": config["precision"],
         "threads": torch.get_num_threads(),
-        "kernels": kernels.status() if device_of(config["device"]).type == "cpu" else None,
         "behaviour_return_mean": dataset["behaviour_return_mean"],
         "behaviour_score": dataset["behaviour_score"],
         "seed": config["seed"],

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqrl.data import four_rooms
-from seqrl.data.maze import Maze, find_maze
-from seqrl.data.maze_physics import SUCCESS_RADIUS
 from seqrl.errors import ConfigError
+from seqrl.worlds import four_rooms
+from seqrl.worlds.maze import Maze, find_maze
+from seqrl.worlds.maze_physics import SUCCESS_RADIUS
 
 _MAZE_PREFIX = "seqrl/Maze2d-"  # of the Gymnasium ids of our mazes
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from seqrl.acting.policy import Policy
 from seqrl.critics import Critic
 from seqrl.errors import ConfigError, did_you_mean
-from seqrl.model import SequenceModel
-from seqrl.policy import Policy
-from seqrl.vectors import VectorModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

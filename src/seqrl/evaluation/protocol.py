@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.acting.policy import Policy
 from seqrl.envs import check_spaces, make_environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.goals import far_enough, judge, maze_of, start_states
 from seqrl.evaluation.rollout import Episodes, Watch, rollout
 from seqrl.layout import Layout
-from seqrl.policy import Policy
 
 PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from seqrl.writing import write_atomically
+from seqrl.files import write_atomically
 
 Row = Mapping[str, Any]
 

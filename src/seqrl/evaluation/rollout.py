@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.acting.policy import Policy
 from seqrl.envs import Environments
 from seqrl.errors import ConfigError
-from seqrl.policy import Policy
 from seqrl.types import Plan
 
 Watch = Callable[[int, np.ndarray, Plan], None]

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.maze import Maze
 from seqrl.errors import DataError
 from seqrl.evaluation.goals import is_maze, maze_of
+from seqrl.worlds.maze import Maze
 
 SIZE = 320  # pixels; a multiple of 16, which H.264 wants
 CHILD_TIMEOUT = 600.0  # seconds; a driver that hangs must not hang the evaluation

@@ -6,11 +6,11 @@ import torch
 from torch.nn import functional as F
 
 from seqrl.errors import ConfigError
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.objectives import FieldOutcome, Objective, Outcome
 from seqrl.registry import register_objective
 from seqrl.types import Batch
-from seqrl.vectors import VectorModel
 
 
 @register_objective("regression")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
-from seqrl.sampling import Noise
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.scores import Score
 from seqrl.types import History, Plan
-from seqrl.vectors import VectorModel
 
 
 class Planner(ABC):

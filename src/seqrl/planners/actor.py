@@ -5,15 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from seqrl.critics import Critic
+from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
-from seqrl.sampling import Noise
 from seqrl.scores import Score
 from seqrl.types import History, Plan
-from seqrl.vectors import VectorModel
 
 
 @register_planner("actor")

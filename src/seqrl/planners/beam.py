@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from seqrl.decoding import Session, check_cache
+from seqrl import decoding
+from seqrl.decoding.noise import Noise, check_filters, draw, drop_tail, keep_top_k
+from seqrl.decoding.session import Session, check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
-from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
 from seqrl.scores import Score, Trace
 from seqrl.types import History, Plan
-from seqrl.vectors import VectorModel
 
 _ESTIMATED = ("reward", "value")  # fields of which the search wants the expectation
 
@@ -143,7 +144,7 @@ class BeamPlanner(Planner):
         percentile: estimate reward and value by this quantile of their distributions, in [0, 1), instead of by the
             expectation (None): the value of the bin at which the cumulative probability passes it. The termination
             token, which has no value, does not count.
-        cache: `none`, `exact` or `window`; see `seqrl.decoding.DecodingSession`.
+        cache: `none`, `exact` or `window`; see `seqrl.decoding.session.DecodingSession`.
         time_budget_ms: stop before a transition that, going by those before it, would end later than this after the
             start of the plan for the whole batch; the best plan so far then has fewer than `horizon` transitions, but
             never less than one. Such plans depend on the machine and its load. None for no limit.
@@ -202,7 +203,7 @@ class BeamPlanner(Planner):
         assert isinstance(model, SequenceModel)  # see `serves`
         observation = model.places("observation")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
-        session = model.start(history, cache=self.cache, context=self.context)
+        session = decoding.start(model, history, cache=self.cache, context=self.context)
         beams = _Beams(session, history.tokens[:, -observation.stop :])
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.

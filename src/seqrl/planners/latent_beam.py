@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqrl.decoding import check_cache
+from seqrl import decoding
+from seqrl.decoding.noise import Noise, draw
+from seqrl.decoding.session import check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
-from seqrl.sampling import Noise, draw
 from seqrl.scores import Score, Trace
 from seqrl.tokenizers import CodeTokenizer
 from seqrl.types import History, Plan
-from seqrl.vectors import VectorModel
 
 
 @register_planner("latent_beam")
@@ -41,7 +42,8 @@ class LatentBeamPlanner(Planner):
         temperature: divides the prior's logits, 0 or more; 0 takes the likeliest code.
         prob_threshold: per code, in [0, 1); 0 never penalises.
         prob_weight: score per nat under the threshold, 0 or more.
-        cache: `none`, `exact` or `window` of the prior; see `seqrl.decoding.DecodingSession`. Plans are the same.
+        cache: `none`, `exact` or `window` of the prior; see
+            `seqrl.decoding.session.DecodingSession`. Plans are the same.
 
     Reference: Jiang et al. 2022, section 3.3; defaults and the constant M of their code.
     """
@@ -89,7 +91,7 @@ class LatentBeamPlanner(Planner):
         assert history.prefix is not None
         depths = model.tokenizer.codes_of_plan(self.horizon, model.context)  # M
         vocab = model.tokenizer.vocab_size
-        session = model.start(history, cache=self.cache)
+        session = decoding.start(model, history, cache=self.cache)
         imagination = model.tokenizer.imagine(history.prefix)
         batch, device = len(history.prefix), history.prefix.device
         environment = torch.arange(batch, device=device)[:, None]

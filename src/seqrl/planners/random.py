@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
-from seqrl.sampling import Noise
 from seqrl.scores import Score
 from seqrl.types import History, Plan
-from seqrl.vectors import VectorModel
 
 
 @register_planner("random")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from seqrl.decoding import check_cache
+from seqrl import decoding
+from seqrl.decoding.noise import Noise, check_filters, draw, drop_tail, keep_top_k
+from seqrl.decoding.session import check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
-from seqrl.sampling import Noise, check_filters, draw, drop_tail, keep_top_k
 from seqrl.scores import Score
 from seqrl.types import History, Plan
-from seqrl.vectors import VectorModel
 
 
 @register_planner("sample")
@@ -28,7 +29,7 @@ class SamplePlanner(Planner):
         top_k: keep the likeliest k tokens; None keeps all.
         tail_mass: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
         context: transitions that the model sees, the present one included; None for the trained window.
-        cache: `none`, `exact` or `window`; see `seqrl.decoding.DecodingSession`.
+        cache: `none`, `exact` or `window`; see `seqrl.decoding.session.DecodingSession`.
     """
 
     horizon = 1
@@ -58,7 +59,7 @@ class SamplePlanner(Planner):
     def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
         if isinstance(model, VectorModel):
             return self._regressed(model, history, noise)
-        session = model.start(history, cache=self.cache, context=self.context)
+        session = decoding.start(model, history, cache=self.cache, context=self.context)
         action = model.places("action")
         tokens = history.tokens.new_zeros(len(history.tokens), model.tokens_per_step)
         tokens[:, : action.start] = history.tokens[:, -action.start :]

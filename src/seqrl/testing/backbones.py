@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seqrl.backbones import Backbone, causal_mask
-from seqrl.backbones.attention import FullAttention, TreeAttention
-from seqrl.backbones.cache import KeyValueCache
+from seqrl.attention import causal_mask
+from seqrl.attention.cache import KeyValueCache
+from seqrl.attention.passes import FullAttention, TreeAttention
+from seqrl.backbones import Backbone
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
 
@@ -227,7 +228,7 @@ def _altered(x: Tensor, place: int) -> Tensor:
     return other
 
 
-@torch.no_grad()  # as decoding does, which is where compiled kernels take part
+@torch.no_grad()
 def _step(backbone: Backbone, x: Tensor, cache: KeyValueCache, token: int, *, stored: bool = True) -> Tensor:
     """(R, 1, D) features of one token of (R, n, D), those before it having been run against the cache."""
     cache.expect(stored=stored)

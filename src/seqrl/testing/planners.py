@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
 from seqrl.planners import Planner
 from seqrl.registry import SCORE
-from seqrl.sampling import Noise
 from seqrl.scores import Score
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, ContractViolation, close, require, shape

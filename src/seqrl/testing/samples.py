@@ -13,10 +13,10 @@ from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
 from seqrl.layout import FIELDS, Layout
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.tokenizers.vq import VqTokenizer
 from seqrl.types import Batch, History
-from seqrl.vectors import VectorModel
 
 OBSERVATION_SIZE, ACTION_SIZE = 3, 2
 WINDOW = 6  # transitions; one more than the longest default context of a planner

@@ -9,12 +9,12 @@ import torch
 
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
-from seqrl.model import SequenceModel
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
 from seqrl.objectives import Objective, Outcome
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
 from seqrl.types import Batch
-from seqrl.vectors import VectorModel
 
 
 def loss_is_finite(component: Component) -> None:

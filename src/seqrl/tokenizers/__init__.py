@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 
-SUPPORT_MODULES = ("codebook", "report")
-
 
 class Tokenizer(nn.Module, ABC):
     """Turns transitions of S scalars into K tokens and back; its state travels in checkpoints.

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrl.backbones import Backbone, causal_mask
-from seqrl.backbones.attention import FullAttention, TreeAttention
+from seqrl.attention import causal_mask
+from seqrl.attention.passes import FullAttention, TreeAttention
+from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import BACKBONE, register_tokenizer
 from seqrl.tokenizers import CodeTokenizer, Imagination
-from seqrl.tokenizers.codebook import Codebook
+from seqrl.tokenizers._codebook import Codebook
 
 _OBSERVED = ("observation", "action")  # fields that have no value past the end of an episode; all others are 0 there
 

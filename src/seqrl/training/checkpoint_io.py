@@ -15,11 +15,11 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from seqrl.checkpoint import FORMAT, checkpoint_step
+from seqrl.checkpoints.loading import FORMAT, checkpoint_step
 from seqrl.console import say
 from seqrl.errors import CheckpointError
+from seqrl.files import replacing
 from seqrl.plugins import origin
-from seqrl.writing import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from seqrl.errors import DivergedError
+from seqrl.files import replacing
 from seqrl.training.callbacks import ClipGradient, is_log_step, metrics_of, pop_metrics, sums_of
 from seqrl.training.checkpoint_io import is_save_step
-from seqrl.writing import replacing
 
 
 class StopWhenNotFinite(Callback):

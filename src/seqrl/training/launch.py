@@ -27,7 +27,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from seqrl import errors
 from seqrl.errors import ConfigError, SeqrlError, Stopped
-from seqrl.runs import RunFolder
+from seqrl.runs.folder import RunFolder
 
 LINE = "SEQRL_LINE"  # set for a process whose standard input is the line to the process that started it
 _GRACE = 5.0  # seconds that ranks have to end by themselves once one of them has failed

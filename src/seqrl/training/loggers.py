@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.errors import ConfigError
-from seqrl.runs import STAGES
-from seqrl.writing import write_atomically
+from seqrl.files import write_atomically
+from seqrl.runs.folder import STAGES
 
 _NAMES = ("csv", "tensorboard")
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from seqrl.checkpoint import build_model
+from seqrl.checkpoints.loading import build_model
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.objectives import Objective

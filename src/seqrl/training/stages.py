@@ -17,16 +17,17 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.console import say
+from seqrl.d4rl.reference import normalised_score
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
 from seqrl.data.windows import WindowSettings
-from seqrl.envs.reference import normalised_score
 from seqrl.errors import ConfigError, PrunedError, Stopped
+from seqrl.files import write_atomically
 from seqrl.layout import Layout
 from seqrl.registry import DATA, TOKENIZER
-from seqrl.runs import STAGES, RunFolder
+from seqrl.runs.folder import STAGES, RunFolder
 from seqrl.tokenizers import CodeTokenizer
-from seqrl.tokenizers.report import reconstruction_report, round_trip_report
+from seqrl.tokenizers._report import reconstruction_report, round_trip_report
 from seqrl.training.callbacks import ClipGradient, StopAtInterrupt, TrainingMetrics
 from seqrl.training.checkpoint_io import AtomicCheckpointIO, Checkpoints, copy_whole, resumable
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
@@ -37,7 +38,6 @@ from seqrl.training.module import SequenceModule
 from seqrl.training.parallel import CompileModel, cluster_environment, replicated, strategy
 from seqrl.training.pruning import PruneTrial
 from seqrl.training.tokenizer_module import TokenizerModule, stage_settings
-from seqrl.writing import write_atomically
 
 _REPORT_WINDOWS = 1024
 _REPORT_SCALARS = 2**23  # of the transitions whose round trip is reported: more take seconds and tell nothing new
@@ -200,8 +200,8 @@ def fit_stage(
     """Train one stage of a run, or what is left of it; afterwards the module holds the weights of its `last.ckpt`.
 
     Args:
-        stage: one of `seqrl.runs.STAGES`. Its checkpoints lie in RUN/<stage>, its metrics are named <stage>/train/...
-            and <stage>/val/..., without the stage for `model`.
+        stage: one of `seqrl.runs.folder.STAGES`. Its checkpoints lie in RUN/<stage>, its metrics are named
+            <stage>/train/... and <stage>/val/..., without the stage for `model`.
         module: logs `val/loss` (see `SequenceModule.on_validation_epoch_end`), has `pop_metrics("train")` (see
             `TrainingMetrics`), one optimizer, and in its steps draws from torch's generator only after
             `seed_step(self, seed)`.

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
-from seqrl.runs import RunFolder
+from seqrl.runs.folder import RunFolder
 from seqrl.training.launch import LINE, STOPPED, Failure
 from seqrl.training.stages import train
 

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrl import Backbone, register_backbone
-from seqrl.backbones import Attention
+from seqrl.attention import Attention
 
 
 @register_backbone("parallel")

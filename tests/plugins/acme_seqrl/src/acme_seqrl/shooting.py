@@ -1,7 +1,7 @@
 import torch
 
-from seqrl import Layout, Planner, Score, SequenceModel, register_planner
-from seqrl.sampling import Noise, draw
+from seqrl import Layout, Planner, Score, SequenceModel, decoding, register_planner
+from seqrl.decoding.noise import Noise, draw
 from seqrl.scores import Trace
 from seqrl.types import History, Plan
 
@@ -24,7 +24,7 @@ class ShootingPlanner(Planner):
     def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
         rows, count, steps = len(history.tokens), self.num_samples, model.tokens_per_step
         observation, action = (model.layout.field(name) for name in ("observation", "action"))
-        session = model.start(history)
+        session = decoding.start(model, history)
         copies = torch.arange(rows, device=history.tokens.device).repeat_interleave(count)
         session.select(copies)  # (rows * count) futures, those of an environment side by side
         tokens = [history.tokens[copies, place - observation.size] for place in range(observation.size)]

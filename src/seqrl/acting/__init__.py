@@ -1,0 +1,1 @@
+"""Acting: a strategy and the policy that follows it."""

@@ -1,0 +1,1 @@
+"""Checkpoint files: what they hold, and models made from them."""

@@ -1,0 +1,211 @@
+"""Checkpoints: a plain config and weights, loaded without running anything that the file could name."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from seqrl.critics import Critic, build_critic
+from seqrl.errors import CheckpointError, ConfigError
+from seqrl.layout import Layout
+from seqrl.models.token import SequenceModel
+from seqrl.models.vector import VectorModel
+from seqrl.registry import TOKENIZER
+from seqrl.tokenizers import Tokenizer
+
+T = TypeVar("T", bound=nn.Module | None)
+
+FORMAT = 1
+_PREFIX = "model."
+_NOTED = {"format", "plugins", "origins", "versions"}  # what seqrl says of a checkpoint in it
+# What is known of the data of a checkpoint that somebody else's script wrote.
+_UNKNOWN_DATA = {
+    "name": "arrays",
+    "env_id": None,
+    "num_transitions": 0,
+    "num_episodes": 0,
+    "behaviour_return_mean": None,
+    "behaviour_return_max": None,
+    "behaviour_score": None,
+}
+
+
+def build_model(config: Mapping[str, Any]) -> SequenceModel | VectorModel:
+    """The untrained model that a run's config asks for: of tokens or codes, or of vectors, as its tokenizer has it.
+
+    Args:
+        config: resolved, with `observation_size`, `action_size` and, where there are any, `categories` of the data.
+
+    Raises:
+        ConfigError: whatever the components refuse.
+    """
+    sizes = (config["observation_size"], config["action_size"], config.get("categories"))
+    layout = Layout.from_config(config["layout"], *sizes)
+    parts, context = (config["tokenizer"], config["backbone"]), config["window"]["length"]
+    tokenizer: type[Tokenizer] = TOKENIZER.named_by(config["tokenizer"])
+    if tokenizer.output == "vectors":
+        return VectorModel(layout, *parts, context=context, longest_episode=config["longest_episode"])
+    return SequenceModel(layout, *parts, context=context)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: in eval mode, on the CPU.
+        config: the resolved config of its run.
+        versions: packages it was trained with.
+        step: optimiser steps it has seen.
+    """
+
+    model: SequenceModel | VectorModel
+    config: dict[str, Any]
+    versions: dict[str, str]
+    step: int
+
+
+def load(path: str | Path) -> Loaded:
+    """Load a checkpoint that `seqrl train` (or a `SequenceModule` in a trainer of yours) wrote.
+
+    Only tensors and plain values are unpickled (`weights_only=True`), and components are looked up by name in the
+    registries, so that a file can build what is registered and nothing else.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, from another program, or from a newer seqrl.
+    """
+    path = Path(path)
+    model, config, content = _rebuilt(path, build_model, _PREFIX)
+    config = {"dataset": _UNKNOWN_DATA, "seed": 0, **config}
+    versions = dict(content["seqrl"].get("versions", {}))
+    return Loaded(model.eval(), config, versions, int(content.get("global_step", 0)))
+
+
+def load_critic(path: str | Path) -> Critic | None:
+    """The critic that was trained in the same run as a model, in eval mode, on the CPU.
+
+    Args:
+        path: as for `critic_file`.
+
+    Returns:
+        None where the run has no critic.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    file = critic_file(path)
+    if file is None:
+        return None
+    critic, _, _ = _rebuilt(file, build_critic, "critic.")
+    if critic is None:
+        raise CheckpointError(f"{str(file)!r} is no checkpoint of a critic; give the folder of the run")
+    return critic.eval()
+
+
+def critic_file(path: str | Path) -> Path | None:
+    """The critic's checkpoint of a run, or None.
+
+    Args:
+        path: a run folder, or a checkpoint in the folder of one of its stages (`RUN/model/last.ckpt`).
+    """
+    path = Path(path)
+    if path.is_file() and path.parent.name == "critic":
+        return path
+    run = path.parent.parent if path.is_file() else path
+    file = run / "critic" / "last.ckpt"
+    return file if file.is_file() else None
+
+
+def _rebuilt(
+    path: Path, build: Callable[[Mapping[str, Any]], T], prefix: str
+) -> tuple[T, Mapping[str, Any], dict[str, Any]]:
+    """The module that a checkpoint was written of, its config, and all that the file holds.
+
+    Args:
+        build: makes the untrained module of a config.
+        prefix: of its weights in the file.
+    """
+    content = _read(path)
+    note, config = _understood(path, content, prefix.removesuffix("."))
+    try:
+        module = build(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{_needed(note)}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{str(path)!r} has an incomplete config ({type(error).__name__}: {error})") from error
+    state = content.get("state_dict", {})
+    weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    try:
+        if module is not None:
+            module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{str(path)!r} holds weights that do not fit its own config: {error}") from error
+    return module, config, content
+
+
+def _needed(note: Mapping[str, Any]) -> str:
+    """Which plugins a checkpoint was trained with, to be appended to an error; empty where it needed none."""
+    if note.get("plugins"):
+        return f" (trained with plugins={note['plugins']}; give the same)"
+    origins = note.get("origins")
+    if not isinstance(origins, Mapping) or not origins:
+        return ""
+    listed = ", ".join(f"{slot} of {origin}" for slot, origin in origins.items())
+    return f" (trained with {listed}; install or load the same)"
+
+
+def checkpoint_step(path: Path, stage: str = "model") -> int:
+    """Optimiser steps that a checkpoint of a stage has seen.
+
+    Raises:
+        CheckpointError: as `load`, or it is of another stage.
+    """
+    content = _read(path)
+    _understood(path, content, stage)
+    return int(content.get("global_step", 0))
+
+
+def _understood(path: Path, content: Mapping[str, Any], stage: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The note that seqrl left in a checkpoint, and the config.
+
+    Raises:
+        CheckpointError: there are none, or they say something that this version does not know.
+    """
+    note, config = content.get("seqrl"), content.get("hyper_parameters")
+    config = config.get("config") if isinstance(config, Mapping) else None
+    if not isinstance(note, Mapping) or not isinstance(config, Mapping):
+        raise CheckpointError(f"{str(path)!r} was not written by seqrl; give the last.ckpt of a run's model folder")
+    why = None
+    if note.get("format") != FORMAT:
+        why = f"has checkpoint format {note.get('format')!r}; this seqrl reads format {FORMAT}"
+    elif unknown := sorted(set(map(str, note)) - _NOTED):
+        why = f"says {', '.join(unknown)} of itself, which this seqrl does not know"
+    if why is not None:
+        raise CheckpointError(f"{str(path)!r} {why}; install the version of seqrl that wrote it")
+    if content.get("stage", stage) != stage:  # checkpoints of other people's trainers do not say
+        raise CheckpointError(
+            f"{str(path)!r} is of the stage {content['stage']!r} of a run; give one of the folder {stage!r}"
+        )
+    return note, config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {str(path)!r}; give the path of a .ckpt file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{str(path)!r} holds more than tensors and plain values, or is no checkpoint, and was not loaded"
+        ) from error
+    except Exception as error:  # a broken byte can lead the unpickler anywhere
+        raise CheckpointError(f"{str(path)!r} is damaged or no checkpoint ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a checkpoint")
+    return content

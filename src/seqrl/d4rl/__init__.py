@@ -1,0 +1,1 @@
+"""D4RL: its catalogue, its files, its own package and its reference returns."""

@@ -1,0 +1,147 @@
+"""Reference returns, and the score from 0 (random) to 100 (expert) that they define.
+
+The numbers stand once, in D4RL's catalogue (`seqrl.d4rl.catalogue`). Here is which environments they hold for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from seqrl.d4rl import catalogue
+from seqrl.errors import ConfigError
+
+D4RL = f"D4RL ({catalogue.SOURCE})"
+Returns = TypeVar("Returns", float, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What scores of one environment are measured against.
+
+    Attributes:
+        env_id: the environment asked for.
+        minimum, maximum: mean undiscounted returns of a random and of an expert policy.
+        source: where the two numbers come from.
+        measured_in: the environment that they were measured in.
+        note: how the environment differs from that one; empty where it behaves the same.
+    """
+
+    env_id: str
+    minimum: float
+    maximum: float
+    source: str
+    measured_in: str
+    note: str = ""
+
+    def score(self, returns: Returns) -> Returns:
+        """0 for the random policy, 100 for the expert; below and beyond are possible."""
+        return 100.0 * (returns - self.minimum) / (self.maximum - self.minimum)
+
+
+@dataclass(frozen=True)
+class _Family:
+    pattern: str  # of Gymnasium ids; group 1 is the version
+    entry: str  # a data set with the references of the task
+    measured_in: str
+    versions: tuple[int, ...]  # the ones that behave as the environment in which the references were measured
+    remark: str = ""  # how the others differ
+
+
+_ADROIT = "rewards, starts and time limit follow Gymnasium-Robotics"
+_MAZE = "goals are drawn anew in every episode and reached within 0.45, not fixed and within 0.5"
+_ANTMAZE = "time step, gear and goals are not those of D4RL's antmaze"
+_FAMILIES = (
+    _Family(
+        r"Hopper-v(\d+)",
+        "hopper-medium-v2",
+        "Hopper-v2",
+        (2, 3, 4),
+        "in v5 the last step of a fall earns no bonus for staying up",
+    ),
+    _Family(r"HalfCheetah-v(\d+)", "halfcheetah-medium-v2", "HalfCheetah-v2", (2, 3, 4, 5)),
+    _Family(
+        r"Walker2d-v(\d+)", "walker2d-medium-v2", "Walker2d-v2", (2, 3, 4), "in v5 the left foot has more friction"
+    ),
+    _Family(r"seqrl/D4rlAnt-v(\d+)", "ant-medium-v2", "Ant-v2", (2,)),
+    _Family(r"Ant-v(\d+)", "ant-medium-v2", "Ant-v2", (2,), "contact forces are missing (v3, v4) or not zero (v5)"),
+    _Family(r"seqrl/Maze2d-Umaze-v(\d+)", "maze2d-umaze-v1", "maze2d-umaze-v1", (1,)),
+    _Family(r"seqrl/Maze2d-Medium-v(\d+)", "maze2d-medium-v1", "maze2d-medium-v1", (1,)),
+    _Family(r"seqrl/Maze2d-Large-v(\d+)", "maze2d-large-v1", "maze2d-large-v1", (1,)),
+    _Family(r"PointMaze_UMaze-v(\d+)", "maze2d-umaze-v1", "maze2d-umaze-v1", (), _MAZE),
+    _Family(r"PointMaze_Medium-v(\d+)", "maze2d-medium-v1", "maze2d-medium-v1", (), _MAZE),
+    _Family(r"PointMaze_Large-v(\d+)", "maze2d-large-v1", "maze2d-large-v1", (), _MAZE),
+    _Family(r"AdroitHandDoor-v(\d+)", "door-human-v1", "door-v0", (), _ADROIT),
+    _Family(r"AdroitHandHammer-v(\d+)", "hammer-human-v1", "hammer-v0", (), _ADROIT),
+    _Family(r"AdroitHandPen-v(\d+)", "pen-human-v1", "pen-v0", (), _ADROIT),
+    _Family(r"AdroitHandRelocate-v(\d+)", "relocate-human-v1", "relocate-v0", (), _ADROIT),
+    _Family(r"AntMaze_\w+-v(\d+)", "antmaze-umaze-v2", "antmaze-*-v2", (), _ANTMAZE),
+)
+
+
+def reference(env_id: str) -> Reference | None:
+    """The reference returns for a Gymnasium id, or None where there are none.
+
+    D4RL measured them in the v2 MuJoCo tasks; Gymnasium's v4 of Hopper, HalfCheetah and Walker2d behave the same.
+    """
+    if env_id.startswith("d4rl/"):
+        return _of_package(env_id)
+    for family in _FAMILIES:
+        match = re.fullmatch(family.pattern, env_id)
+        if match is None:
+            continue
+        note = ""
+        if int(match.group(1)) not in family.versions:
+            note = f"the references were measured in {family.measured_in}, not {env_id}"
+            note += f": {family.remark}" if family.remark else ""
+        entry = catalogue.find(family.entry)
+        return Reference(env_id, entry.reference_min, entry.reference_max, D4RL, family.measured_in, note)
+    return None
+
+
+def normalised_score(env_id: str, returns: Returns) -> Returns | None:
+    """D4RL's normalised score, as papers print it: 0 random, 100 expert.
+
+    Args:
+        returns: undiscounted return of an episode, or an array of them.
+
+    Returns:
+        The same shape, or None where no reference is known.
+    """
+    found = reference(env_id)
+    return None if found is None else found.score(returns)
+
+
+def reference_note(env_id: str, dataset: Mapping[str, Any]) -> str:
+    """What must stand beside a score: another environment or other data than the published scores have.
+
+    Args:
+        dataset: what is known of the data that was trained on; `d4rl_id` is its id in D4RL's catalogue, if any.
+
+    Returns:
+        A sentence without its full stop; empty where the score compares with D4RL's.
+    """
+    found = reference(env_id)
+    if found is None:
+        return ""
+    notes = [found.note] if found.note else []
+    dataset_id = dataset.get("d4rl_id")
+    if dataset_id is None:
+        notes.append("the training data is not D4RL's")
+    else:
+        newest = catalogue.latest(catalogue.find(dataset_id)).id
+        if newest != dataset_id:
+            notes.append(f"the training data is {dataset_id}, published scores are mostly for {newest}")
+    return "; ".join(notes)
+
+
+def _of_package(env_id: str) -> Reference | None:
+    try:
+        entry = catalogue.find(env_id.removeprefix("d4rl/"))
+    except ConfigError:
+        return None
+    return Reference(env_id, entry.reference_min, entry.reference_max, D4RL, entry.id)

@@ -1,0 +1,129 @@
+"""Named arrays in a folder: one .npy file each, mapped into memory when read, and a manifest that makes them whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from seqrl.data.gathered import CHUNK_ROWS, Rows
+from seqrl.errors import DataError
+from seqrl.files import flush
+
+MANIFEST = "store.json"
+FORMAT = "seqrl episodes"
+VERSION = 1
+
+
+def write_folder(folder: Path, arrays: Mapping[str, np.ndarray | Rows], notes: Mapping[str, Any]) -> None:
+    """Write arrays and notes as a new folder, whole or not at all.
+
+    Args:
+        arrays: written a chunk at a time, so that they may be larger than memory.
+        notes: plain values for the manifest.
+
+    Raises:
+        DataError: the folder exists, cannot be written, or a note is no plain value.
+    """
+    entries = {name: {"shape": list(array.shape), "dtype": array.dtype.str} for name, array in arrays.items()}
+    content = {"format": FORMAT, "version": VERSION, "arrays": entries, **notes}
+    try:
+        manifest = json.dumps(content, indent=2)
+    except TypeError as error:
+        raise DataError(
+            f"the store's attributes cannot be written as JSON ({error}); make them plain values"
+        ) from error
+    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(errno.EEXIST, "it exists already")
+        beside.mkdir(parents=True)
+        for name, array in arrays.items():
+            write_npy(beside / _file_name(name), len(array), array.dtype, _chunks(array))
+        with (beside / MANIFEST).open("wb") as file:
+            file.write(manifest.encode() + b"\n")
+            flush(file)
+        beside.rename(folder)  # fails where somebody else has filled the folder meanwhile
+    except OSError as error:
+        why = "it exists already" if error.errno in (errno.EEXIST, errno.ENOTEMPTY) else error.strerror or str(error)
+        raise DataError(
+            f"the episodes cannot be saved to {str(folder)!r} ({why}); give a new folder where there is room"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a folder, mapped and read-only, and its manifest.
+
+    Raises:
+        DataError: no such folder, no manifest of ours, another version, or an array that is missing, cut or changed.
+    """
+    manifest = folder / MANIFEST
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {str(folder)!r}; give the folder that EpisodeStore.save wrote")
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = "there is none" if isinstance(error, FileNotFoundError) else str(error)
+        raise DataError(
+            f"{str(folder)!r} has no readable {MANIFEST} ({why}); give a folder that EpisodeStore.save wrote"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{str(manifest)!r} is not of seqrl; give a folder that EpisodeStore.save wrote")
+    if content.get("version") != VERSION:
+        raise DataError(
+            f"{str(folder)!r} has version {content.get('version')!r} of the format and this seqrl reads {VERSION}; "
+            "save the episodes again"
+        )
+    entries = content.get("arrays")
+    if not isinstance(entries, dict):
+        raise DataError(f"{str(manifest)!r} lists no arrays; save the episodes again")
+    return {name: _read_npy(folder / _file_name(name), entry) for name, entry in entries.items()}, content
+
+
+def write_npy(path: Path, rows: int, dtype: np.dtype[Any], chunks: Iterable[tuple[int, np.ndarray]]) -> None:
+    """Write an (N, ...) array that comes in chunks `(first row, rows)`, in any order, one chunk at least.
+
+    The bytes are written, not mapped: a full disk is then an `OSError` and no bus error.
+    """
+    with path.open("wb") as file:
+        start = row_bytes = 0
+        for first, chunk in chunks:
+            if not start:
+                header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *chunk.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header)
+                start, row_bytes = file.tell(), dtype.itemsize * int(np.prod(chunk.shape[1:]))
+            file.seek(start + first * row_bytes)
+            file.write(np.ascontiguousarray(chunk, dtype).data)
+        flush(file)
+
+
+def _file_name(name: str) -> str:
+    return f"{quote(name, safe='')}.npy"  # D4RL's names have slashes
+
+
+def _chunks(array: np.ndarray | Rows) -> Iterator[tuple[int, np.ndarray]]:
+    for first in range(0, len(array), CHUNK_ROWS):
+        yield first, array[first : first + CHUNK_ROWS]
+
+
+def _read_npy(path: Path, entry: Any) -> np.ndarray:
+    again = "save or copy the episodes again"
+    try:
+        array = np.asarray(np.load(path, mmap_mode="r"))  # a plain array that keeps the mapping alive
+    except FileNotFoundError as error:
+        raise DataError(f"{str(path)!r} is missing; {again}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{str(path)!r} is cut or damaged ({error}); {again}") from error
+    found = {"shape": list(array.shape), "dtype": array.dtype.str}
+    if found != entry:
+        raise DataError(f"{str(path)!r} holds {found} and {MANIFEST} says {entry}; {again}")
+    return array

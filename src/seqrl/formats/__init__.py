@@ -1,0 +1,1 @@
+"""Files of episodes: one raw record, the rule that cuts it into episodes, readers, writers and inspection."""

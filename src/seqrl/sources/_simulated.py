@@ -1,0 +1,43 @@
+"""What sources that record a simulation have in common: their settings, and the file that they record once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrl.errors import ConfigError
+from seqrl.formats.recording import Recording, read_recording
+from seqrl.formats.writers import put, write_hdf5
+
+
+def check_simulation(num_transitions: int, seed: int, action_noise: float) -> None:
+    """Refuse settings that nothing can be recorded with.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    if num_transitions < 2:
+        raise ConfigError(f"data.num_transitions={num_transitions} is too few; give 2 or more")
+    if seed < 0:
+        raise ConfigError(f"data.seed={seed} is negative; give 0 or more")
+    if not 0.0 <= action_noise < float("inf"):
+        raise ConfigError(f"data.action_noise={action_noise} is no standard deviation; give 0 or more")
+
+
+def recorded_once(path: Path, record: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]) -> Recording:
+    """The recording at a path, made there first if there is none.
+
+    Args:
+        record: makes the arrays and attributes of the file.
+
+    Raises:
+        DataError: it cannot be written or read.
+    """
+    if not path.exists():
+        arrays, attributes = record()
+        advice = "let data.cache_dir or SEQRL_DATA name a folder with room that you may write to"
+        put(path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
+    return read_recording(path)

@@ -1,0 +1,63 @@
+"""Your own episodes, from an NPZ or HDF5 file of plain arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from seqrl.data.checks import check_max_transitions
+from seqrl.data.episodes import EpisodeStore
+from seqrl.formats.files import read_file
+from seqrl.formats.flat import FlatEpisodes
+from seqrl.registry import register_data
+from seqrl.sources import DataSource
+
+
+@register_data("arrays")
+class ArraysSource(DataSource):
+    """An NPZ or HDF5 file of flat arrays: episodes by `offsets`, by `terminals` and `timeouts`, or as in OGBench.
+
+    The keys decide which of the layouts it is, see `seqrl.formats.keys.by_keys`.
+
+    Args:
+        path: the file.
+        dataset_name: name of the data set in tables; what the file says, or its stem, by default.
+        env_id: Gymnasium id to evaluate in; what the file says by default. Training needs none.
+        num_actions, num_observations: how many values discrete actions or observations have; what the file says by
+            default, and None for real numbers.
+        max_transitions: keep whole episodes from the start, up to this many rows (quick runs).
+
+    Reference: OGBench's layout is that of Park et al. 2025, https://arxiv.org/abs/2410.20092, `ogbench/utils.py`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        dataset_name: str | None = None,
+        env_id: str | None = None,
+        num_actions: int | None = None,
+        num_observations: int | None = None,
+        max_transitions: int | None = None,
+    ) -> None:
+        check_max_transitions(max_transitions)
+        self.path = Path(path).expanduser()
+        self.name = dataset_name
+        self.env_id = env_id
+        self.discrete = {"num_actions": num_actions, "num_observations": num_observations}
+        self.max_transitions = max_transitions
+
+    def read(self) -> FlatEpisodes:
+        """The episodes with what a store has no place for; NaN is not refused."""
+        flat = read_file(self.path).first(self.max_transitions)
+        attributes = {
+            **flat.attributes,
+            "name": self.name or flat.attributes.get("name") or self.path.stem,
+            "env_id": self.env_id or flat.attributes.get("env_id"),
+            "source": "arrays",
+            **{key: count for key, count in self.discrete.items() if count is not None},
+        }
+        return dataclasses.replace(flat, attributes=attributes).in_columns()
+
+    def load(self) -> EpisodeStore:
+        return self.read().store()

@@ -1,0 +1,186 @@
+"""D4RL's data sets by id, and files in their HDF5 layout; the package `d4rl` is not needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from seqrl.d4rl import catalogue
+from seqrl.d4rl.catalogue import CONVENTIONS, Entry
+from seqrl.d4rl.download import Download, check_sha256, verify
+from seqrl.data.checks import check_max_transitions
+from seqrl.data.episodes import EpisodeStore
+from seqrl.data.store_cache import cached_store
+from seqrl.errors import ConfigError, DataError, did_you_mean
+from seqrl.formats.files import opened_hdf5
+from seqrl.formats.recording import Recording, check_episode_rule, episodes_of, read_recording
+from seqrl.registry import register_data
+from seqrl.sources import DataSource
+
+MIRROR = "SEQRL_D4RL_MIRROR"
+"""Environment variable: the address of a copy of D4RL's folder `offline_rl`, asked instead of D4RL's server."""
+READERS = ("seqrl", "package")
+
+
+@register_data("d4rl")
+class D4rlSource(DataSource):
+    """A data set of D4RL by its id, downloaded once, or a file of one's own in the same layout.
+
+    The layout is flat HDF5: `observations actions rewards terminals` and, mostly, `timeouts`, one row per transition.
+    How rows become episodes differs from family to family; the guide docs/guides/data_d4rl.md says how and why.
+    Behaviour segments end with the episodes, and where the recorded goal (`infos/goal`, maze2d) changes.
+
+    Args:
+        path: a file of one's own; the alternative to `id`.
+        id: D4RL's name of the data set, `hopper-medium-v2`; the file is kept in `$SEQRL_DATA/d4rl`, by default
+            `~/.cache/seqrl/d4rl`, or read where the package `d4rl` already keeps it.
+        url: another address for the download.
+        sha256: what the file must have, 64 hexadecimal digits.
+        reader: `package` reads through `d4rl` itself, where it is installed, and gives the same arrays.
+        dataset_name: name of the data set in tables; the id or the file's stem by default.
+        env_id: Gymnasium id to evaluate in; by default the file's attribute `env_id`, else the catalogue's for the id
+            or for what the file's name resembles.
+        max_transitions: keep whole episodes from the start, up to this many rows (quick runs).
+        episodes: `auto` is the family's own rule; `timeouts`, `terminals`, `time_limit`, `recordings` or `stream`
+            (`seqrl.formats.recording.episodes_of` describes them) for others.
+        time_limit: rows of an episode under `time_limit` and `stream`; by default the task's limit.
+
+    Reference: Fu et al. 2020, https://arxiv.org/abs/2004.07219
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        id: str | None = None,
+        url: str | None = None,
+        sha256: str | None = None,
+        reader: str = "seqrl",
+        dataset_name: str | None = None,
+        env_id: str | None = None,
+        max_transitions: int | None = None,
+        episodes: str = "auto",
+        time_limit: int | None = None,
+    ) -> None:
+        if (path is None) == (id is None):
+            given = "neither is" if path is None else "both are"
+            raise ConfigError(
+                f"data=d4rl reads data.id=hopper-medium-v2 (any id of `seqrl data list`) or data.path=FILE, and "
+                f"{given} given; give one of them"
+            )
+        check_episode_rule(episodes, time_limit, more=("auto",))
+        check_sha256(sha256)
+        check_max_transitions(max_transitions)
+        if reader not in READERS:
+            hint = did_you_mean(reader, READERS)
+            raise ConfigError(f"data.reader={reader!r} is unknown.{hint} Readers: {', '.join(READERS)}")
+        if reader == "package" and id is None:
+            raise ConfigError("data.reader=package reads D4RL's own data sets; give data.id instead of data.path")
+        self.entry = None if id is None else catalogue.find(id)
+        self.path = None if path is None else Path(path).expanduser()
+        self.url = url
+        self.sha256 = sha256
+        self.reader = reader
+        self.dataset_name = dataset_name
+        self.env_id = env_id
+        self.max_transitions = max_transitions
+        self.episodes = episodes
+        self.time_limit = time_limit
+
+    def load(self) -> EpisodeStore:
+        path = self._fetched()
+        like = self.entry or catalogue.resembling(path.name)
+        if path.is_file():
+            store = cached_store(path, self._options(like), lambda: self._episodes(like))
+        else:  # reading tells why
+            store = self._episodes(like)
+        return store.described(
+            name=self.dataset_name or (self.entry.id if self.entry else path.stem),
+            env_id=self.env_id or store.attributes.get("env_id") or (like.env_id if like else None),
+            source="d4rl",
+            d4rl_id=self.entry.id if self.entry else None,
+            path=path.name,
+        )
+
+    def file(self) -> Path:
+        """The file, fetched where it is not there yet, and still the one that was fetched."""
+        path = self._fetched()
+        if path.is_file():
+            verify(path, self.sha256)
+        return path
+
+    def _fetched(self) -> Path:
+        if self.entry is None:
+            assert self.path is not None
+            return self.path
+        path = self.entry.path
+        if not path.is_file():
+            Download(self.url or _address(self.entry), path, self.sha256).fetch(_check_hdf5)
+        return path
+
+    def _options(self, like: Entry | None) -> object:
+        """What decides, beside the file, how its episodes are cut."""
+        convention = CONVENTIONS[like.family] if like else None
+        return self.reader, self.episodes, self.time_limit, self.max_transitions, self.sha256, like, convention
+
+    def _episodes(self, like: Entry | None) -> EpisodeStore:
+        recording = self._read(self.file())
+        rule = self._rule(recording, like)
+        attributes = {
+            **recording.attributes,
+            "episodes": rule,
+            "return_note": CONVENTIONS[like.family].return_note if like and rule == "recordings" else "",
+        }
+        return episodes_of(
+            recording,
+            episodes=rule,
+            time_limit=self._limit(like) if rule in ("time_limit", "stream") else None,
+            max_transitions=self.max_transitions,
+            attributes=attributes,
+        )
+
+    def _read(self, path: Path) -> Recording:
+        if self.reader == "seqrl":
+            return read_recording(path)
+        from seqrl.d4rl.package import read
+
+        assert self.entry is not None
+        return read(self.entry, path)
+
+    def _rule(self, recording: Recording, like: Entry | None) -> str:
+        if self.episodes != "auto":
+            return self.episodes
+        if like is None:
+            return "timeouts"
+        convention = CONVENTIONS[like.family]
+        rule = convention.rule if recording.timeouts is not None else convention.without_timeouts
+        if rule is None:
+            newest = catalogue.latest(like).id
+            raise DataError(
+                f"{recording.path.name} has no timeouts, so that its resets cannot be told; take data.id={newest}, or "
+                "set data.episodes to the rule that fits the file"
+            )
+        return rule
+
+    def _limit(self, like: Entry | None) -> int:
+        if self.time_limit is not None:
+            return self.time_limit
+        if like is None:
+            raise ConfigError(f"data.episodes={self.episodes} needs the length of the episodes; set data.time_limit")
+        return catalogue.rows_without_timeouts(like)
+
+
+def _address(entry: Entry) -> str:
+    """D4RL's own, or the same file on the mirror."""
+    mirror = os.environ.get(MIRROR)
+    if not mirror:
+        return entry.url
+    return f"{mirror.rstrip('/')}/{urlsplit(entry.url).path.partition('/offline_rl/')[2]}"
+
+
+def _check_hdf5(path: Path) -> None:
+    """Refuse what is no whole file in D4RL's layout; HDF5 itself knows where its file must end."""
+    with opened_hdf5(path) as file:
+        if "observations" not in file:
+            raise DataError(f"{path.name} is an HDF5 file without observations")

@@ -1,0 +1,84 @@
+"""Four-rooms data that are made on the spot: no download, no simulator, the same arrays for the same options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from seqrl import paths
+from seqrl.data.episodes import EpisodeStore
+from seqrl.formats.recording import episodes_of
+from seqrl.registry import register_data
+from seqrl.sources import DataSource
+from seqrl.sources._simulated import check_simulation, recorded_once
+from seqrl.worlds import four_rooms
+
+FORMAT_VERSION = 1
+"""Part of the cached file's name: raise it whenever the same options would give other numbers."""
+
+
+@register_data("four_rooms")
+class FourRoomsSource(DataSource):
+    """Walks through four rooms, each from anywhere to a random goal by the shorter way; an episode ends at its goal.
+
+    The recording is kept as an HDF5 file in D4RL's layout, which is read back the next time. The ends are truncations:
+    the environment would go on.
+
+    Args:
+        num_transitions: rows to record, at least two; 100,000 take seconds and are about 3,300 walks.
+        seed: of starts, goals and noise.
+        action_noise: standard deviation of Gaussian noise on the steps (which are at most 0.25 long), so that places
+            beside the planned ways are covered.
+        cache_dir: where the file is kept; `$SEQRL_DATA/four_rooms` by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_transitions: int = 100_000,
+        seed: int = 0,
+        action_noise: float = 0.05,
+        cache_dir: str | None = None,
+    ) -> None:
+        check_simulation(num_transitions, seed, action_noise)
+        self.num_transitions = num_transitions
+        self.seed = seed
+        self.action_noise = float(action_noise)
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
+
+    @property
+    def path(self) -> Path:
+        """The cached file; its name holds everything that decides its content."""
+        folder = self.cache_dir or paths.data_dir() / "four_rooms"
+        options = f"{self.num_transitions}-noise{self.action_noise!r}-seed{self.seed}-format{FORMAT_VERSION}"
+        return folder / f"four_rooms-{options}.hdf5"
+
+    def load(self) -> EpisodeStore:
+        attributes = {
+            "env_id": four_rooms.ENV_ID,
+            "seed": self.seed,
+            "noise": self.action_noise,
+            "format_version": FORMAT_VERSION,
+            "numpy": np.__version__,
+        }
+        recording = recorded_once(self.path, lambda: (self._record(), attributes))
+        return episodes_of(
+            recording,
+            episodes="timeouts",
+            time_limit=None,
+            max_transitions=None,
+            attributes={**recording.attributes, "name": "four_rooms", "source": "four_rooms", "path": self.path.name},
+        )
+
+    def _record(self) -> dict[str, np.ndarray]:
+        from rich.progress import Progress
+
+        with Progress(transient=False) as bar:
+            task = bar.add_task("recording four_rooms", total=self.num_transitions)
+            return four_rooms.record(
+                self.num_transitions,
+                seed=self.seed,
+                action_noise=self.action_noise,
+                progress=lambda rows: bar.advance(task, rows),
+            )

@@ -1,0 +1,150 @@
+"""Recording a policy: rows that line up with what the environment did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+
+from seqrl.envs import Environments
+from seqrl.errors import ConfigError, PluginError
+from seqrl.evaluation.collect import FunctionActor, RandomActor, collect, find_function
+from seqrl.formats.flat import FlatEpisodes
+
+ENV = "seqrl-test/Counting-v0"
+
+
+class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Observes (seed-drawn number, step); ends after 3 + that number steps, the multiples of 3 by a limit."""
+
+    observation_space = Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = Box(-0.5, 0.5, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.number, self.time = int(self.np_random.integers(6)), 0
+        return np.array([self.number, 0.0]), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.time += 1
+        over = self.time == 3 + self.number
+        limit = self.number % 3 == 0
+        return np.array([self.number, self.time]), float(action[0]), over and not limit, over and limit, {}
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Any:
+    gymnasium.register(ENV, Counting, max_episode_steps=100)
+    yield
+    del gymnasium.registry[ENV]
+
+
+def doubled(envs: Environments) -> FunctionActor:
+    return FunctionActor(lambda observations: 2.0 * observations[:, 1:] - 1.0, "doubled")
+
+
+def same(left: FlatEpisodes, right: FlatEpisodes) -> None:
+    for name in ("observations", "actions", "rewards", "ends", "terminals", "timeouts", "final_observations"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+
+
+def test_rows_are_what_happened() -> None:
+    flat = collect(doubled, ENV, episodes=9, batch=4, seed=3)
+    store = flat.store()
+    assert store.num_episodes == 9
+    numbers = store.observations[store.offsets[:-1], 0].astype(int)
+    assert len(set(numbers)) > 2  # several starts
+    np.testing.assert_array_equal(store.lengths, 3 + numbers)
+    np.testing.assert_array_equal(store.terminated, numbers % 3 != 0)
+    np.testing.assert_array_equal(store.truncated, numbers % 3 == 0)
+    times = np.concatenate([np.arange(length) for length in store.lengths])
+    np.testing.assert_array_equal(store.observations[:, 1], times)
+    np.testing.assert_allclose(store.actions[:, 0], np.clip(2.0 * times - 1.0, -0.5, 0.5))  # as carried out
+    np.testing.assert_array_equal(store.rewards, store.actions[:, 0])
+    assert flat.final_observations is not None
+    np.testing.assert_array_equal(flat.final_observations[:, 1], store.lengths)
+    assert flat.attributes["env_id"] == ENV
+
+
+@pytest.mark.parametrize("make", [doubled, lambda envs: RandomActor(envs, 5)], ids=["function", "random"])
+def test_the_batch_changes_nothing(make: Any) -> None:
+    same(collect(make, ENV, episodes=7, batch=1), collect(make, ENV, episodes=7, batch=3))
+
+
+def test_seeds_change_starts_and_actions() -> None:
+    one, two = (collect(lambda envs, s=seed: RandomActor(envs, s), ENV, episodes=5, seed=seed) for seed in (0, 1))
+    assert one.observations.shape != two.observations.shape or not np.array_equal(one.observations, two.observations)
+    assert not set(one.actions.ravel().tolist()) & set(two.actions.ravel().tolist())
+
+
+def test_so_many_transitions_are_the_first_of_so_many_episodes() -> None:
+    whole = collect(doubled, ENV, episodes=9, batch=3)
+    offsets = whole.offsets
+    for rows in (int(offsets[4]), int(offsets[4]) + 1, int(offsets[5]) - 1):
+        part = collect(doubled, ENV, transitions=rows, batch=3)
+        np.testing.assert_array_equal(part.observations, whole.observations[:rows])
+        store = part.store()
+        cut = rows != offsets[4]
+        assert store.num_episodes == 4 + cut
+        assert bool(store.terminated[-1] or store.truncated[-1]) is not cut
+        assert part.final_observations is not None
+        assert len(part.final_observations) == store.num_episodes
+        following = whole.observations[rows] if cut else whole.final_observations[3]  # type: ignore[index]
+        np.testing.assert_array_equal(part.final_observations[-1], following)
+
+
+@pytest.mark.parametrize("amount", [{"episodes": 5}, {"transitions": 11}])
+def test_progress_counts_the_rows_that_are_kept(amount: dict[str, int]) -> None:
+    seen: list[int] = []
+    flat = collect(doubled, ENV, batch=4, progress=seen.append, **amount)  # type: ignore[arg-type]
+    assert sum(seen) == len(flat.ends)
+
+
+def test_a_limit_of_steps_truncates() -> None:
+    store = collect(doubled, ENV, episodes=5, max_steps=2).store()
+    assert store.lengths.tolist() == [2] * 5
+    assert store.truncated.all()
+
+
+def test_states_of_mujoco_are_those_before_the_action() -> None:
+    flat = collect(lambda envs: RandomActor(envs, 0), "Hopper-v4", episodes=2, max_steps=5)
+    qpos, qvel = flat.extras["infos/qpos"], flat.extras["infos/qvel"]
+    seen = np.concatenate([qpos[:, 1:], np.clip(qvel, -10, 10)], axis=1)  # how Hopper makes its observation
+    np.testing.assert_allclose(flat.observations, seen, atol=1e-6)
+    assert "infos/qpos" not in collect(doubled, ENV, episodes=1).extras
+
+
+def test_what_cannot_be_collected_is_refused() -> None:
+    with pytest.raises(ConfigError, match="episodes=0 is too few"):
+        collect(doubled, ENV, episodes=0)
+    with pytest.raises(ConfigError, match="seed=-1 is negative"):
+        collect(doubled, ENV, episodes=1, seed=-1)
+    with pytest.raises(ConfigError, match="max-steps=0 is too few"):
+        collect(doubled, ENV, episodes=1, max_steps=0)
+    with pytest.raises(ConfigError, match="either a number of episodes or of transitions"):
+        collect(doubled, ENV)
+    with pytest.raises(ConfigError, match=r"actions of shape \(1, 2\); \(1, 1\) is needed"):
+        collect(lambda envs: FunctionActor(lambda o: o, "all"), ENV, episodes=1)
+    with pytest.raises(ConfigError, match="gave NaN as an action"):
+        collect(lambda envs: FunctionActor(lambda o: o[:, :1] * np.nan, "nan"), ENV, episodes=1)
+
+
+@pytest.mark.usefixtures("clean_plugins")
+def test_functions_are_found_in_files_and_modules(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def act(observations):\n    return observations + 1\n\nnumber = 3\n")
+    assert find_function(f"{path}:act").act(np.zeros((1, 2)), None, None).tolist() == [[1.0, 1.0]]
+    assert find_function("numpy:tanh").act(np.zeros((1, 2)), None, None).tolist() == [[0.0, 0.0]]
+    for spec, error, words in (
+        (f"{path}:other", ConfigError, "has no function 'other'"),
+        (f"{path}:number", ConfigError, "has no function 'number'"),
+        ("hopper", ConfigError, "policy 'hopper' is unknown"),
+        ("no_such_module:act", PluginError, "no_such_module"),
+        (f"{tmp_path}/gone.py:act", PluginError, "does not exist"),
+    ):
+        with pytest.raises(error, match=words):
+            find_function(spec)

@@ -1,0 +1,251 @@
+"""Names and folders of runs."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from seqrl.errors import ConfigError
+from seqrl.runs.folder import RunFolder, alone_in, is_held, run_name, training_digest
+from seqrl.files import write_atomically
+
+CONFIG: dict[str, Any] = {
+    "experiment_name": "maze",
+    "runs_dir": "runs",
+    "seed": 0,
+    "tokenizer": {"name": "uniform", "num_bins": 100},
+    "plugins": [],
+    "window": {"length": 10, "terminate_truncated": True},
+    "optimizer": {"betas": [0.9, 0.95], "learning_rate": 6e-4},
+}
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    *parents, last = path.split(".")
+    node = config
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    return config
+
+
+def test_a_name_begins_with_the_experiment_and_ends_with_a_hash() -> None:
+    assert re.fullmatch(r"maze-[0-9a-f]{8}", run_name(CONFIG))
+    assert run_name(changed("experiment_name", None)).startswith("run-")
+
+
+def test_where_runs_lie_and_the_order_of_settings_change_no_name() -> None:
+    assert run_name(changed("runs_dir", "/somewhere/else")) == run_name(CONFIG)
+    assert run_name(dict(reversed(CONFIG.items()))) == run_name(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", 1),
+        ("experiment_name", "maze2"),
+        ("tokenizer.num_bins", 101),
+        ("tokenizer.name", "quantile"),
+        ("window.terminate_truncated", False),
+        ("optimizer.betas", [0.95, 0.9]),
+        ("optimizer.learning_rate", 6.0001e-4),
+        ("plugins", ["mine.py"]),
+        ("another", None),
+    ],
+)
+def test_every_other_setting_changes_the_name(path: str, value: object) -> None:
+    assert run_name(changed(path, value)).split("-")[1] != run_name(CONFIG).split("-")[1]
+
+
+def test_the_config_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = RunFolder(tmp_path / "a" / "run").write_config(CONFIG)
+    assert path == tmp_path / "a" / "run" / "config.yaml"
+    assert yaml.safe_load(path.read_text()) == CONFIG
+
+
+def test_the_status_is_kept_per_stage(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.status() == {}
+    folder.set_status("tokenizer", "done", 0)
+    folder.set_status("model", "running", 5)
+    folder.set_status("model", "interrupted", 9)
+    assert RunFolder(tmp_path).status() == {
+        "tokenizer": {"state": "done", "step": 0},
+        "model": {"state": "interrupted", "step": 9},
+    }
+
+
+def test_opening_a_folder_leaves_nothing_in_it(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        ConfigError, match=r"run folder '.*file/run' cannot be written \(Not a directory\); set runs_dir"
+    ):
+        RunFolder(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(
+        ConfigError, match=r"cannot be written \(Permission denied\); set runs_dir to a folder that can"
+    ):
+        RunFolder(tmp_path)
+
+
+def test_a_failed_stage_says_why_until_it_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.set_status("model", "failed", 5, "DivergedError: ...")
+    assert folder.status() == {"model": {"state": "failed", "step": 5, "reason": "DivergedError: ..."}}
+    folder.set_status("model", "running", 5)
+    assert folder.status() == {"model": {"state": "running", "step": 5}}
+
+
+def refuse(path: Path, work: Callable[[RunFolder], Any]) -> None:
+    """Open a run folder, do some work in it, and refuse the rest."""
+    folder = RunFolder(path)
+    with pytest.raises(ConfigError), folder.held():
+        _refuse(work(folder))
+
+
+def _refuse(done: Any) -> None:
+    raise ConfigError("refused")
+
+
+def test_a_refused_run_leaves_nothing_but_what_was_there(tmp_path: Path) -> None:
+    refuse(tmp_path / "new", lambda folder: folder.write_config(CONFIG))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "notes.txt").write_text("mine")
+    refuse(tmp_path / "old", lambda folder: folder.write_config(CONFIG))
+    assert (tmp_path / "old" / "notes.txt").exists()
+    refuse(tmp_path / "begun", lambda folder: folder.set_status("model", "running", 0))
+    assert (tmp_path / "begun" / "status.json").exists()
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("status.json.123.tmp", "model/last.ckpt.123.tmp", "model/last.ckpt"):
+        (tmp_path / name).write_text("")
+    with RunFolder(tmp_path).held():
+        pass
+    assert {path.name for path in tmp_path.rglob("*")} == {"model", "last.ckpt", ".lock"}
+
+
+def test_a_folder_is_held_by_one_process_and_only_while_it_works(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with alone_in(tmp_path):
+        assert is_held(tmp_path)
+        assert is_held(tmp_path)  # asking takes nothing away
+    assert not is_held(tmp_path)
+    assert not is_held(tmp_path / "nowhere")
+
+
+def test_who_asks_is_not_taken_for_one_who_works(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as `seqrl status` of somebody else does
+        assert not is_held(tmp_path)
+
+
+def test_a_run_is_opened_while_its_holder_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = RunFolder(tmp_path / "run")
+
+    def tidy(file: int) -> None:
+        with first.held():
+            pass
+
+    monkeypatch.setattr(os, "fsync", tidy)  # where a file that has a name would be lost
+    RunFolder(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] in ([], [".lock"])
+
+
+def test_who_waited_for_a_run_that_was_refused_makes_the_folder_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, entered = threading.Event(), threading.Event()
+    monkeypatch.setattr("seqrl.runs.folder.say", lambda text: waiting.set())
+
+    def second() -> None:
+        with alone_in(tmp_path / "run"):
+            assert (tmp_path / "run" / ".lock").exists()
+            entered.set()
+
+    thread = threading.Thread(target=second)
+
+    def work(folder: RunFolder) -> None:
+        thread.start()
+        waiting.wait(10)
+
+    refuse(tmp_path / "run", work)
+    thread.join(timeout=10)
+    assert waiting.is_set()
+    assert entered.is_set()
+
+
+@pytest.mark.parametrize("moment", ["writing", "replacing"])
+def test_an_interrupted_write_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    target = tmp_path / "status.json"
+    write_atomically(target, json.dumps({"state": "old"}))
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    if moment == "writing":
+        monkeypatch.setattr(os, "fsync", interrupt)  # everything is written, nothing is on the disk
+    else:
+        monkeypatch.setattr(Path, "replace", interrupt)
+        monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(target, json.dumps({"state": "new"}))
+    monkeypatch.undo()
+    assert json.loads(target.read_text()) == {"state": "old"}
+    assert list(tmp_path.iterdir()) == [target]  # and no part of the new one
+    write_atomically(target, "new")
+    assert target.read_text() == "new"
+
+
+def test_what_takes_a_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: calls.append("fsync"))
+    replace = Path.replace
+
+    def rename(self: Path, target: Path) -> Path:
+        calls.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", rename)
+    write_atomically(tmp_path / "file", "content")
+    assert calls == ["fsync", "rename"]
+
+
+def test_runs_that_differ_in_the_seed_share_what_was_trained() -> None:
+    config = {
+        "seed": 0,
+        "experiment_name": "a",
+        "layout": {"discount": 0.99},
+        "training": {"max_steps": 5, "log_every": 1},
+    }
+    same = {**config, "seed": 1, "experiment_name": "b", "training": {"max_steps": 5, "log_every": 2}, "runs_dir": "x"}
+    assert training_digest(config) == training_digest(same)
+    for change in ({"layout": {"discount": 0.9}}, {"training": {"max_steps": 6}}, {"critic": {"name": "iql"}}):
+        assert training_digest(config) != training_digest({**config, **change})
