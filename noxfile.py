@@ -1,4 +1,4 @@
-"""Everything that is checked or shown about seqrl, one session each: `nox -l` lists them, CI runs nothing else."""
+"""Everything that is checked or shown about seqrl, one session each; `nox -l` lists them, and CI runs `check`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.5"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["check"]
 
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -21,6 +21,16 @@ TORCH = next(line for line in CONSTRAINTS.read_text().splitlines() if line.start
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # Two OpenMP threads next to any other busy process are far slower than one.
 TEST_ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Style, types and tests in one environment: what a change must pass, and what CI runs."""
+    install(session, "lint", "types", "tests")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run("pytest", *session.posargs, env=TEST_ENV)
 
 
 @nox.session

@@ -1,6 +1,6 @@
 """Jobs of a real SLURM: those of SLURM_CONF, or of one that tools/slurm_local.sh starts on this machine.
 
-Their times stand in docs/guides/cluster.md; a job is a Python that imports torch, which takes most of them.
+Their times stand in docs/guides/lab/cluster.md; a job is a Python that imports torch, which takes most of them.
 """
 
 from __future__ import annotations

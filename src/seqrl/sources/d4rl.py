@@ -28,7 +28,8 @@ class D4rlSource(DataSource):
     """A data set of D4RL by its id, downloaded once, or a file of one's own in the same layout.
 
     The layout is flat HDF5: `observations actions rewards terminals` and, mostly, `timeouts`, one row per transition.
-    How rows become episodes differs from family to family; the guide docs/guides/data_d4rl.md says how and why.
+    How rows become episodes differs from family to family; the guide data_d4rl.md says how
+    and why.
     Behaviour segments end with the episodes, and where the recorded goal (`infos/goal`, maze2d) changes.
 
     Args:
