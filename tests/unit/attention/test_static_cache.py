@@ -176,8 +176,8 @@ def test_a_search_replays_its_steps(
     noises = [Noise.of(seed, torch.arange(3), 0) for seed in range(3)]
     expected = [planner.plan(model, start, score, noise) for noise in noises]
     assert not tapes
-    begin = SequenceModel.start
-    monkeypatch.setattr(SequenceModel, "start", lambda *args, **options: begin(*args, **options, static=True))
+    begin = decoding.start
+    monkeypatch.setattr(decoding, "start", lambda *args, **options: begin(*args, **options, static=True))
     for noise, plan in zip(noises, expected, strict=True):
         found = planner.plan(model, start, score, noise)
         assert torch.equal(found.tokens, plan.tokens)
