@@ -1,37 +1,188 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, then renamed."""
+"""What is written is whole or not there, content is told by one fingerprint, and one kind of lock lets one work alone.
+
+New content is written beside its place as `.<name>.<8 random hexadecimal digits>.tmp`, brought to the disk and renamed.
+A process that is killed meanwhile leaves that file or folder and no other trace: see `remove_leftovers`.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import glob
+import hashlib
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from seqrl.console import say
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def write_file(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` in one step when the block ends, and never if the block fails.
 
-    A process that is killed meanwhile leaves `<name>.<its id>.tmp` beside the old file.
+    Its `name` is where it lies until then, for libraries that open files themselves.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    new = _beside(path)
     try:
-        with temporary.open("wb") as file:
+        with new.open("x+b") as file:  # x: neither a file of somebody else nor what a link points to
             yield file
-            flush(file)
-        temporary.replace(path)
+            flush_file(file)
+        new.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old content or the new, never a part."""
-    with replacing(path) as file:
+    with write_file(path) as file:
         file.write(text.encode())
 
 
-def flush(file: BinaryIO) -> None:
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file; the target is there whole, or as it was before."""
+    with source.open("rb") as content, write_file(target) as file:
+        shutil.copyfileobj(content, file, 1 << 20)
+
+
+@contextmanager
+def write_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A new, empty folder that takes the place of `path` when the block ends, and never if the block fails.
+
+    Args:
+        overwrite: a folder with content is replaced. A process that is killed between the two renames leaves the old
+            content as `.<name>.<8 random digits>.old`.
+
+    Raises:
+        OSError: there is a folder with content, or a file; or the disk refuses.
+    """
+    new = _beside(path)
+    old = new.with_suffix(".old")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new.mkdir()
+    try:
+        yield new
+        for file in new.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    flush_file(opened)
+        if overwrite and path.exists():
+            path.rename(old)  # a folder that has content cannot be replaced in one step
+        new.rename(path)
+    finally:
+        with suppress(OSError):
+            if old.exists() and not path.exists():
+                old.rename(path)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of the file or folder `path`; for who alone may write it, as under a lock."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def flush_file(file: BinaryIO) -> None:
     """Bring what was written to the disk, where it outlives a loss of power."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def refuse_links(path: str, flags: int) -> int:
+    """An opener, as `open` takes one, for names that others can foresee: what a link points to is left alone."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def fingerprint(value: object) -> str:
+    """64 hexadecimal digits for plain values: mappings in any order, lists, texts, numbers, None.
+
+    Of anything else in them its text counts. All fingerprints are SHA-256 without a salt or a version: names that
+    users have on disk are made of them. What may change its meaning has a version of its own among the values.
+    """
+    return fingerprint_bytes([json.dumps(value, sort_keys=True, default=str).encode()])
+
+
+def fingerprint_bytes(parts: Iterable[bytes | memoryview]) -> str:
+    """64 hexadecimal digits for bytes, which may come in parts: arrays of any size, cut anywhere, as `array.data`.
+
+    Where one part ends and the next begins does not count: put lengths or shapes before what could run together.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def fingerprint_files(*paths: Path) -> str:
+    """64 hexadecimal digits for the content of files in this order; of one file, those that `sha256sum` prints."""
+
+    def blocks() -> Iterator[bytes]:
+        for path in paths:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    yield block
+
+    return fingerprint_bytes(blocks())
+
+
+@contextmanager
+def hold_lock(path: Path, waiting: str) -> Iterator[None]:
+    """Be the only one between processes, threads and machines that share the disk; whoever comes later waits.
+
+    The file is made, with its folder, and stays. The system releases the lock of a process that dies. On a file system
+    without locks nobody waits: what is done under a lock must then be merely done twice.
+
+    Args:
+        waiting: printed once if somebody else holds the lock, before waiting for as long as it takes.
+
+    Raises:
+        OSError: the file cannot be made, or is a link.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", opener=refuse_links) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(waiting)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+            if _is_at(file, path):
+                yield
+                return
+            # Whoever was waited for has removed the folder.
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock, perhaps another user or machine; asking takes it from nobody.
+
+    False where there is no such file, or no lock on this file system.
+    """
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may ask at the same time
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -7,7 +7,6 @@ fails is remembered, not raised, so that it breaks only the runs that need it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import sys
@@ -18,6 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from seqrl.errors import PluginError
+from seqrl.files import fingerprint_files
 
 ENTRY_POINT_GROUP = "seqrl.plugins"
 _FILES = "seqrl_user"  # the package that plugin files are modules of
@@ -50,7 +50,7 @@ def identities(specs: Iterable[str]) -> list[list[str]]:
     for spec in specs:
         path = Path(spec).expanduser()
         if spec.endswith(".py") and path.is_file():
-            found.append([path.name, hashlib.sha256(path.read_bytes()).hexdigest()])
+            found.append([path.name, fingerprint_files(path)])
         else:
             found.append([spec])
     return found

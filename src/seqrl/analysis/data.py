@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.files import replacing
+from seqrl.files import write_file
 from seqrl.formats.inspection import Inspection
 
 _PANELS = 4
@@ -36,7 +36,7 @@ def draw_inspection(path: Path, report: Inspection) -> Path:
         f"({report.terminated} terminated, {report.truncated} truncated, {report.cut} cut)",
         fontsize=11,
     )
-    with replacing(path) as file:
+    with write_file(path) as file:
         figure.savefig(file, dpi=110, format="png")
     return path
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqrl.files import replacing
+from seqrl.files import write_file
 
 _LOGS = {"evaluation": ("tab:blue", "o", "as evaluated"), "open_loop": ("tab:orange", "s", "plans carried out")}
 _REFERENCES = {"persistence": ("--", "that nothing changes"), "floor": (":", "round trip of the tokenizer")}
@@ -37,7 +37,7 @@ def draw_diagnostics(path: Path, content: Mapping[str, Any]) -> Path:
         f"new ones after {content['plan_every']}, {content['num_episodes']} episodes"
     )
     figure.suptitle(textwrap.fill(title, 120), fontsize=10)
-    with replacing(path) as file:
+    with write_file(path) as file:
         figure.savefig(file, format="png")
     return path
 

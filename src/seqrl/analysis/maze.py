@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.files import write_file
 from seqrl.worlds.maze import Maze
 
 SHADES = 12  # of a path's color, from its start to its end
@@ -64,7 +65,8 @@ def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathP
             axes.set_title(f"{panel.label}: {share:.0f} % to ({goal[0]:g}, {goal[1]:g})", fontsize=9)
     imagined = ", black: imagined" if any(len(panel.plans) for panel in panels) else ""
     figure.suptitle(f"blue: reached the star (grey: afterwards), orange: did not{imagined}", fontsize=9)
-    figure.savefig(path, dpi=110)
+    with write_file(path) as file:
+        figure.savefig(file, dpi=110, format="png")
     return path
 
 

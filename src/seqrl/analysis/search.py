@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+from seqrl.files import write_file
 
 _SLICES = 4  # settings that are drawn one by one, most important first
 _STATES = {"done": ("o", "C0"), "pruned": ("x", "0.55")}
@@ -63,12 +64,8 @@ def draw_search(
     for axes, key in zip(slices, chief, strict=True):
         _draw_slice(axes, [trial for trial in trials if key in trial.settings], key, key in logarithmic)
     slices[0].set_ylabel(objective)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_file(path) as file:
+        figure.savefig(file, format="png")
     return path
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqrl.files import replacing
+from seqrl.files import write_file
 
 _MARKERS = "osD^vP*"
 _PLACES = [(6, 5), (-6, 5), (6, -5), (-6, -5), (0, 9), (0, -9), (14, 14), (-14, 14), (14, -14), (-14, -14)]  # in points
@@ -88,7 +88,7 @@ def draw_tradeoff(path: Path, points: Sequence[Point], *, gain: str, title: str)
     axes.grid(alpha=0.25)
     figure.draw_without_rendering()  # places the axes, which labels are measured in
     _label(axes, points)
-    with replacing(path) as file:
+    with write_file(path) as file:
         figure.savefig(file, format="png")
     return path
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError
-from seqrl.files import write_atomically
+from seqrl.files import write_text
 
 _BACKBONES = ("llama", "gpt")
 _PUBLISHED = {"observation": 11, "action": 3, "layers": 4, "heads": 4, "width": 128}
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
             raise ConfigError(f"--output {str(options.output)!r}: there is no folder {str(options.output.parent)!r}")
         result = options.task(options)
         if options.output is not None:
-            write_atomically(options.output, json.dumps(result, indent=2) + "\n")
+            write_text(options.output, json.dumps(result, indent=2) + "\n")
             say(f"written: {options.output}")
     except SeqrlError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

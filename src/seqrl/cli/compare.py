@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from seqrl.console import say
 from seqrl.errors import SeqrlError, sentence
-from seqrl.files import write_atomically
+from seqrl.files import write_text
 
 if TYPE_CHECKING:
     from seqrl.evaluation.comparison import Comparison
@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
             print(line)
         if options.output is not None:
             options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(options.output, found.to_json())
+            write_text(options.output, found.to_json())
             say(f"written: {options.output}")
     except (SeqrlError, OSError) as error:
         print(sentence(error), file=sys.stderr)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError, sentence
-from seqrl.files import write_atomically
+from seqrl.files import write_text
 from seqrl.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _inspect(options: argparse.Namespace) -> None:
     report = inspect(flat)
     _print(report)
     if options.json is not None:
-        write_atomically(options.json, json.dumps(report.plain(), indent=2, allow_nan=False) + "\n")
+        write_text(options.json, json.dumps(report.plain(), indent=2, allow_nan=False) + "\n")
         say(f"written: {options.json}")
     if options.png is not None:
         from seqrl.analysis.data import draw_inspection

@@ -16,7 +16,7 @@ from seqrl.cli.optuna_report import report
 from seqrl.cli.pictures import draw_sweep
 from seqrl.cli.sweep import ENDS, ROW_KEYS, Job, records
 from seqrl.console import say
-from seqrl.files import write_atomically
+from seqrl.files import write_text
 
 PICTURE = "tradeoff.png"
 _SHOWN = {"running": "killed", "waiting": "not started"}  # nothing runs any more when the table is made
@@ -133,10 +133,10 @@ def _number(value: float | None) -> str:
 def _write(folder: Path, header: Sequence[str], body: Sequence[Sequence[str]]) -> list[Path]:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *body])
-    write_atomically(folder / "summary.csv", text.getvalue())
+    write_text(folder / "summary.csv", text.getvalue())
     header, body = _folded(header, body)
     lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in line] for line in body)]
-    write_atomically(folder / "summary.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    write_text(folder / "summary.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
     return [folder / "summary.csv", folder / "summary.md"]
 
 

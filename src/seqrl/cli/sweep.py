@@ -6,7 +6,6 @@ parent is the folder `<runs_dir>/sweep-<hash>/jobs` with one small file per job,
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -22,7 +21,7 @@ from omegaconf import DictConfig
 
 from seqrl.console import say
 from seqrl.errors import PrunedError
-from seqrl.files import write_atomically
+from seqrl.files import fingerprint, write_text
 from seqrl.runs.folder import STAGES, RunFolder
 
 ROW_KEYS = ("return_mean", "score_mean", "success_rate")  # of an evaluation's results row
@@ -93,8 +92,7 @@ class Identity:
     @classmethod
     def of(cls, parts: Sequence[Any], folder: Path, *, complete: bool) -> Identity:
         """The identity of a job that is described by `parts`, plain data."""
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-        return cls(digest[:16], folder, complete)
+        return cls(fingerprint(parts)[:16], folder, complete)
 
 
 class SweepFolder(Callback):
@@ -117,7 +115,7 @@ def with_folder(command: str, arguments: Sequence[str]) -> list[str]:
     if any(argument.lstrip("+").startswith("hydra.sweep.dir=") for argument in arguments):
         return list(arguments)
     kept = sorted(a for a in arguments if not a.startswith(("-", "hydra", "+hydra", "runs_dir=")))
-    digest = hashlib.sha256(json.dumps([command, kept]).encode()).hexdigest()[:8]
+    digest = fingerprint([command, kept])[:8]
     parent = "${runs_dir}" if command == "train" else "runs"
     overrides = [place for place, a in enumerate(arguments) if "=" in a and not a.startswith("-")]
     place = overrides[0] if overrides else len(arguments)  # argparse wants all overrides in a row
@@ -156,7 +154,7 @@ def run_job(task: Task, cfg: DictConfig) -> float:
 
 def record_of(sweep: Path, overrides: Sequence[str]) -> Path:
     """The file that a job of a sweep leaves, told by its overrides: launchers number jobs as they please."""
-    return sweep / "jobs" / f"{hashlib.sha256(json.dumps(list(overrides)).encode()).hexdigest()[:16]}.json"
+    return sweep / "jobs" / f"{fingerprint(list(overrides))[:16]}.json"
 
 
 def read(record: Path) -> Job:
@@ -165,7 +163,7 @@ def read(record: Path) -> Job:
 
 
 def write(record: Path, job: Job) -> None:
-    write_atomically(record, json.dumps(asdict(job), indent=2) + "\n")
+    write_text(record, json.dumps(asdict(job), indent=2) + "\n")
 
 
 def lost(record: Path, reason: str) -> None:
@@ -177,7 +175,7 @@ def lost(record: Path, reason: str) -> None:
     job.error = first
     if rest:
         target = record.with_suffix(".error.txt")
-        write_atomically(target, reason)
+        write_text(target, reason)
         job.error_files = [str(target)]
     write(record, job)
     print(first, file=sys.stderr, flush=True)
@@ -196,7 +194,7 @@ def _fail(job: Job, error: Exception, record: Path) -> None:
         folder.set_status(stage, "failed", status.get(stage, {}).get("step", 0), job.error)
         targets.insert(0, folder.path / "error.txt")
     for target in targets:
-        write_atomically(target, traceback.format_exc())
+        write_text(target, traceback.format_exc())
     job.error_files = [str(target) for target in targets]
     print(job.error, file=sys.stderr, flush=True)
 
@@ -206,7 +204,7 @@ def forget_failure(folder: RunFolder) -> None:
     (folder.path / "error.txt").unlink(missing_ok=True)
     status = folder.status()
     if status.pop("evaluation", None) is not None:
-        write_atomically(folder.path / "status.json", json.dumps(status, indent=2) + "\n")
+        write_text(folder.path / "status.json", json.dumps(status, indent=2) + "\n")
 
 
 def forget(folder: Path, number: int) -> None:

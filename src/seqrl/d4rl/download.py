@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import json
 import shutil
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 
 from seqrl.console import say
 from seqrl.errors import ConfigError, DataError
-from seqrl.files import flush, write_atomically
+from seqrl.files import fingerprint_files, flush_file, hold_lock, refuse_links, write_text
 
 CHUNK = 1 << 20
 WORTH_A_RETRY = {408, 425, 429, 500, 502, 503, 504}
@@ -65,26 +64,14 @@ class Download:
         Raises:
             DataError: no network, no such file, no room, or a file that `check` or its digest refuses.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self._beside("lock"))
+        waiting = f"another process is downloading {self.path.name}; waiting for it"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                say(f"another process is downloading {self.path.name}; waiting for it")
-                lock.acquire()
+            with hold_lock(self._beside("lock"), waiting):
+                if not self.path.is_file():
+                    self._fill()
+                    self._accept(check)
         except OSError as error:
             raise DataError(self._unwritable(error)) from error
-        try:
-            if not self.path.is_file():
-                self._fill()
-                self._accept(check)
-        except OSError as error:
-            raise DataError(self._unwritable(error)) from error
-        finally:
-            lock.release()
 
     @property
     def _part(self) -> Path:
@@ -149,11 +136,11 @@ class Download:
             free = shutil.disk_usage(self.path.parent).free
             if total is not None and total - start > free:
                 raise DataError(self._no_room(f"{(total - start) / 1e6:.1f} MB are needed, {free / 1e6:.1f} are free"))
-            with self._part.open("r+b" if start else "wb") as file:
+            with open(self._part, "r+b" if start else "wb", opener=refuse_links) as file:
                 self._remember(response)
                 file.seek(start)
                 self._copy(response, file, start, total)
-                flush(file)
+                flush_file(file)
 
     def _copy(self, response: Any, file: BinaryIO, start: int, total: int | None) -> None:
         """Write what comes, with a bar that shows bytes, speed and the time left."""
@@ -187,20 +174,20 @@ class Download:
     def _remember(self, response: Any) -> None:
         tag = response.headers.get("ETag", "")
         validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-        self._origin.write_text(json.dumps({"url": self.url, "validator": validator}), encoding="utf-8")
+        write_text(self._origin, json.dumps({"url": self.url, "validator": validator}))
 
     def _accept(self, check: Callable[[Path], None]) -> None:
         """Give the finished file its name, or remove it."""
         try:
             check(self._part)
-            found = digest(self._part)
+            found = fingerprint_files(self._part)
             if self.sha256 is not None and found != self.sha256.lower():
                 raise DataError(f"it has the SHA-256 {found} and data.sha256 is {self.sha256}")
         except DataError as error:
             self._forget()
             reason = str(error).replace(self._part.name, "it").partition(";")[0]
             raise DataError(self._by_hand(f"what the server sent is not the file ({reason})")) from error
-        write_atomically(record_of(self.path), f"{found}  {self.path.name}\n")
+        write_text(record_of(self.path), f"{found}  {self.path.name}\n")
         self._part.replace(self.path)
         self._forget()
 
@@ -240,7 +227,7 @@ def verify(path: Path, sha256: str | None = None) -> None:
     recorded = record.read_text(encoding="ascii", errors="replace").split() if record.is_file() else []
     if sha256 is None and not recorded:
         return
-    found = digest(path)
+    found = fingerprint_files(path)
     if recorded and found != recorded[0]:
         raise DataError(
             f"{str(path)!r} was damaged or changed: its SHA-256 is not the one it was downloaded with; delete it and "
@@ -255,12 +242,6 @@ def verify(path: Path, sha256: str | None = None) -> None:
 def record_of(path: Path) -> Path:
     """The file beside `path` that keeps its digest."""
     return path.with_name(f"{path.name}.sha256")
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sha256(sha256: str | None) -> None:

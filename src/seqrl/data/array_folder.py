@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
 
 from seqrl.data.gathered import CHUNK_ROWS, Rows
 from seqrl.errors import DataError
-from seqrl.files import flush
+from seqrl.files import write_folder
 
 MANIFEST = "store.json"
 FORMAT = "seqrl episodes"
 VERSION = 1
 
 
-def write_folder(folder: Path, arrays: Mapping[str, np.ndarray | Rows], notes: Mapping[str, Any]) -> None:
+def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray | Rows], notes: Mapping[str, Any]) -> None:
     """Write arrays and notes as a new folder, whole or not at all.
 
     Args:
@@ -40,27 +38,22 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray | Rows], notes: M
         raise DataError(
             f"the store's attributes cannot be written as JSON ({error}); make them plain values"
         ) from error
-    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(errno.EEXIST, "it exists already")
-        beside.mkdir(parents=True)
-        for name, array in arrays.items():
-            write_npy(beside / _file_name(name), len(array), array.dtype, _chunks(array))
-        with (beside / MANIFEST).open("wb") as file:
-            file.write(manifest.encode() + b"\n")
-            flush(file)
-        beside.rename(folder)  # fails where somebody else has filled the folder meanwhile
+        with write_folder(folder) as new:  # fails in the end where somebody else has filled the folder meanwhile
+            for name, array in arrays.items():
+                with (new / _file_name(name)).open("wb") as file:
+                    write_npy(file, len(array), array.dtype, _chunks(array))
+            (new / MANIFEST).write_text(f"{manifest}\n", encoding="utf-8")
     except OSError as error:
         why = "it exists already" if error.errno in (errno.EEXIST, errno.ENOTEMPTY) else error.strerror or str(error)
         raise DataError(
             f"the episodes cannot be saved to {str(folder)!r} ({why}); give a new folder where there is room"
         ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
-def read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of a folder, mapped and read-only, and its manifest.
 
     Raises:
@@ -89,21 +82,19 @@ def read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return {name: _read_npy(folder / _file_name(name), entry) for name, entry in entries.items()}, content
 
 
-def write_npy(path: Path, rows: int, dtype: np.dtype[Any], chunks: Iterable[tuple[int, np.ndarray]]) -> None:
+def write_npy(file: BinaryIO, rows: int, dtype: np.dtype[Any], chunks: Iterable[tuple[int, np.ndarray]]) -> None:
     """Write an (N, ...) array that comes in chunks `(first row, rows)`, in any order, one chunk at least.
 
     The bytes are written, not mapped: a full disk is then an `OSError` and no bus error.
     """
-    with path.open("wb") as file:
-        start = row_bytes = 0
-        for first, chunk in chunks:
-            if not start:
-                header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *chunk.shape[1:])}
-                np.lib.format.write_array_header_1_0(file, header)
-                start, row_bytes = file.tell(), dtype.itemsize * int(np.prod(chunk.shape[1:]))
-            file.seek(start + first * row_bytes)
-            file.write(np.ascontiguousarray(chunk, dtype).data)
-        flush(file)
+    start = row_bytes = 0
+    for first, chunk in chunks:
+        if not start:
+            header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *chunk.shape[1:])}
+            np.lib.format.write_array_header_1_0(file, header)
+            start, row_bytes = file.tell(), dtype.itemsize * int(np.prod(chunk.shape[1:]))
+        file.seek(start + first * row_bytes)
+        file.write(np.ascontiguousarray(chunk, dtype).data)
 
 
 def _file_name(name: str) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqrl.data.array_folder import MANIFEST, read_folder, write_folder
+from seqrl.data.array_folder import MANIFEST, read_arrays, write_arrays
 from seqrl.data.checks import DISCRETE, choices, numbers, refuse_discrete
 from seqrl.data.gathered import CHUNK_ROWS, Rows, concatenate, ranges, select
 from seqrl.data.lists import join
 from seqrl.errors import DataError
+from seqrl.files import fingerprint_bytes
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -169,7 +169,7 @@ class EpisodeStore:
             DataError: no such folder, or one that is damaged or of another kind.
         """
         folder = Path(folder).expanduser()
-        arrays, notes = read_folder(folder)
+        arrays, notes = read_arrays(folder)
         missing = set(_SAVED) - set(arrays)
         if missing:
             raise DataError(f"{str(folder)!r} lists no {', '.join(sorted(missing))}; save the episodes again")
@@ -193,7 +193,7 @@ class EpisodeStore:
         arrays = {name: getattr(self, name) for name in _SAVED}
         arrays |= {f"{_EXTRA}{name}": array for name, array in self.extras.items()}
         notes = {"attributes": dict(self.attributes), "identity": self.fingerprint()}
-        write_folder(Path(folder).expanduser(), arrays, notes)
+        write_arrays(Path(folder).expanduser(), arrays, notes)
 
     def subset(self, episodes: Sequence[int] | np.ndarray) -> EpisodeStore:
         """Some of the episodes, in the order given, without copying observations, actions or extras.
@@ -224,7 +224,11 @@ class EpisodeStore:
             _boundaries(np.diff(self.segments)[pieces]),
             self.attributes,
             {name: select(array, starts, stops) for name, array in self.extras.items()},
-        )._known_by(None if self.identity is None else _hash(self.identity.encode(), chosen.astype(np.int64).tobytes()))
+        )._known_by(
+            None
+            if self.identity is None
+            else fingerprint_bytes([self.identity.encode(), b"\n", chosen.astype(np.int64).tobytes()])
+        )
 
     def best(self, fraction: float) -> EpisodeStore:
         """The episodes with the largest returns that make up a share of all transitions; the name says so.
@@ -289,7 +293,7 @@ class EpisodeStore:
             _boundaries(np.concatenate([np.diff(store.segments) for store in stores])),
             {**shared, "name": "+".join(names), **(attributes or {})},
             {name: concatenate([store.extras[name] for store in stores]) for name in extras},
-        )._known_by(_hash(*identities) if len(identities) == len(stores) else None)
+        )._known_by(fingerprint_bytes([b"\n".join(identities)]) if len(identities) == len(stores) else None)
 
     def described(self, **attributes: Any) -> EpisodeStore:
         """The same episodes with more said of their origin, or other things under the same names."""
@@ -343,13 +347,15 @@ class EpisodeStore:
         """Hash of what a tokenizer may see: observations, actions, rewards, and where and how episodes end."""
         if self.identity is not None:
             return self.identity
-        digest = hashlib.sha256(repr((self.observations.shape, self.actions.shape)).encode())
+        return fingerprint_bytes(self._content())
+
+    def _content(self) -> Iterator[bytes | memoryview]:
+        yield repr((self.observations.shape, self.actions.shape)).encode()
         for array in (self.observations, self.actions, self.rewards):
             for first in range(0, len(self), CHUNK_ROWS):
-                digest.update(np.ascontiguousarray(array[first : first + CHUNK_ROWS]).data)
+                yield np.ascontiguousarray(array[first : first + CHUNK_ROWS]).data
         for small in (self.offsets, self.terminated, self.truncated, self.segments):
-            digest.update(np.ascontiguousarray(small).data)
-        return digest.hexdigest()
+            yield np.ascontiguousarray(small).data
 
     def _known_by(self, identity: str | None) -> EpisodeStore:
         object.__setattr__(self, "identity", identity)  # of a store that nobody else has yet
@@ -389,7 +395,3 @@ _EXTRA = "extras."  # before the names of extras, so that one may be called like
 
 def _boundaries(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def _hash(*parts: bytes) -> str:
-    return hashlib.sha256(b"\n".join(parts)).hexdigest()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
-from filelock import FileLock, Timeout
+from typing import TypeVar
 
 from seqrl.console import say
+from seqrl.files import hold_lock, remove_leftovers
 
 Made = TypeVar("Made")
 
@@ -37,26 +36,17 @@ def made_once(
         found = read(path)
         if found is not None:
             return found
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock"), what):
+        with hold_lock(path.with_suffix(".lock"), f"waiting for another process that makes the same {what}"):
             found = read(path)
             if found is None:
+                remove_leftovers(path)
                 make(path)
                 found = read(path)
         if found is not None:
             return found
         reason = "what was written cannot be read back"
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
     folder = str(path.parent)
     say(f"{what} stay in memory: {folder!r} cannot be used ({reason}); point SEQRL_DATA to a folder with room")
     return otherwise()
-
-
-def _locked(path: Path, what: str) -> Any:
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for another process that makes the same {what}")
-        return lock.acquire()

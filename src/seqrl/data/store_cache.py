@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -13,6 +11,7 @@ from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.made_once import made_once
 from seqrl.errors import DataError
+from seqrl.files import fingerprint
 
 FORMAT_VERSION = 1
 """Part of every key: raise it whenever the same file and options would give other episodes."""
@@ -33,14 +32,12 @@ def cached_store(file: Path, options: object, build: Callable[[], EpisodeStore])
     """
     status = file.stat()
     known_by = [FORMAT_VERSION, str(file.resolve()), status.st_size, status.st_mtime_ns, repr(options)]
-    key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:32]
+    key = fingerprint(known_by)[:32]
     built = cache(build)  # needed again where it cannot be written
 
     def make(folder: Path) -> None:
         episodes = built()
-        # What could not be read, and what a killed process left: nobody else writes here under this lock.
-        for leftover in (folder, *folder.parent.glob(f".{key}.*")):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # it could not be read
         try:
             episodes.save(folder)
         except DataError as error:

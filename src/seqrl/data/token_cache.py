@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from seqrl import paths
 from seqrl.data.array_folder import write_npy
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.made_once import made_once
+from seqrl.files import fingerprint, fingerprint_bytes, write_file
 from seqrl.layout import Layout
 
 FORMAT_VERSION = 1
@@ -31,7 +30,7 @@ def encoder_identity(encoder: nn.Module, options: Mapping[str, Any]) -> str | No
     The code is that of the files of its classes. None where there is no file, as in a notebook: such tokens cannot be
     told from those of an earlier version, and are not to be cached.
     """
-    digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=repr).encode())
+    parts = [fingerprint(dict(options)).encode()]
     for cls in type(encoder).__mro__:
         if cls.__module__.partition(".")[0] in ("torch", "abc", "builtins"):
             continue
@@ -39,17 +38,17 @@ def encoder_identity(encoder: nn.Module, options: Mapping[str, Any]) -> str | No
             source = Path(inspect.getfile(cls)).read_bytes()
         except (TypeError, OSError):
             return None
-        digest.update(f"{cls.__module__}.{cls.__qualname__}".encode() + source)
+        parts.append(f"{cls.__module__}.{cls.__qualname__}".encode() + source)
     for name, tensor in encoder.state_dict().items():
         content = tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + content)
-    return digest.hexdigest()
+        parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + content)
+    return fingerprint_bytes(parts)
 
 
 def token_key(store: EpisodeStore, layout: Layout, encoder: str) -> str:
     """The name of the tokens that an encoder (see `encoder_identity`) makes of the transitions of a store."""
     transition = [[(f.name, f.size) for f in layout.fields], layout.discount, layout.termination_penalty, layout.stride]
-    return hashlib.sha256(json.dumps([FORMAT_VERSION, store.fingerprint(), transition, encoder]).encode()).hexdigest()
+    return fingerprint([FORMAT_VERSION, store.fingerprint(), transition, encoder])
 
 
 def cached_tokens(key: str, rows: int, dtype: np.dtype[Any], chunks: Chunks, folder: Path | None = None) -> np.ndarray:
@@ -66,12 +65,8 @@ def cached_tokens(key: str, rows: int, dtype: np.dtype[Any], chunks: Chunks, fol
     path = (folder or paths.data_dir() / "tokens") / f"{key[:32]}.npy"
 
     def make(path: Path) -> None:
-        temporary = path.with_suffix(".tmp")  # one name: whoever holds the lock may write over a dead one's
-        try:
-            write_npy(temporary, rows, dtype, chunks())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with write_file(path) as file:
+            write_npy(file, rows, dtype, chunks())
 
     return made_once(
         path, lambda path: _read(path, rows, dtype), make, lambda: tokens_in_memory(dtype, chunks), what="tokens"

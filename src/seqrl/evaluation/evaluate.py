@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from seqrl.evaluation.report import print_table, write_tables
 from seqrl.evaluation.rollout import ImaginedPath
 from seqrl.evaluation.statistics import bootstrap, paired_difference
 from seqrl.evaluation.video import write_maze_video, write_rollout_video
-from seqrl.files import write_atomically
+from seqrl.files import fingerprint, fingerprint_files, write_file, write_text
 from seqrl.plugins import identities
 from seqrl.runs.folder import training_digest
 
@@ -85,7 +84,8 @@ def evaluate_all(
         return []
     loaded = checkpoints.load(checkpoint)
     critic_file = checkpoints.critic_file(checkpoint)
-    critic, digest = checkpoints.load_critic(checkpoint), _digest([checkpoint, *([critic_file] if critic_file else [])])
+    critic = checkpoints.load_critic(checkpoint)
+    digest = fingerprint_files(checkpoint, *([critic_file] if critic_file else []))
     done = [evaluate(config, loaded, _folder(config, digest, folder), critic) for config in configs]
     rows = [e.row for e in done]
     comparisons = compare(done, baseline)
@@ -195,7 +195,7 @@ def _diagnose(
         logs["open_loop"] = (further, run_episodes(whole, obedient, evaluation.row["env_id"], watch=further).episodes)
     content = diagnose(logs, policy, deviations)
     row = {key: evaluation.row[key] for key in ("strategy", "dataset", "env_id", "plan_every", "num_episodes")}
-    write_atomically(evaluation.folder / DIAGNOSTICS, json.dumps({**row, **content}, indent=2) + "\n")
+    write_text(evaluation.folder / DIAGNOSTICS, json.dumps({**row, **content}, indent=2) + "\n")
 
 
 def _film(path: Path, env_id: str, outcome: EpisodeResults) -> str:
@@ -315,14 +315,6 @@ def _label(config: Mapping[str, Any]) -> str:
     return config["label"] or own
 
 
-def _digest(files: Sequence[Path]) -> str:
-    """Hash of the content of checkpoints."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def _folder(config: Mapping[str, Any], checkpoint_digest: str, folder: Path) -> Path:
     """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of the checkpoints' content."""
     if config["output"]:
@@ -332,7 +324,7 @@ def _folder(config: Mapping[str, Any], checkpoint_digest: str, folder: Path) -> 
     if not kept["diagnostics"]:  # evaluations of before there were any keep their place
         del kept["diagnostics"]
     kept["plugins"] = identities(config["plugins"])
-    digest = hashlib.sha256(json.dumps([kept, checkpoint_digest, ROW_FORMAT], sort_keys=True).encode()).hexdigest()
+    digest = fingerprint([kept, checkpoint_digest, ROW_FORMAT])
     name = re.sub(r"[^\w.-]+", "_", label)
     return folder / "evaluations" / f"{name}-{digest[:8]}"
 
@@ -344,9 +336,9 @@ def _write(evaluation: Evaluation) -> None:
         arrays[f"plan_{number}_time"] = np.array(plan.time)
         arrays[f"plan_{number}_environments"] = plan.environments
         arrays[f"plan_{number}_observations"] = plan.observations.astype(np.float32)
-    with (evaluation.folder / "episodes.npz").open("wb") as file:
+    with write_file(evaluation.folder / "episodes.npz") as file:
         np.savez_compressed(file, **arrays)
-    write_atomically(evaluation.folder / "results.json", json.dumps([evaluation.row], indent=2) + "\n")
+    write_text(evaluation.folder / "results.json", json.dumps([evaluation.row], indent=2) + "\n")
 
 
 def _read(folder: Path) -> Evaluation:

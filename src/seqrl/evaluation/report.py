@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from seqrl.files import write_atomically
+from seqrl.files import write_text
 
 Row = Mapping[str, Any]
 
@@ -48,9 +48,9 @@ def write_tables(folder: Path, rows: Sequence[Row], comparisons: Sequence[Row], 
     header, body = _columns(rows, dataset)
     lines = [_title(rows, dataset), "", _markdown(header), _markdown(["---"] * len(header)), *map(_markdown, body)]
     lines += ["", _legend(rows), "", *(f"- {line}" for line in _comparison_lines(comparisons)), ""]
-    write_atomically(folder / "results.md", "\n".join(lines))
+    write_text(folder / "results.md", "\n".join(lines))
     content = {"dataset": dict(dataset), "rows": [dict(r) for r in rows], "comparisons": [dict(c) for c in comparisons]}
-    write_atomically(folder / "results.json", json.dumps(content, indent=2) + "\n")
+    write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
     return [folder / "results.md", folder / "results.json"]
 
 

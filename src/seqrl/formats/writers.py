@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from seqrl.data.checks import DISCRETE
 from seqrl.errors import ConfigError, DataError
-from seqrl.files import flush
+from seqrl.files import write_file, write_folder
 from seqrl.formats.files import COUNTS, TEXTS, plain_attributes
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.minari import MINARI, check_id, library
@@ -63,7 +62,7 @@ def write(flat: FlatEpisodes, target: str, *, overwrite: bool = False) -> list[s
     notes: list[str] = []
     if target.startswith(MINARI):
         notes = [] if flat.final_observations is not None else [_REPEATED]
-        put(path, lambda new: _write_minari(flat, target.removeprefix(MINARI), new), overwrite=overwrite)
+        put(path, lambda new: _write_minari(flat, target.removeprefix(MINARI), new), folder=True, overwrite=overwrite)
         _name_spaces(target.removeprefix(MINARI))
     elif path.suffix == ".npz":
         put(path, lambda new: _write_npz(flat, new), overwrite=overwrite)
@@ -98,39 +97,30 @@ def place(target: str) -> Path:
     return Path(get_dataset_path(target.removeprefix(MINARI)))
 
 
-def put(path: Path, make: Callable[[Path], Any], *, overwrite: bool, advice: str = _ELSEWHERE) -> None:
-    """Make a file or folder under another name beside its place, then put it there in one step.
+def put(
+    path: Path, make: Callable[[Path], Any], *, overwrite: bool, folder: bool = False, advice: str = _ELSEWHERE
+) -> None:
+    """Fill an empty file or folder beside its place, then put it there in one step.
 
     A file that is there is replaced, and a folder with `overwrite` only.
+
+    Args:
+        make: fills what lies at the path it is given.
 
     Raises:
         DataError: it cannot be written, which is followed by the advice; nothing is left of it.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make(new)
-        if new.is_dir():
-            if overwrite and path.exists():
-                path.rename(old)  # a folder that has content cannot be replaced in one step
-            new.rename(path)
+        if folder:
+            with write_folder(path, overwrite=overwrite) as new:
+                make(new)
         else:
-            with new.open("rb") as file:
-                flush(file)
-            new.replace(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with write_file(path) as file:
+                make(Path(file.name))
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise DataError(f"{str(path)!r} cannot be written ({why}); {advice}") from error
-    finally:
-        with suppress(OSError):  # a place that cannot be written holds no leftovers
-            if old.exists() and not path.exists():
-                old.rename(path)
-            for leftover in (new, old):
-                if leftover.is_dir():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink(missing_ok=True)
 
 
 def _d4rl_arrays(flat: FlatEpisodes) -> dict[str, np.ndarray]:
@@ -197,7 +187,6 @@ def _write_minari(flat: FlatEpisodes, dataset_id: str, folder: Path) -> None:
 
     observations, actions = (_as_minari(flat, name) for name in DISCRETE)
     finals = None if flat.final_observations is None else _as_minari(flat, "final_observations")
-    folder.mkdir()
     storage = MinariStorage.new(
         folder / "data",
         observation_space=_space(flat, "observations", observations),

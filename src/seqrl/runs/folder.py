@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
-from seqrl.console import say
 from seqrl.errors import ConfigError
+from seqrl.files import fingerprint, hold_lock, is_locked, write_text
 from seqrl.plugins import identities
-from seqrl.files import write_atomically
 
 STAGES = ("tokenizer", "model", "critic")  # of a run, in order; each is one Lightning fit
 _LOCK = ".lock"
@@ -58,7 +54,7 @@ def _digest(config: Mapping[str, Any]) -> str:
     if isinstance(kept.get("data"), Mapping):
         kept["data"] = _data_identity(kept["data"])
     kept["plugins"] = identities(config.get("plugins", []))
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return fingerprint(kept)[:8]
 
 
 def _data_identity(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +105,7 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> Path:
         """Keep the resolved config, for people and for the worker processes of this run."""
         target = self.path / "config.yaml"
-        write_atomically(target, yaml.safe_dump(dict(config), sort_keys=False))
+        write_text(target, yaml.safe_dump(dict(config), sort_keys=False))
         return target
 
     def status(self) -> dict[str, Any]:
@@ -123,7 +119,7 @@ class RunFolder:
 
     def set_status(self, stage: str, state: str, step: int, reason: str | None = None) -> None:
         entry = {"state": state, "step": step, **({} if reason is None else {"reason": reason})}
-        write_atomically(self.path / "status.json", json.dumps({**self.status(), stage: entry}, indent=2) + "\n")
+        write_text(self.path / "status.json", json.dumps({**self.status(), stage: entry}, indent=2) + "\n")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -143,36 +139,10 @@ class RunFolder:
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a run folder; jobs that differ in their evaluations only share one, and the second waits for the first."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / _LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"another process works in {folder}; waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                pass  # a file system without locks
-            if _is_at(file, folder / _LOCK):
-                yield
-                return
-            # Whoever was waited for has removed the folder.
+    with hold_lock(folder / _LOCK, f"another process works in {folder}; waiting for it"):
+        yield
 
 
 def is_held(folder: Path) -> bool:
     """Whether a process works in a run folder, perhaps on another machine that shares the disk, or another user's."""
-    try:
-        with (folder / _LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may ask at the same time
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass  # no such folder, or a file system without locks
-    return False
-
-
-def _is_at(file: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+    return is_locked(folder / _LOCK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from seqrl.checkpoints.loading import FORMAT, checkpoint_step
 from seqrl.console import say
 from seqrl.errors import CheckpointError
-from seqrl.files import replacing
+from seqrl.files import copy_file, write_file
 from seqrl.plugins import origin
 
 
@@ -36,7 +35,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with replacing(target) as file:
+            with write_file(target) as file:
                 torch.save(checkpoint, file)
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), str(target)) from error
@@ -142,13 +141,7 @@ def _link(path: Path, other: Path) -> None:
     except FileExistsError:
         pass  # made by a run that was killed right after
     except OSError:  # a file system without links: a copy takes longer and does the same
-        copy_whole(path, other)
-
-
-def copy_whole(path: Path, other: Path) -> None:
-    """Copy a file; the other one is there whole, or as it was before."""
-    with path.open("rb") as source, replacing(other) as target:
-        shutil.copyfileobj(source, target)
+        copy_file(path, other)
 
 
 def resumable(folder: Path, stage: str) -> tuple[Path | None, int]:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from seqrl.errors import DivergedError
-from seqrl.files import replacing
+from seqrl.files import write_file
 from seqrl.training.callbacks import ClipGradient, is_log_step, metrics_of, pop_metrics, sums_of
 from seqrl.training.checkpoint_io import is_save_step
 
@@ -71,7 +71,7 @@ class StopWhenNotFinite(Callback):
         path = self._folder / f"bad_batch-{seen.step}{rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"step": seen.step, "loss": float(seen.loss), "gradient_norm": float(seen.norm), "metrics": means}
-        with replacing(path) as file:
+        with write_file(path) as file:
             torch.save({**content, "batch": _plain(seen.batch)}, file)
         if parts:
             what = f"the loss of {' and '.join(parts)} is not finite"

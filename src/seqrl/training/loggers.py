@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.errors import ConfigError
-from seqrl.files import write_atomically
+from seqrl.files import write_text
 from seqrl.runs.folder import STAGES
 
 _NAMES = ("csv", "tensorboard")
@@ -72,7 +72,7 @@ class CsvMetrics(Logger):
                 whole = [row for row in csv.reader(file) if len(row) == 3 and row[0].isdigit()]  # a kill can tear a row
                 kept = [row for row in whole if int(row[0]) <= self._resumed_step or not self._owns(row[1])]
         lines = [",".join(row) for row in [["step", "name", "value"], *kept]]
-        write_atomically(self._path, "\n".join(lines) + "\n")
+        write_text(self._path, "\n".join(lines) + "\n")
         self._started = True
 
     def _owns(self, name: str) -> bool:

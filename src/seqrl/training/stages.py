@@ -22,14 +22,14 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
 from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, PrunedError, Stopped
-from seqrl.files import write_atomically
+from seqrl.files import copy_file, write_text
 from seqrl.layout import Layout
 from seqrl.registry import DATA, TOKENIZER
 from seqrl.runs.folder import STAGES, RunFolder
 from seqrl.tokenizers import CodeTokenizer
 from seqrl.tokenizers._report import reconstruction_report, round_trip_report
 from seqrl.training.callbacks import ClipGradient, StopAtInterrupt, TrainingMetrics
-from seqrl.training.checkpoint_io import AtomicCheckpointIO, Checkpoints, copy_whole, resumable
+from seqrl.training.checkpoint_io import AtomicCheckpointIO, Checkpoints, resumable
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.health import StopWhenNotFinite
@@ -241,7 +241,7 @@ def fit_stage(
             folder.set_status(stage, state, step, reason)
 
     if trainer.is_global_zero and checkpoint is not None and checkpoint != last:
-        copy_whole(checkpoint, last)  # else a run that needs no more steps would be left without it
+        copy_file(checkpoint, last)  # else a run that needs no more steps would be left without it
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except BaseException as error:
@@ -390,4 +390,4 @@ def _write_report(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    write_atomically(path, text.getvalue())
+    write_text(path, text.getvalue())

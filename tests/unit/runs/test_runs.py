@@ -17,7 +17,6 @@ import yaml
 
 from seqrl.errors import ConfigError
 from seqrl.runs.folder import RunFolder, alone_in, is_held, run_name, training_digest
-from seqrl.files import write_atomically
 
 CONFIG: dict[str, Any] = {
     "experiment_name": "maze",
@@ -142,7 +141,7 @@ def test_a_refused_run_leaves_nothing_but_what_was_there(tmp_path: Path) -> None
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    for name in ("status.json.123.tmp", "model/last.ckpt.123.tmp", "model/last.ckpt"):
+    for name in ("status.json.123.tmp", "model/.last.ckpt.0a1b2c3d.tmp", "model/last.ckpt"):
         (tmp_path / name).write_text("")
     with RunFolder(tmp_path).held():
         pass
@@ -181,7 +180,7 @@ def test_who_waited_for_a_run_that_was_refused_makes_the_folder_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting, entered = threading.Event(), threading.Event()
-    monkeypatch.setattr("seqrl.runs.folder.say", lambda text: waiting.set())
+    monkeypatch.setattr("seqrl.files.say", lambda text: waiting.set())
 
     def second() -> None:
         with alone_in(tmp_path / "run"):
@@ -198,44 +197,6 @@ def test_who_waited_for_a_run_that_was_refused_makes_the_folder_anew(
     thread.join(timeout=10)
     assert waiting.is_set()
     assert entered.is_set()
-
-
-@pytest.mark.parametrize("moment", ["writing", "replacing"])
-def test_an_interrupted_write_leaves_the_old_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    target = tmp_path / "status.json"
-    write_atomically(target, json.dumps({"state": "old"}))
-
-    def interrupt(*args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
-    if moment == "writing":
-        monkeypatch.setattr(os, "fsync", interrupt)  # everything is written, nothing is on the disk
-    else:
-        monkeypatch.setattr(Path, "replace", interrupt)
-        monkeypatch.setattr(os, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(target, json.dumps({"state": "new"}))
-    monkeypatch.undo()
-    assert json.loads(target.read_text()) == {"state": "old"}
-    assert list(tmp_path.iterdir()) == [target]  # and no part of the new one
-    write_atomically(target, "new")
-    assert target.read_text() == "new"
-
-
-def test_what_takes_a_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda number: calls.append("fsync"))
-    replace = Path.replace
-
-    def rename(self: Path, target: Path) -> Path:
-        calls.append("rename")
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", rename)
-    write_atomically(tmp_path / "file", "content")
-    assert calls == ["fsync", "rename"]
 
 
 def test_runs_that_differ_in_the_seed_share_what_was_trained() -> None:
