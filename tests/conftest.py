@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from seqrl import plugins
 from seqrl.data.episodes import EpisodeStore
+from seqrl.evaluation.rows import ResultsRow
 from seqrl.layout import Layout
 from seqrl.registry import registries
 
@@ -66,6 +67,65 @@ def interrupted_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractC
             yield
 
     return interrupting
+
+
+STARTS = {"env_id": None, "seed": 0, "num_episodes": 10, "max_steps": None, "start_cells": None, "goals": None}
+ROW: dict[str, Any] = {
+    "strategy": "imitation",
+    "dataset": "tiny",
+    "env_id": "Hopper-v5",
+    "planner": {"name": "sample", "temperature": 0, "cache": "exact"},
+    "condition": {"name": "none"},
+    "score": {"name": "likelihood"},
+    "model": "tokens",
+    "discrete_actions": False,
+    "cache": "exact",
+    "plan_every": 1,
+    "time_budget_ms": None,
+    "horizon_mean": 1.0,
+    "num_episodes": 10,
+    "return_mean": 3.14159,
+    "return_std": 2.0,
+    "return_ci95": [1.0, 5.26],
+    "length_mean": 100.5,
+    "score_mean": 50.06,
+    "score_ci95": [40.0, 60.0],
+    "score_note": "",
+    "ms_per_action": 1.2345,
+    "environments_per_batch": 10,
+    "device": "cpu",
+    "precision": "float32",
+    "threads": 2,
+    "behaviour_return_mean": 7.25,
+    "behaviour_score": 12.34,
+    "seed": 0,
+    "starts": STARTS,
+    "shuffle_goals": False,
+    "min_cells": 2,
+    "training": "1f4aa5f5",
+    "training_seed": 3,
+    "training_steps": 500,
+    "versions": {"seqrl": "0.1", "torch": "2.6.0", "gymnasium": "1.1.0", "mujoco": "3.3.0"},
+}
+GOALS: dict[str, Any] = {
+    "success_rate": 87.5,
+    "success_ci95": [80.0, 95.04],
+    "counted_episodes": 8,
+    "success_by_goal": [{"goal": [1.0, 3.5], "starts": 8, "success_rate": 75.0}],
+    "steps_to_goal_median": 42.0,
+    "time_at_goal": 0.625,
+}
+
+
+@pytest.fixture(scope="session")
+def make_row() -> Callable[..., ResultsRow]:
+    """`make_row(toward_goals=True, **changes)`: a results row; changes are keys of results.json, starts are merged."""
+
+    def make(*, toward_goals: bool = False, **changes: Any) -> ResultsRow:
+        starts = {**STARTS, **changes.pop("starts", {})}
+        return ResultsRow.from_json({**ROW, **(GOALS if toward_goals else {}), **changes, "starts": starts})
+
+    return make
 
 
 @pytest.fixture

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqrl.analysis.diagnostics import draw_diagnostics
 from seqrl.analysis.maze import PathPanel, draw_paths
+from seqrl.analysis.plan_figure import draw_plan_quality
 from seqrl.analysis.tradeoff import Point, draw_tradeoff
 from seqrl.console import say
-from seqrl.evaluation.report import abbreviate, circumstances
+from seqrl.evaluation.archive import PLAN_QUALITY, Evaluation, read_plan_quality
+from seqrl.evaluation.rows import ResultsRow
+from seqrl.evaluation.tables import abbreviate, circumstances
 
 if TYPE_CHECKING:  # with torch, which the parent of a sweep can do without
     from seqrl.cli.sweep import Job
-    from seqrl.evaluation.evaluate import Evaluation
 
-_GAINS = (  # best first: key of a results row, the axis it stands on, its interval
-    ("score_mean", "normalised score", "score_ci95"),
-    ("success_rate", "success rate in %", "success_ci95"),
-    ("return_mean", "return", "return_ci95"),
-)
+# Name of the axis, and what gives a row's mean and interval; best first.
+_GAINS: dict[str, Callable[[ResultsRow], tuple[float | None, list[float] | None]]] = {
+    "normalised score": lambda row: (row.score_mean, row.score_ci95),
+    "success rate in %": lambda row: (row.goals.success_rate, row.goals.success_ci95) if row.goals else (None, None),
+    "return": lambda row: (row.return_mean, row.return_ci95),
+}
 _DECODING = re.compile(r"(.*\.)?(planner|condition|score|plan_every)(\..*)?|strategy")
 
 
@@ -31,12 +32,12 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
     """Draw the paths of the evaluations that were run toward goals, strategies below each other."""
     from seqrl.evaluation.goals import maze_of
 
-    with_goals = [e for e in evaluations if "paths" in e.results and e.row["planner"]["name"] != "zero"]
+    with_goals = [e for e in evaluations if "paths" in e.results and e.row.planner.name != "zero"]
     if not with_goals:
         return
     panels = [
         PathPanel(
-            e.row["strategy"],
+            e.row.strategy,
             e.results["paths"],
             e.results["success"],
             e.results["steps"],
@@ -46,15 +47,16 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
         for e in with_goals
     ]
     first = with_goals[0]
-    say(f"picture: {draw_paths(folder / 'paths.png', maze_of(first.row['env_id']), first.results['goals'], panels)}")
+    say(f"picture: {draw_paths(folder / 'paths.png', maze_of(first.row.env_id), first.results['goals'], panels)}")
 
 
 def draw_plans(evaluations: Sequence[Evaluation]) -> None:
     """Draw how good the plans of the evaluations were that asked for it."""
     for evaluation in evaluations:
-        file = evaluation.folder / "diagnostics.json"
-        if file.exists():
-            say(f"picture: {draw_diagnostics(file.with_suffix('.png'), json.loads(file.read_text()))}")
+        content = read_plan_quality(evaluation.folder)
+        if content is not None:
+            picture = (evaluation.folder / PLAN_QUALITY).with_suffix(".png")
+            say(f"picture: {draw_plan_quality(picture, content)}")
 
 
 def draw_sweep(path: Path, jobs: Sequence[Job], settings: Sequence[Mapping[str, str]]) -> Path | None:
@@ -73,18 +75,15 @@ def draw_sweep(path: Path, jobs: Sequence[Job], settings: Sequence[Mapping[str, 
         return None
     series = None if len(varying) < 2 else "planner.cache" if "planner.cache" in varying else varying[0]
     rows = [row for row, _ in done]
-    gain, axis, interval = next(each for each in _GAINS if all(_is_number(row.get(each[0])) for row in rows))
-    points = [
-        Point(
-            " ".join(_short(key, value) for key, value in own.items() if key != series),
-            _short(series, own[series]) if series else "",
-            row["ms_per_action"],
-            row[gain],
-            row[interval],
-        )
-        for row, own in done
-    ]
-    data, episodes = (", ".join(dict.fromkeys(str(row[key]) for row in rows)) for key in ("dataset", "num_episodes"))
+    axis, gain = next((axis, of) for axis, of in _GAINS.items() if all(_is_number(of(row)[0]) for row in rows))
+    points = []
+    for row, own in done:
+        label = " ".join(_short(key, value) for key, value in own.items() if key != series)
+        mean, interval = gain(row)
+        assert mean is not None
+        points.append(Point(label, _short(series, own[series]) if series else "", row.ms_per_action, mean, interval))
+    data = ", ".join(dict.fromkeys(row.dataset for row in rows))
+    episodes = ", ".join(dict.fromkeys(str(row.num_episodes) for row in rows))
     return draw_tradeoff(path, points, gain=axis, title=f"{data}, {circumstances(rows)}; {episodes} episodes")
 
 

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from seqrl.cli.optuna_report import report
 from seqrl.cli.pictures import draw_sweep
-from seqrl.cli.sweep import ENDS, ROW_KEYS, Job, records
+from seqrl.cli.sweep import Job, records
 from seqrl.console import say
+from seqrl.evaluation.rows import ENDS, KEY_NUMBERS
 from seqrl.files import write_text
 
 PICTURE = "tradeoff.png"
@@ -101,13 +102,13 @@ def _split(override: str) -> tuple[str, str]:
 
 def _names_of_rows(jobs: Sequence[Job]) -> list[str]:
     rows = [row for job in jobs for row in job.rows]
-    keys = list(ROW_KEYS)
+    keys = list(KEY_NUMBERS)
     if all(len(job.rows) <= 1 for job in jobs):
-        keys = [name for key in ROW_KEYS for name in (key, *(f"{_quantity(key)}_ci95_{end}" for end in ENDS))]
+        keys = [name for key in KEY_NUMBERS for name in (key, *(f"{_quantity(key)}_ci95_{end}" for end in ENDS))]
         keys.append("ms_per_action")
-        if any(row["time_budget_ms"] is not None for row in rows):
+        if any(row.time_budget_ms is not None for row in rows):
             keys.append("horizon_mean")
-    return [f"eval/{label}/{key}" for label in dict.fromkeys(row["strategy"] for row in rows) for key in keys]
+    return [f"eval/{label}/{key}" for label in dict.fromkeys(row.strategy for row in rows) for key in keys]
 
 
 def _quantity(key: str) -> str:

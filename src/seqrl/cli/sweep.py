@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,9 @@ from omegaconf import DictConfig
 
 from seqrl.console import say
 from seqrl.errors import PrunedError
+from seqrl.evaluation.rows import ResultsRow
 from seqrl.files import fingerprint, write_text
 from seqrl.runs.folder import STAGES, RunFolder
-
-ROW_KEYS = ("return_mean", "score_mean", "success_rate")  # of an evaluation's results row
-ENDS = ("low", "high")  # of an interval
 
 
 @dataclass
@@ -51,7 +49,7 @@ class Job:
     state: str = "running"
     folder: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[ResultsRow] = field(default_factory=list)
     objective: tuple[str, float | None] = ("", None)
     error: str | None = None
     error_files: list[str] = field(default_factory=list)
@@ -60,16 +58,11 @@ class Job:
     skipped: str | None = None
     results: list[str] = field(default_factory=list)
 
-    def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over results rows; their numbers are metrics too, an interval's ends as `<key>_low` and `<key>_high`."""
+    def add_rows(self, rows: Sequence[ResultsRow]) -> None:
+        """Take over results rows; their numbers are metrics too."""
         for row in rows:
-            self.rows.append(dict(row))
-            for key, value in row.items():
-                if key in ROW_KEYS or isinstance(value, float):
-                    self.metrics[f"eval/{row['strategy']}/{key}"] = value
-                elif key.endswith("_ci95") and value is not None:
-                    for end, bound in zip(ENDS, value, strict=True):
-                        self.metrics[f"eval/{row['strategy']}/{key}_{end}"] = bound
+            self.rows.append(row)
+            self.metrics |= {f"eval/{row.strategy}/{key}": number for key, number in row.numbers().items()}
 
 
 Task = Callable[[DictConfig, Job], None]
@@ -159,11 +152,13 @@ def record_of(sweep: Path, overrides: Sequence[str]) -> Path:
 
 def read(record: Path) -> Job:
     entry = json.loads(record.read_text())
-    return Job(**{**entry, "objective": tuple(entry["objective"])})
+    rows = [ResultsRow.from_json(row) for row in entry["rows"]]
+    return Job(**{**entry, "objective": tuple(entry["objective"]), "rows": rows})
 
 
 def write(record: Path, job: Job) -> None:
-    write_text(record, json.dumps(asdict(job), indent=2) + "\n")
+    entry = {**asdict(job), "rows": [row.to_json() for row in job.rows]}
+    write_text(record, json.dumps(entry, indent=2) + "\n")
 
 
 def lost(record: Path, reason: str) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from seqrl.d4rl.reference import reference
-from seqrl.errors import ConfigError, DataError, did_you_mean
+from seqrl.errors import ConfigError, did_you_mean
+from seqrl.evaluation.archive import Evaluation, is_finished, list_evaluations, read_evaluation, read_row
 from seqrl.evaluation.statistics import seed_difference
 
 METRICS = ("return", "score", "success")
@@ -21,21 +21,6 @@ _SAME = (
     *("dataset", "planner", "condition", "plan_every", "training_steps", "precision"),
     *("score", "shuffle_goals", "training"),
 )
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """One finished evaluation, read back.
-
-    Attributes:
-        folder: where it was.
-        row: its results row.
-        results: per-episode results, see `seqrl.evaluation.protocol.EpisodeResults`.
-    """
-
-    folder: Path
-    row: dict[str, Any]
-    results: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -98,7 +83,7 @@ def compare_runs(
             environments or from other starts, two runs of one side with the same seed or other settings.
     """
     ours = _side(runs_a, row_a)
-    theirs = _side(runs_b, row_b, default=ours[0].row["strategy"])
+    theirs = _side(runs_b, row_b, default=ours[0].row.strategy)
     for side in (ours, theirs):
         _check_side(side)
     for other in (*ours[1:], *theirs):
@@ -108,7 +93,7 @@ def compare_runs(
         metric = "success" if all("success" in each.results for each in every) else "return"
     value = _metric(metric, every)
     counted = ours[0].results["counted"] if metric == "success" else None
-    seeds = [[int(each.row["training_seed"]) for each in side] for side in (ours, theirs)]
+    seeds = [[each.row.training_seed for each in side] for side in (ours, theirs)]
     paired = seeds[0] == seeds[1]
     left, right = (np.stack([value(each) for each in side]) for side in (ours, theirs))  # (s, n, m)
     estimate = seed_difference(left, right, counted, paired=paired)
@@ -117,8 +102,8 @@ def compare_runs(
     gaps = pairs[:, counts]
     return Comparison(
         metric=metric,
-        row_a=ours[0].row["strategy"],
-        row_b=theirs[0].row["strategy"],
+        row_a=ours[0].row.strategy,
+        row_b=theirs[0].row.strategy,
         mean_a=float(left[:, counts].mean()),
         mean_b=float(right[:, counts].mean()),
         difference=estimate.mean,
@@ -148,7 +133,7 @@ def _note(seeds: Sequence[list[int]], interval: list[float] | None) -> str:
     return "with fewer than 3 training seeds the interval is hardly one over seeds" if few < 3 else ""
 
 
-def _metric(metric: str, every: Sequence[Recorded]) -> Callable[[Recorded], np.ndarray]:
+def _metric(metric: str, every: Sequence[Evaluation]) -> Callable[[Evaluation], np.ndarray]:
     """What gives an evaluation's (n, m) numbers."""
     if metric not in METRICS:
         raise ConfigError(f"metric {metric!r} is unknown.{did_you_mean(metric, METRICS)} Metrics: {', '.join(METRICS)}")
@@ -159,25 +144,25 @@ def _metric(metric: str, every: Sequence[Recorded]) -> Callable[[Recorded], np.n
                     f"{each.folder} was run without goals; compare the return, or evaluate with goals=..."
                 )
         return lambda each: each.results["success"] * 100.0
-    known = reference(every[0].row["env_id"])
+    known = reference(every[0].row.env_id)
     if metric == "return":
         return lambda each: each.results["returns"].mean(1, keepdims=True)
     for each in every:
-        if known is None or each.row["score_mean"] is None:
+        if known is None or each.row.score_mean is None:
             raise ConfigError(
-                f"{each.folder} has no normalised score: {each.row['env_id']} has no reference returns, or the task is "
+                f"{each.folder} has no normalised score: {each.row.env_id} has no reference returns, or the task is "
                 "not its own; compare the return"
             )
     assert known is not None
     return lambda each: known.score(each.results["returns"]).mean(1, keepdims=True)
 
 
-def _side(paths: Sequence[Path], row: str | None, default: str | None = None) -> list[Recorded]:
+def _side(paths: Sequence[Path], row: str | None, default: str | None = None) -> list[Evaluation]:
     """One evaluation of every run, in the order of the training seeds."""
     chosen = [_chosen(name, found, row, default) for path in paths for name, found in _runs(path)]
     if not chosen:
         raise ConfigError("a side names no run; give RUN_A and RUN_B one folder each, or several separated by commas")
-    return sorted(map(_read, dict.fromkeys(chosen)), key=lambda each: int(each.row["training_seed"]))
+    return sorted(map(read_evaluation, dict.fromkeys(chosen)), key=lambda each: each.row.training_seed)
 
 
 def _runs(path: Path) -> Iterator[tuple[Path, list[Path]]]:
@@ -196,16 +181,16 @@ def _runs(path: Path) -> Iterator[tuple[Path, list[Path]]]:
         for job in jobs:
             yield Path(job["folder"]), [Path(folder) for folder in job["results"]]
     else:
-        yield path, [file.parent for file in sorted(path.glob("evaluations/*/results.json"))]
+        yield path, list_evaluations(path)
 
 
 def _chosen(run: Path, candidates: Sequence[Path], row: str | None, default: str | None) -> Path:
     """The evaluation of a run that a row's name means."""
-    missing = [str(each) for each in candidates if not (each / "results.json").exists()]
+    missing = [str(each) for each in candidates if not is_finished(each)]
     if missing or not candidates:
         what = f"lacks {', '.join(missing)}" if missing else "holds no finished evaluation"
         raise ConfigError(f"{str(run)!r} {what}; run seqrl evaluate checkpoint={run}")
-    rows = {each: json.loads((each / "results.json").read_text())[0]["strategy"] for each in candidates}
+    rows = {each: read_row(each).strategy for each in candidates}
     names = list(dict.fromkeys(rows.values()))
     known = ", ".join(map(repr, names))
     wanted = row or (names[0] if len(names) == 1 else default)
@@ -220,42 +205,34 @@ def _chosen(run: Path, candidates: Sequence[Path], row: str | None, default: str
     return chosen[0]
 
 
-def _read(folder: Path) -> Recorded:
-    try:
-        with np.load(folder / "episodes.npz", allow_pickle=False) as file:
-            results = {name: file[name] for name in file.files if not name.startswith("plan_")}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} has no readable episodes.npz ({error}); remove it and evaluate again") from error
-    return Recorded(folder, json.loads((folder / "results.json").read_text())[0], results)
-
-
-def _check_side(side: Sequence[Recorded]) -> None:
+def _check_side(side: Sequence[Evaluation]) -> None:
     """The runs of one side differ in their training seed and in nothing else that the rows tell."""
     first = side[0]
     for before, each in pairwise(side):
-        if before.row["training_seed"] == each.row["training_seed"]:
+        if before.row.training_seed == each.row.training_seed:
             raise ConfigError(
-                f"{before.folder} and {each.folder} both have training seed {each.row['training_seed']}; give one run "
+                f"{before.folder} and {each.folder} both have training seed {each.row.training_seed}; give one run "
                 "for each seed on a side"
             )
     for each in side[1:]:
+        told = [other.row.to_json() for other in (first, each)]
         for key in _SAME:
-            if each.row.get(key) != first.row.get(key):
+            if told[0][key] != told[1][key]:
                 raise ConfigError(
-                    f"{key} is {first.row.get(key)} in {first.folder} and {each.row.get(key)} in {each.folder}; the "
-                    "runs of one side may differ in their training seed only"
+                    f"{key} is {told[0][key]} in {first.folder} and {told[1][key]} in {each.folder}; the runs of one "
+                    "side may differ in their training seed only"
                 )
 
 
-def _check_starts(first: Recorded, other: Recorded) -> None:
+def _check_starts(first: Evaluation, other: Evaluation) -> None:
     """Two evaluations begin in the same states of the same environment."""
     again = "evaluate both in the same way"
-    kept = [{**each.row["starts"], "env_id": each.row["env_id"]} for each in (first, other)]
+    kept = [{**asdict(each.row.starts), "env_id": each.row.env_id} for each in (first, other)]
     for key, value in kept[0].items():
-        if kept[1].get(key) != value:
+        if kept[1][key] != value:
             raise ConfigError(
-                f"{key} is {value} in {first.folder} and {kept[1].get(key)} in {other.folder}, so that nothing is "
-                f"paired; {again}"
+                f"{key} is {value} in {first.folder} and {kept[1][key]} in {other.folder}, so that nothing is paired; "
+                f"{again}"
             )
     ours, theirs = first.results, other.results
     if len(ours["returns"]) != len(theirs["returns"]) or not np.array_equal(

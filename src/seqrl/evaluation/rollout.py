@@ -12,25 +12,11 @@ import numpy as np
 from seqrl.acting.policy import Policy
 from seqrl.envs import Environments
 from seqrl.errors import ConfigError
+from seqrl.evaluation.archive import ImaginedPath
 from seqrl.types import Plan
 
 Watch = Callable[[int, np.ndarray, Plan], None]
 """Is shown a time step, the (b,) numbers of the environments that still run, and the new plan for them."""
-
-
-@dataclass(frozen=True)
-class ImaginedPath:
-    """Where a plan, made at one time step, expected to go.
-
-    Attributes:
-        time: steps since the start of the episode.
-        environments: (b,) which environments were still running.
-        observations: (b, H, O) decoded from the plan's tokens, the present observation first.
-    """
-
-    time: int
-    environments: np.ndarray
-    observations: np.ndarray
 
 
 @dataclass(frozen=True)

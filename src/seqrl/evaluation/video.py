@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,38 @@ from seqrl.errors import DataError
 from seqrl.evaluation.goals import is_maze, maze_of
 from seqrl.worlds.maze import Maze
 
+if TYPE_CHECKING:  # with torch, which the process that renders can do without
+    from seqrl.evaluation.protocol import EpisodeResults
+
+FRAME_STEPS = 4  # environment steps between two frames
 SIZE = 320  # pixels; a multiple of 16, which H.264 wants
 CHILD_TIMEOUT = 600.0  # seconds; a driver that hangs must not hang the evaluation
+
+
+def film_episodes(path: Path, env_id: str, outcome: EpisodeResults) -> str:
+    """Film one start toward every goal, or the first episode.
+
+    Args:
+        path: ends in `.mp4`.
+
+    Returns:
+        Where the film is, and how it was drawn.
+    """
+    episodes = outcome.episodes
+    if is_maze(env_id):
+        maze = maze_of(env_id)
+        if "paths" not in outcome.results:
+            drawn = write_maze_video(path, maze, episodes.observations[0, ::FRAME_STEPS, :2])
+            return f"{path.parent / drawn}"
+        paths, goals = outcome.results["paths"], outcome.results["goals"]
+        shown = paths[int(outcome.results["counted"].sum(1).argmax())][:, ::FRAME_STEPS]  # (runs, frames, 2)
+        cut = np.full((1, 2), np.nan)  # lifts the pen between two episodes
+        positions = np.concatenate([np.concatenate([run, cut]) for run in shown])
+        marks = np.repeat(goals[: len(shown)], shown.shape[1] + 1, axis=0)
+        return f"{path.parent / write_maze_video(path, maze, positions, goals=marks)}"
+    if episodes.qpos is None:
+        return f"none: {env_id} is no MuJoCo environment"
+    return f"{path.parent / write_rollout_video(path, env_id, episodes.qpos[::FRAME_STEPS])}"
 
 
 def write_rollout_video(path: Path | str, env_id: str, qpos: np.ndarray, *, fps: int = 30) -> str:

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from seqrl.console import say
 from seqrl.d4rl.reference import normalised_score
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
+from seqrl.data.summary import DataSummary
 from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, PrunedError, Stopped
 from seqrl.files import copy_file, write_text
@@ -91,7 +93,7 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
         **config,
         **store.sizes,
         "longest_episode": int(store.lengths.max()),
-        "dataset": describe(store),
+        "dataset": asdict(describe(store)),
     }
     pl.seed_everything(max(0, config["seed"]), verbose=False)  # a negative seed is refused below, in our words
     layout = Layout.from_config(config["layout"], **store.sizes)
@@ -167,24 +169,24 @@ def check_training(section: str, training: Mapping[str, Any]) -> None:
             raise ConfigError(f"{section}.{name}={training[name]} is too small; give 1 or more")
 
 
-def describe(store: EpisodeStore) -> dict[str, Any]:
+def describe(store: EpisodeStore) -> DataSummary:
     """What results say of the data: name, environment, size, and how well the behaviour did."""
     complete = store.complete()
     returns = store.returns()[complete if complete.any() else slice(None)]
     env_id = store.attributes.get("env_id")
     unlike = store.attributes.get("return_note")  # such returns are on another scale than an evaluation's
     score = None if env_id is None or unlike else normalised_score(env_id, float(returns.mean()))
-    return {
-        "name": store.attributes.get("name", "arrays"),
-        "d4rl_id": store.attributes.get("d4rl_id"),
-        "env_id": env_id,
-        "num_transitions": len(store),
-        "num_episodes": store.num_episodes,
-        "behaviour_return_mean": float(returns.mean()),
-        "behaviour_return_max": float(returns.max()),
-        "behaviour_score": score,
-        "standard_deviations": store.standard_deviations(),
-    }
+    return DataSummary(
+        name=store.attributes.get("name", "arrays"),
+        d4rl_id=store.attributes.get("d4rl_id"),
+        env_id=env_id,
+        num_transitions=len(store),
+        num_episodes=store.num_episodes,
+        behaviour_return_mean=float(returns.mean()),
+        behaviour_return_max=float(returns.max()),
+        behaviour_score=score,
+        standard_deviations=store.standard_deviations(),
+    )
 
 
 def fit_stage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,24 @@ from seqrl.cli import pictures
 from seqrl.cli.pictures import draw_sweep
 from seqrl.cli.summary import table
 from seqrl.cli.sweep import Job
+from seqrl.evaluation.rows import ResultsRow
+
+MakeJob = Callable[..., Job]
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    return {
-        "strategy": "reward",
-        "dataset": "tiny",
-        "env_id": "Hopper-v5",
-        "num_episodes": 7,
-        "return_mean": 300.0,
-        "return_ci95": [250.0, 350.0],
-        "score_mean": 30.0,
-        "score_ci95": [25.0, 35.0],
-        "ms_per_action": 12.5,
-        "time_budget_ms": None,
-        "horizon_mean": 5.0,
-        "seed": 4,
-        "starts": {"max_steps": None},
-        "device": "cpu",
-        "precision": "float32",
-        "threads": 2,
-        "training_seed": 3,
-        "training_steps": 500,
-        "versions": {"mujoco": "3.3.0"},
-        **changes,
-    }
+@pytest.fixture
+def job(make_row: Callable[..., ResultsRow]) -> MakeJob:
+    """`job(*overrides, **changes)`: a job of a sweep with one results row."""
+    own = {"strategy": "reward", "num_episodes": 7, "return_mean": 300.0, "return_ci95": [250.0, 350.0], "seed": 4}
+    own |= {"score_mean": 30.0, "score_ci95": [25.0, 35.0], "ms_per_action": 12.5}
 
+    def make(*overrides: str, state: str = "done", **changes: Any) -> Job:
+        made = Job(list(overrides), state)
+        if state != "running":
+            made.add_rows([make_row(**{**own, **changes})])
+        return made
 
-def job(*overrides: str, state: str = "done", **changes: Any) -> Job:
-    made = Job(list(overrides), state)
-    if state != "running":
-        made.add_rows([row(**changes)])
-    return made
+    return make
 
 
 @pytest.fixture
@@ -65,7 +52,7 @@ def draw(jobs: list[Job]) -> Path | None:
     return draw_sweep(Path("a.png"), jobs, [dict(zip(varying, line, strict=False)) for line in body])
 
 
-def test_points_carry_what_varies_and_the_title_the_rest(drawn: dict[str, Any]) -> None:
+def test_points_carry_what_varies_and_the_title_the_rest(drawn: dict[str, Any], job: MakeJob) -> None:
     fixed = ["checkpoint=runs/a", "num_episodes=7"]
     jobs = [
         job(*fixed, f"planner.beam_width={width}", f"planner.cache={cache}", "plan_every=2", ms_per_action=ms)
@@ -95,7 +82,7 @@ def test_points_carry_what_varies_and_the_title_the_rest(drawn: dict[str, Any]) 
     ],
 )  # fmt: skip
 def test_series_are_cache_modes_or_the_first_of_several_settings(
-    drawn: dict[str, Any], overrides: list[str], points: list[tuple[str, str]]
+    drawn: dict[str, Any], overrides: list[str], points: list[tuple[str, str]], job: MakeJob
 ) -> None:
     draw([job(*each.split()) for each in overrides])
     assert [(p.label, p.series) for p in drawn["points"]] == points
@@ -105,19 +92,19 @@ def test_series_are_cache_modes_or_the_first_of_several_settings(
     ("changes", "axis", "gain"),
     [
         ({}, "normalised score", 30.0),
-        ({"score_mean": None, "success_rate": 62.0, "success_ci95": None}, "success rate in %", 62.0),
-        ({"score_mean": None, "success_rate": float("nan"), "success_ci95": None}, "return", 300.0),
+        ({"score_mean": None, "toward_goals": True, "success_rate": 62.0}, "success rate in %", 62.0),
+        ({"score_mean": None, "toward_goals": True, "success_rate": float("nan")}, "return", 300.0),
         ({"score_mean": None}, "return", 300.0),
     ],
 )
 def test_the_gain_is_the_best_number_that_all_rows_have(
-    drawn: dict[str, Any], changes: dict[str, Any], axis: str, gain: float
+    drawn: dict[str, Any], changes: dict[str, Any], axis: str, gain: float, job: MakeJob
 ) -> None:
-    draw([job("planner.horizon=1", success_rate=60.0, success_ci95=None), job("planner.horizon=5", **changes)])
+    draw([job("planner.horizon=1", toward_goals=True), job("planner.horizon=5", **changes)])
     assert (drawn["gain"], drawn["points"][1].gain) == (axis, gain)
 
 
-def test_failed_jobs_are_no_points(drawn: dict[str, Any]) -> None:
+def test_failed_jobs_are_no_points(drawn: dict[str, Any], job: MakeJob) -> None:
     jobs = [job(f"planner.horizon={h}", state=s) for h, s in ((1, "done"), (2, "failed"), (3, "running"), (4, "done"))]
     draw(jobs)
     assert [p.label for p in drawn["points"]] == ["H1", "H4"]
@@ -126,13 +113,15 @@ def test_failed_jobs_are_no_points(drawn: dict[str, Any]) -> None:
     assert not drawn
 
 
-def test_nothing_is_drawn_where_nothing_can_be_compared(drawn: dict[str, Any]) -> None:
+def test_nothing_is_drawn_where_nothing_can_be_compared(
+    drawn: dict[str, Any], job: MakeJob, make_row: Callable[..., ResultsRow]
+) -> None:
     assert draw([job("planner.horizon=1")]) is None
     assert draw([job("seed=1"), job("seed=2")]) is None, "no decoding setting varies"
     assert draw([job("trainer.strategy=ddp"), job("trainer.strategy=auto")]) is None
     several = [job("++evaluation.decoding.planner.horizon=1"), job("++evaluation.decoding.planner.horizon=5")]
     assert draw(several) is not None
-    several[0].add_rows([row(strategy="imitation")])
+    several[0].add_rows([make_row()])
     assert draw(several) is None, "which of its rows?"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,28 @@ import pytest
 from seqrl.cli import compare
 from seqrl.d4rl.reference import reference
 from seqrl.errors import ConfigError
+from seqrl.evaluation.archive import Evaluation, ImaginedPath, write_evaluation
 from seqrl.evaluation.comparison import compare_runs
+from seqrl.evaluation.rows import ResultsRow
 from seqrl.evaluation.statistics import bootstrap, seed_difference
 
-STARTS = {"env_id": None, "seed": 0, "num_episodes": 4, "max_steps": None, "start_cells": None, "goals": None}
+Evaluate = Callable[..., Path]
 
 
-def evaluation(folder: Path, returns: Any, *, training_seed: int = 0, label: str = "reward", **changes: Any) -> Path:
-    """A run folder with one finished evaluation, as `seqrl.evaluation.evaluate` leaves it."""
-    place = folder / "evaluations" / f"{label}-{changes.pop('digest', '0')}"
-    place.mkdir(parents=True)
-    results = {"returns": np.asarray(returns, float)[:, None], **changes.pop("results", {})}
-    np.savez_compressed(place / "episodes.npz", **results, plan_0_time=np.array(0))
-    row = {
-        "strategy": label,
-        "env_id": "Hopper-v4",
-        "dataset": "hopper-medium-v2",
-        "planner": {"name": "beam"},
-        "score_mean": 1.0,
-        "training_seed": training_seed,
-        "starts": {**STARTS, **changes.pop("starts", {})},
-        **changes,
-    }
-    (place / "results.json").write_text(json.dumps([row]))
-    return folder
+@pytest.fixture
+def evaluation(make_row: Callable[..., ResultsRow]) -> Evaluate:
+    """`evaluation(folder, returns, **changes)`: a run folder with one finished evaluation, and changes of its row."""
+
+    def write(folder: Path, returns: Any, *, label: str = "reward", **changes: Any) -> Path:
+        place = folder / "evaluations" / f"{label}-{changes.pop('digest', '0')}"
+        place.mkdir(parents=True)
+        results = {"returns": np.asarray(returns, float)[:, None], **changes.pop("results", {})}
+        row = make_row(**{"strategy": label, "env_id": "Hopper-v4", "training_seed": 0, **changes})
+        plans = [ImaginedPath(0, np.arange(len(returns)), np.zeros((len(returns), 1, 2)))]
+        write_evaluation(Evaluation(place, row, results, plans))
+        return folder
+
+    return write
 
 
 def enumerated(ours: np.ndarray, theirs: np.ndarray, *, paired: bool) -> np.ndarray:
@@ -92,7 +91,7 @@ def test_seeds_widen_the_interval_and_pairing_narrows_it() -> None:
     assert loose.high - loose.low > 3
 
 
-def test_a_comparison_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluation: Evaluate) -> None:
     """Three seeds on two starts each; B's seeds are given in another order."""
     ours = {1: [4.0, 6.0], 2: [5.0, 5.0], 3: [9.0, 1.0]}
     theirs = {1: [3.0, 6.0], 2: [7.0, 1.0], 3: [2.0, 2.0]}
@@ -115,21 +114,21 @@ def test_a_comparison_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "note:" not in printed
 
 
-def test_one_seed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_seed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluation: Evaluate) -> None:
     a, b = evaluation(tmp_path / "a", [1, 2, 4]), evaluation(tmp_path / "b", [0, 1, 1])
     assert compare.run([str(a), str(b)]) == 0
     assert "says nothing about training seeds" in capsys.readouterr().out
     assert compare_runs([a], [b]).note
 
 
-def test_other_seeds_are_compared_unpaired(tmp_path: Path) -> None:
+def test_other_seeds_are_compared_unpaired(tmp_path: Path, evaluation: Evaluate) -> None:
     runs = {s: evaluation(tmp_path / str(s), [float(s), 1.0], training_seed=s) for s in (1, 2, 3, 4)}
     found = compare_runs([runs[1], runs[2]], [runs[3], runs[4]])
     assert not found.seeds_paired
     assert (found.difference, found.episodes, found.better, found.equal) == (-1.0, 8, 0.0, 0.5)
 
 
-def test_success_counts_what_counts(tmp_path: Path) -> None:
+def test_success_counts_what_counts(tmp_path: Path, evaluation: Evaluate) -> None:
     counted = np.array([[True, False], [True, True]])
     goals = {"counted": counted, "goals": np.zeros((2, 2))}
     yes, no = np.ones((2, 2), bool), np.array([[False, True], [True, False]])
@@ -144,7 +143,7 @@ def test_success_counts_what_counts(tmp_path: Path) -> None:
         compare_runs([a], [other])
 
 
-def test_scores_are_on_the_scale_of_the_references(tmp_path: Path) -> None:
+def test_scores_are_on_the_scale_of_the_references(tmp_path: Path, evaluation: Evaluate) -> None:
     known = reference("Hopper-v4")
     assert known is not None
     a = evaluation(tmp_path / "a", [known.maximum] * 2)
@@ -155,7 +154,7 @@ def test_scores_are_on_the_scale_of_the_references(tmp_path: Path) -> None:
         compare_runs([a], [unknown], metric="score")
 
 
-def test_a_sweep_is_the_runs_of_its_jobs(tmp_path: Path) -> None:
+def test_a_sweep_is_the_runs_of_its_jobs(tmp_path: Path, evaluation: Evaluate) -> None:
     runs = [evaluation(tmp_path / f"run-{s}", [float(s), 0.0], training_seed=s) for s in range(3)]
     sweep = tmp_path / "sweep-1"
     (sweep / "jobs").mkdir(parents=True)
@@ -171,7 +170,7 @@ def test_a_sweep_is_the_runs_of_its_jobs(tmp_path: Path) -> None:
         compare_runs([sweep], [other])
 
 
-def test_rows_are_chosen_by_name(tmp_path: Path) -> None:
+def test_rows_are_chosen_by_name(tmp_path: Path, evaluation: Evaluate) -> None:
     run = evaluation(tmp_path / "run", [3, 3], label="reward")
     evaluation(run, [1, 1], label="greedy imitation")
     assert compare_runs([run], [run], row_a="reward", row_b="greedy imitation").difference == 2
@@ -191,13 +190,13 @@ def test_rows_are_chosen_by_name(tmp_path: Path) -> None:
     [
         ({"env_id": "Hopper-v5"}, "env_id is Hopper-v4 in .* and Hopper-v5 in .*nothing is paired"),
         ({"starts": {"seed": 1}}, "seed is 0 in .* and 1 in"),
-        ({"starts": {"num_episodes": 9}}, "num_episodes is 4 in .* and 9 in"),
+        ({"starts": {"num_episodes": 9}}, "num_episodes is 10 in .* and 9 in"),
         ({"starts": {"max_steps": 10}}, "max_steps is None in .* and 10 in"),
         ({"starts": {"goals": [[1, 1]]}}, "goals is None"),
     ],
 )
 def test_other_starts_are_refused(
-    tmp_path: Path, changes: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, changes: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str], evaluation: Evaluate
 ) -> None:
     a, b = evaluation(tmp_path / "a", [1, 2]), evaluation(tmp_path / "b", [1, 2], **changes)
     with pytest.raises(ConfigError, match=words):
@@ -206,19 +205,23 @@ def test_other_starts_are_refused(
     assert capsys.readouterr().err.startswith("ConfigError: ")
 
 
-def test_a_side_is_one_method(tmp_path: Path) -> None:
+def test_a_side_is_one_method(tmp_path: Path, evaluation: Evaluate) -> None:
     first = evaluation(tmp_path / "a", [1, 2], training_seed=1)
     with pytest.raises(ConfigError, match="both have training seed 1"):
         compare_runs([first, evaluation(tmp_path / "b", [1, 2], training_seed=1)], [first])
     with pytest.raises(ConfigError, match=r"planner is .* may differ in their training seed only"):
         compare_runs([first, evaluation(tmp_path / "c", [1, 2], training_seed=2, planner={"name": "zero"})], [first])
-    for key, other in (("score", {"name": "reward"}), ("condition", {"target": 1.0}), ("training", "0f0f0f0f")):
+    for key, other in (
+        ("score", {"name": "reward"}),
+        ("condition", {"name": "return", "target": 1.0}),
+        ("training", "0f0f0f0f"),
+    ):
         odd = evaluation(tmp_path / key, [1, 2], training_seed=2, **{key: other})
         with pytest.raises(ConfigError, match=rf"{key} is .* may differ in their training seed only"):
             compare_runs([first, odd], [first])
 
 
-def test_what_holds_no_evaluation_is_refused(tmp_path: Path) -> None:
+def test_what_holds_no_evaluation_is_refused(tmp_path: Path, evaluation: Evaluate) -> None:
     with pytest.raises(ConfigError, match="there is no folder"):
         compare_runs([tmp_path / "nothing"], [tmp_path])
     with pytest.raises(ConfigError, match="holds no finished evaluation"):

@@ -13,11 +13,11 @@ _LOGS = {"evaluation": ("tab:blue", "o", "as evaluated"), "open_loop": ("tab:ora
 _REFERENCES = {"persistence": ("--", "that nothing changes"), "floor": (":", "round trip of the tokenizer")}
 
 
-def draw_diagnostics(path: Path, content: Mapping[str, Any]) -> Path:
+def draw_plan_quality(path: Path, content: Mapping[str, Any]) -> Path:
     """Draw promised against earned returns, and the model's errors by the number of steps ahead.
 
     Args:
-        content: of a `diagnostics.json`, see `seqrl.evaluation.diagnostics.diagnose`.
+        content: of a `diagnostics.json`, see `seqrl.evaluation.plan_quality.diagnose`.
 
     Returns:
         The file that was written.

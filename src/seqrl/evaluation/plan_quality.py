@@ -24,7 +24,6 @@ from seqrl.scores.critic import CriticScore
 from seqrl.scores.reward import RewardScore
 from seqrl.types import Plan
 
-DIAGNOSTICS = "diagnostics.json"  # beside the results of an evaluation
 TAIL = 0.1  # a return counts as known to the end where what was not seen has less than this weight
 POINTS = 500  # of a scatter plot
 

@@ -3,79 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seqrl.checkpoints.loading import Loaded
-from seqrl.errors import ConfigError
+from seqrl.data.summary import DataSummary
+from seqrl.errors import ConfigError, DataError
+from seqrl.evaluation.baseline import RowDifference
 from seqrl.evaluation.evaluate import _far_target, evaluate
-from seqrl.evaluation.report import abbreviate, print_table, write_tables
+from seqrl.evaluation.rows import ResultsRow
+from seqrl.evaluation.tables import abbreviate, print_table, write_tables
 
-DATASET = {
-    "name": "tiny",
-    "num_transitions": 1234,
-    "num_episodes": 56,
-    "behaviour_return_mean": 7.25,
-    "behaviour_score": 12.34,
-}
+DATASET = DataSummary("tiny", num_transitions=1234, num_episodes=56, behaviour_return_mean=7.25, behaviour_score=12.34)
+BEAM = {"name": "beam", "beam_width": 8, "horizon": 5, "n_expand": 2, "cache": "none"}
+MakeRow = Callable[..., ResultsRow]
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    return {
-        "strategy": "imitation",
-        "env_id": "Hopper-v5",
-        "planner": {"name": "sample", "temperature": 0, "cache": "exact"},
-        "cache": "exact",
-        "condition": {"name": "none"},
-        "plan_every": 1,
-        "time_budget_ms": None,
-        "horizon_mean": 1.0,
-        "num_episodes": 10,
-        "return_mean": 3.14159,
-        "return_ci95": [1.0, 5.26],
-        "score_mean": 50.06,
-        "score_ci95": [40.0, 60.0],
-        "ms_per_action": 1.2345,
-        "device": "cpu",
-        "precision": "float32",
-        "threads": 2,
-        "seed": 0,
-        "starts": {"max_steps": None},
-        "training_seed": 3,
-        "training_steps": 500,
-        "versions": {"mujoco": "3.3.0"},
-        **changes,
-    }
+@pytest.fixture
+def goal_row(make_row: MakeRow) -> MakeRow:
+    """`goal_row(**changes)`: of a beam search toward a goal."""
+    return partial(make_row, toward_goals=True, strategy="goal", planner=BEAM, cache="none", plan_every=4)
 
 
-def goal_row(**changes: Any) -> dict[str, Any]:
-    return row(
-        strategy="goal",
-        planner={"name": "beam", "beam_width": 8, "horizon": 5, "n_expand": 2, "cache": "none"},
-        cache="none",
-        plan_every=4,
-        success_rate=87.5,
-        success_ci95=[80.0, 95.04],
-        success_by_goal=[{"goal": [1.0, 3.5], "starts": 8, "success_rate": 75.0}],
-        steps_to_goal_median=42.0,
-        time_at_goal=0.625,
-        **changes,
-    )
-
-
-def table(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> list[list[str]]:
+def table(tmp_path: Path, rows: list[ResultsRow], **changes: Any) -> list[list[str]]:
     """The cells of results.md, header first."""
-    write_tables(tmp_path, rows, [], {**DATASET, **changes})
+    write_tables(tmp_path, rows, [], replace(DATASET, **changes))
     lines = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert {len(line) for line in cells} == {len(cells[0])}  # or Markdown shows no table
     return [cells[0], *cells[2:]]
 
 
-def test_a_row_shows_numbers_with_their_intervals(tmp_path: Path) -> None:
-    header, first, behaviour = table(tmp_path, [row()])
+def test_a_row_shows_numbers_with_their_intervals(tmp_path: Path, make_row: MakeRow) -> None:
+    header, first, behaviour = table(tmp_path, [make_row()])
     assert dict(zip(header, first, strict=True)) == {
         "strategy": "imitation",
         "planner": "sample T0, cache exact",
@@ -88,7 +53,7 @@ def test_a_row_shows_numbers_with_their_intervals(tmp_path: Path) -> None:
     assert (found["return"], found["score"], found["n"]) == ("7.2", "12.3", "56")
 
 
-def test_goals_have_columns_of_their_own(tmp_path: Path) -> None:
+def test_goals_have_columns_of_their_own(tmp_path: Path, goal_row: MakeRow) -> None:
     header, first, behaviour = table(tmp_path, [goal_row()])
     found = dict(zip(header, first, strict=True))
     assert found["planner"] == "beam W8 H5 E2, every 4, cache none"
@@ -98,30 +63,32 @@ def test_goals_have_columns_of_their_own(tmp_path: Path) -> None:
     assert behaviour[2:6] == [""] * 4
 
 
-def test_a_row_that_reached_nothing_shows_dashes(tmp_path: Path) -> None:
-    lost = {**goal_row(), "steps_to_goal_median": None, "time_at_goal": None}
+def test_a_row_that_reached_nothing_shows_dashes(tmp_path: Path, goal_row: MakeRow) -> None:
+    lost = goal_row(steps_to_goal_median=None, time_at_goal=None)
     header, first, _ = table(tmp_path, [lost])
     assert [first[header.index(name)] for name in ("steps", "at goal")] == ["-", "-"]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_rows_with_and_without_goals_share_a_table(tmp_path: Path, order: int) -> None:
-    rows = [row(), goal_row()][::order]
+def test_rows_with_and_without_goals_share_a_table(
+    tmp_path: Path, order: int, make_row: MakeRow, goal_row: MakeRow
+) -> None:
+    rows = [make_row(), goal_row()][::order]
     header, *body, _ = table(tmp_path, rows)
     (plain,) = (line for line in body if line[0] == "imitation")
     assert plain[header.index("success %") : header.index("return")] == ["-"] * 4
     assert plain[header.index("return")] == "3.1 [1.0, 5.3]"
 
 
-def test_without_a_reference_there_is_no_score_column(tmp_path: Path) -> None:
-    rows = [row(score_mean=None, score_ci95=None)]
+def test_without_a_reference_there_is_no_score_column(tmp_path: Path, make_row: MakeRow) -> None:
+    rows = [make_row(score_mean=None, score_ci95=None)]
     assert "score" not in table(tmp_path, rows, behaviour_score=None)[0]
-    header, first, second, behaviour = table(tmp_path, [*rows, row()], behaviour_score=None)
+    header, first, second, behaviour = table(tmp_path, [*rows, make_row()], behaviour_score=None)
     assert [line[header.index("score")] for line in (first, second, behaviour)] == ["-", "50.1 [40.0, 60.0]", ""]
 
 
-def test_the_title_says_what_the_numbers_hold_for(tmp_path: Path) -> None:
-    write_tables(tmp_path, [row(score_note="from v2")], [], DATASET)
+def test_the_title_says_what_the_numbers_hold_for(tmp_path: Path, make_row: MakeRow) -> None:
+    write_tables(tmp_path, [make_row(score_note="from v2")], [], DATASET)
     title = (tmp_path / "results.md").read_text().splitlines()[0]
     for word in ("tiny (1234 transitions)", "Hopper-v5", "mujoco 3.3.0", "training seed 3", "500 steps"):
         assert word in title
@@ -129,8 +96,8 @@ def test_the_title_says_what_the_numbers_hold_for(tmp_path: Path) -> None:
     assert title.endswith("; scores: from v2")
 
 
-def test_the_title_names_everything_in_which_rows_differ(tmp_path: Path) -> None:
-    rows = [row(), row(seed=1, starts={"max_steps": 100}, score_note="from v2"), row(env_id="Hopper-v4")]
+def test_the_title_names_everything_in_which_rows_differ(tmp_path: Path, make_row: MakeRow) -> None:
+    rows = [make_row(), make_row(seed=1, starts={"max_steps": 100}, score_note="from v2"), make_row(env_id="Hopper-v4")]
     write_tables(tmp_path, rows, [], DATASET)
     title = (tmp_path / "results.md").read_text().splitlines()[0]
     assert "Hopper-v5, Hopper-v4, mujoco 3.3.0;" in title
@@ -138,17 +105,17 @@ def test_the_title_names_everything_in_which_rows_differ(tmp_path: Path) -> None
     assert title.endswith("; scores: from v2")
 
 
-def test_a_time_budget_stands_beside_what_it_left_of_the_plans(tmp_path: Path) -> None:
+def test_a_time_budget_stands_beside_what_it_left_of_the_plans(tmp_path: Path, make_row: MakeRow) -> None:
     planner = {"name": "beam", "beam_width": 8, "horizon": 15, "n_expand": 2, "cache": "window", "time_budget_ms": 50}
-    hurried = row(planner=planner, cache="window", time_budget_ms=50, horizon_mean=3.248)
+    hurried = make_row(planner=planner, cache="window", time_budget_ms=50, horizon_mean=3.248)
     (_, first, _) = table(tmp_path, [hurried])
     assert first[1] == "beam W8 H15 E2, 50 ms (H 3.2 of 15), cache window"
     assert "they depend on the machine" in (tmp_path / "results.md").read_text()
-    table(tmp_path, [row()])
+    table(tmp_path, [make_row()])
     assert "machine" not in (tmp_path / "results.md").read_text()
 
 
-def test_guidance_is_told(tmp_path: Path) -> None:
+def test_guidance_is_told(tmp_path: Path, goal_row: MakeRow) -> None:
     (_, *lines) = table(tmp_path, [goal_row(condition={"name": "goal", "guidance": 3.0}), goal_row()])
     assert [line[1] for line in lines][:2] == [
         "beam W8 H5 E2, every 4, guidance 3, cache none",
@@ -156,12 +123,12 @@ def test_guidance_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_planner_of_a_plugin_may_have_any_settings(tmp_path: Path) -> None:
+def test_a_planner_of_a_plugin_may_have_any_settings(tmp_path: Path, make_row: MakeRow) -> None:
     planner = {"name": "mine", "temperature": None, "horizon": "long", "time_budget_ms": 50}
-    (_, first, _) = table(tmp_path, [row(planner=planner, cache=None, time_budget_ms=50, horizon_mean=2.0)])
+    (_, first, _) = table(tmp_path, [make_row(planner=planner, cache=None, time_budget_ms=50, horizon_mean=2.0)])
     assert first[1] == "mine Hlong no temperature, 50 ms (H 2.0 of long)"
     planner = {"name": "mine", "time_budget_ms": 50}
-    (_, first, _) = table(tmp_path, [row(planner=planner, cache=None, time_budget_ms=50, horizon_mean=2.0)])
+    (_, first, _) = table(tmp_path, [make_row(planner=planner, cache=None, time_budget_ms=50, horizon_mean=2.0)])
     assert first[1] == "mine, 50 ms (H 2.0)"
 
 
@@ -174,24 +141,28 @@ def test_settings_have_short_names(setting: str, value: str, short: str) -> None
     assert abbreviate(setting, value) == short
 
 
-def test_comparisons_are_sentences_in_the_units_of_what_is_compared(tmp_path: Path) -> None:
+def test_comparisons_are_sentences_in_the_units_of_what_is_compared(tmp_path: Path, make_row: MakeRow) -> None:
     comparisons = [
-        {"baseline": "goal", "other": "null", "of": "success", "difference": 0.25, "ci95": [-0.05, 0.5]},
-        {"baseline": "goal", "other": "zero", "of": "returns", "difference": -2.0, "ci95": [-3.0, -1.0]},
+        RowDifference("goal", "null", "success", 0.25, [-0.05, 0.5]),
+        RowDifference("goal", "zero", "returns", -2.0, [-3.0, -1.0]),
     ]
-    paths = write_tables(tmp_path, [row()], comparisons, DATASET)
+    paths = write_tables(tmp_path, [make_row()], comparisons, DATASET)
     assert paths == [tmp_path / "results.md", tmp_path / "results.json"]
     text = (tmp_path / "results.md").read_text()
     assert "- goal - null: +25.0 points of success, 95 % interval over paired starts [-5.0, +50.0]" in text
     assert "- goal - zero: -2.0 of return, 95 % interval over paired starts [-3.0, -1.0]" in text
     content = json.loads((tmp_path / "results.json").read_text())
-    assert content == {"dataset": DATASET, "rows": [row()], "comparisons": comparisons}
+    assert content == {
+        "dataset": asdict(DATASET),
+        "rows": [make_row().to_json()],
+        "comparisons": [asdict(each) for each in comparisons],
+    }
 
 
-def test_the_terminal_shows_what_the_file_shows(capsys: pytest.CaptureFixture[str]) -> None:
-    comparisons = [{"baseline": "a[b]", "other": "null", "of": "success", "difference": 0.25, "ci95": [-0.05, 0.5]}]
-    unknown = {"success_rate": float("nan"), "success_ci95": None}
-    print_table([goal_row(), {**goal_row(), "strategy": "beam[wide]", **unknown}], comparisons, DATASET)
+def test_the_terminal_shows_what_the_file_shows(capsys: pytest.CaptureFixture[str], goal_row: MakeRow) -> None:
+    comparisons = [RowDifference("a[b]", "null", "success", 0.25, [-0.05, 0.5])]
+    unknown = goal_row(strategy="beam[wide]", success_rate=float("nan"), success_ci95=None)
+    print_table([goal_row(), unknown], comparisons, DATASET)
     shown = capsys.readouterr().out
     for text in ("87.5 [80.0, 95.0]", "beam W8 H5 E2, every 4", "behaviour of the data", "tiny (1234 transitions)"):
         assert text in shown
@@ -206,7 +177,7 @@ def test_only_the_same_evaluation_is_read_back(tmp_path: Path) -> None:
     config = {"env_id": None, "output": str(tmp_path)}
     with pytest.raises(ConfigError, match="the data 'tiny' names no environment; set env_id="):
         evaluate(config, loaded, tmp_path)  # it is run, or would be
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(DataError, match=r"results\.json' is no readable evaluation \(.*\); remove its folder"):
         evaluate({**config, "output": None}, loaded, tmp_path)  # it is read
 
 
@@ -216,7 +187,8 @@ def test_only_the_same_evaluation_is_read_back(tmp_path: Path) -> None:
 )
 def test_a_desired_return_far_above_the_data_is_told(target: float | None, best: float | None, said: bool) -> None:
     note = _far_target(
-        target, {"behaviour_return_mean": 1500.0 if best == 3560 else 5400.0, "behaviour_return_max": best}
+        target,
+        replace(DATASET, behaviour_return_mean=1500.0 if best == 3560 else 5400.0, behaviour_return_max=best),
     )
     assert (note is not None) == said
     if note is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from seqrl.data.summary import DataSummary
+from seqrl.evaluation.baseline import RowDifference
+from seqrl.evaluation.rows import ResultsRow
 from seqrl.files import write_text
-
-Row = Mapping[str, Any]
-
 
 GOAL_LEGEND = (
     "success %: episodes that came within 0.5 of the goal, of the starts far enough away; steps: median until then; "
@@ -28,7 +29,7 @@ _LETTERS = {"beam_width": "W", "horizon": "H", "n_expand": "E", "temperature": "
 _PHRASES = {"plan_every": "every {}", "time_budget_ms": "{} ms", "cache": "cache {}", "guidance": "guidance {}"}
 
 
-def print_table(rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -> None:
+def print_table(rows: Sequence[ResultsRow], comparisons: Sequence[RowDifference], dataset: DataSummary) -> None:
     """Show the rows beside the behaviour of the data."""
     console = Console(width=None if Console().is_terminal else 160)
     header, body = _columns(rows, dataset)
@@ -43,31 +44,37 @@ def print_table(rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -
         console.print(sentence, highlight=False, markup=False)
 
 
-def write_tables(folder: Path, rows: Sequence[Row], comparisons: Sequence[Row], dataset: Row) -> list[Path]:
+def write_tables(
+    folder: Path, rows: Sequence[ResultsRow], comparisons: Sequence[RowDifference], dataset: DataSummary
+) -> list[Path]:
     """Write `results.md` and `results.json` of several rows into the run folder."""
     header, body = _columns(rows, dataset)
     lines = [_title(rows, dataset), "", _markdown(header), _markdown(["---"] * len(header)), *map(_markdown, body)]
     lines += ["", _legend(rows), "", *(f"- {line}" for line in _comparison_lines(comparisons)), ""]
     write_text(folder / "results.md", "\n".join(lines))
-    content = {"dataset": dict(dataset), "rows": [dict(r) for r in rows], "comparisons": [dict(c) for c in comparisons]}
+    content = {
+        "dataset": asdict(dataset),
+        "rows": [row.to_json() for row in rows],
+        "comparisons": [asdict(each) for each in comparisons],
+    }
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
     return [folder / "results.md", folder / "results.json"]
 
 
-def circumstances(rows: Sequence[Row]) -> str:
+def circumstances(rows: Sequence[ResultsRow]) -> str:
     """What the numbers of some rows hold for, beside the data; where the rows differ, every value is named."""
 
     def of(values: Iterable[Any]) -> str:
         return ", ".join(dict.fromkeys(map(str, values)))
 
-    limits = dict.fromkeys(row["starts"]["max_steps"] for row in rows)
+    limits = dict.fromkeys(row.starts.max_steps for row in rows)
     cut = "" if limits == {None: None} else f", cut after {of(limit or 'their own limit' for limit in limits)} steps"
     return (
-        f"{of(row['env_id'] for row in rows)}, mujoco {of(row['versions']['mujoco'] for row in rows)}; "
-        f"training seed {of(row['training_seed'] for row in rows)}, {of(row['training_steps'] for row in rows)} steps; "
-        f"evaluation seed {of(row['seed'] for row in rows)}{cut}; "
-        f"{of(row['device'] for row in rows)}, {of(row['precision'] for row in rows)}, "
-        f"threads {of(row['threads'] for row in rows)}"
+        f"{of(row.env_id for row in rows)}, mujoco {of(row.versions['mujoco'] for row in rows)}; "
+        f"training seed {of(row.training_seed for row in rows)}, {of(row.training_steps for row in rows)} steps; "
+        f"evaluation seed {of(row.seed for row in rows)}{cut}; "
+        f"{of(row.device for row in rows)}, {of(row.precision for row in rows)}, "
+        f"threads {of(row.threads for row in rows)}"
     )
 
 
@@ -82,66 +89,66 @@ def abbreviate(setting: str, value: str) -> str:
     return f"{setting} {value}"
 
 
-def _title(rows: Sequence[Row], dataset: Row) -> str:
-    title = f"{dataset['name']} ({dataset['num_transitions']} transitions), {circumstances(rows)}"
-    notes = dict.fromkeys(row["score_note"] for row in rows if row.get("score_note"))
+def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:
+    title = f"{dataset.name} ({dataset.num_transitions} transitions), {circumstances(rows)}"
+    notes = dict.fromkeys(row.score_note for row in rows if row.score_note)
     return f"{title}; 95 % intervals over starts" + (f"; scores: {'; '.join(notes)}" if notes else "")
 
 
-def _legend(rows: Sequence[Row]) -> str:
-    text = (GOAL_LEGEND if any("success_rate" in row for row in rows) else "") + LEGEND
-    return text + (BUDGET_LEGEND if any(row["time_budget_ms"] is not None for row in rows) else "") + "."
+def _legend(rows: Sequence[ResultsRow]) -> str:
+    text = (GOAL_LEGEND if any(row.goals is not None for row in rows) else "") + LEGEND
+    return text + (BUDGET_LEGEND if any(row.time_budget_ms is not None for row in rows) else "") + "."
 
 
-def _columns(rows: Sequence[Row], dataset: Row) -> tuple[list[str], list[list[str]]]:
-    first = next((row for row in rows if "success_rate" in row), None)
-    scores = any(row["score_mean"] is not None for row in rows)
+def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str], list[list[str]]]:
+    goals = next((row.goals for row in rows if row.goals is not None), None)
+    scores = any(row.score_mean is not None for row in rows)
     header = ["strategy", "planner"]
-    if first is not None:
-        names = [f"to {_point(goal['goal'])}" for goal in first["success_by_goal"]]
+    if goals is not None:
+        names = [f"to {_point(share.goal)}" for share in goals.success_by_goal]
         header += ["success %", *names, "steps", "at goal"]
     width = len(header) - 2  # columns about goals
     header += ["return", *(["score"] if scores else []), "n", "ms/action"]
-    body = [[row["strategy"], _planner(row), *_cells(row, width, scores)] for row in rows]
+    body = [[row.strategy, _planner(row), *_cells(row, width, scores)] for row in rows]
     behaviour = ["behaviour of the data", "", *[""] * width]
-    mean = dataset["behaviour_return_mean"]
+    mean = dataset.behaviour_return_mean
     behaviour.append("" if mean is None else f"{mean:.1f}")
     if scores:
-        behaviour.append("" if dataset["behaviour_score"] is None else f"{dataset['behaviour_score']:.1f}")
-    return header, [*body, [*behaviour, str(dataset["num_episodes"]), ""]]
+        behaviour.append("" if dataset.behaviour_score is None else f"{dataset.behaviour_score:.1f}")
+    return header, [*body, [*behaviour, str(dataset.num_episodes), ""]]
 
 
-def _cells(row: Row, width: int, scores: bool) -> list[str]:
+def _cells(row: ResultsRow, width: int, scores: bool) -> list[str]:
     cells = []
-    if "success_rate" not in row:
+    if row.goals is None:
         cells += ["-"] * width
     else:
-        cells.append(f"{row['success_rate']:.1f} {_interval(row['success_ci95'])}")
-        cells += [f"{goal['success_rate']:.0f}" for goal in row["success_by_goal"]]
-        steps, share = row["steps_to_goal_median"], row["time_at_goal"]
+        cells.append(f"{row.goals.success_rate:.1f} {_interval(row.goals.success_ci95)}")
+        cells += [f"{each.success_rate:.0f}" for each in row.goals.success_by_goal]
+        steps, share = row.goals.steps_to_goal_median, row.goals.time_at_goal
         cells += ["-" if steps is None else f"{steps:.0f}", "-" if share is None else f"{100 * share:.0f} %"]
-    cells.append(f"{row['return_mean']:.1f} {_interval(row['return_ci95'])}")
+    cells.append(f"{row.return_mean:.1f} {_interval(row.return_ci95)}")
     if scores:
-        cells.append("-" if row["score_mean"] is None else f"{row['score_mean']:.1f} {_interval(row['score_ci95'])}")
-    return [*cells, str(row["num_episodes"]), f"{row['ms_per_action']:.2f}"]
+        cells.append("-" if row.score_mean is None else f"{row.score_mean:.1f} {_interval(row.score_ci95)}")
+    return [*cells, str(row.num_episodes), f"{row.ms_per_action:.2f}"]
 
 
-def _planner(row: Row) -> str:
+def _planner(row: ResultsRow) -> str:
     """What was searched how, short enough for a table: `beam W8 H8 E2, every 4, 50 ms (H 3.2 of 8), cache exact`."""
-    planner = row["planner"]
-    if row.get("model") == "vectors" and planner["name"] == "sample" and not row.get("discrete_actions"):
+    name, options = row.planner.name, row.planner.options
+    if row.model == "vectors" and name == "sample" and not row.discrete_actions:
         return "regression"
-    words = [planner["name"], *(abbreviate(name, _text(planner[name])) for name in _LETTERS if name in planner)]
-    text = " ".join(words)
-    if row["plan_every"] > 1:
-        text += f", {abbreviate('plan_every', str(row['plan_every']))}"
-    if row["time_budget_ms"] is not None:
-        text += f", {abbreviate('time_budget_ms', _text(row['time_budget_ms']))}"
-        asked = f" of {planner['horizon']}" if "horizon" in planner else ""
-        text += f" (H {row['horizon_mean']:.1f}{asked})"
-    if row["condition"].get("guidance", 1) != 1:
-        text += f", {abbreviate('guidance', _text(row['condition']['guidance']))}"
-    return text + (f", {abbreviate('cache', row['cache'])}" if row["cache"] else "")
+    text = " ".join([name, *(abbreviate(option, _text(options[option])) for option in _LETTERS if option in options)])
+    if row.plan_every > 1:
+        text += f", {abbreviate('plan_every', str(row.plan_every))}"
+    if row.time_budget_ms is not None:
+        text += f", {abbreviate('time_budget_ms', _text(row.time_budget_ms))}"
+        asked = f" of {options['horizon']}" if "horizon" in options else ""
+        text += f" (H {row.horizon_mean:.1f}{asked})"
+    guidance = row.condition.options.get("guidance", 1)
+    if guidance != 1:
+        text += f", {abbreviate('guidance', _text(guidance))}"
+    return text + (f", {abbreviate('cache', row.cache)}" if row.cache else "")
 
 
 def _text(value: Any) -> str:
@@ -157,13 +164,13 @@ def _interval(bounds: Sequence[float] | None) -> str:
     return "" if bounds is None else f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"
 
 
-def _comparison_lines(comparisons: Sequence[Row]) -> list[str]:
+def _comparison_lines(comparisons: Sequence[RowDifference]) -> list[str]:
     lines = []
-    for row in comparisons:
-        factor, unit = (100, " points of success") if row["of"] == "success" else (1, " of return")
-        line = f"{row['baseline']} - {row['other']}: {factor * row['difference']:+.1f}{unit}"
-        if row["ci95"] is not None:
-            low, high = (factor * bound for bound in row["ci95"])
+    for each in comparisons:
+        factor, unit = (100, " points of success") if each.of == "success" else (1, " of return")
+        line = f"{each.baseline} - {each.other}: {factor * each.difference:+.1f}{unit}"
+        if each.ci95 is not None:
+            low, high = (factor * bound for bound in each.ci95)
             line += f", 95 % interval over paired starts [{low:+.1f}, {high:+.1f}]"
         lines.append(line)
     return lines

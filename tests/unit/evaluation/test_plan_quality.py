@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from seqrl.acting.policy import Policy
-from seqrl.analysis.diagnostics import draw_diagnostics
+from seqrl.analysis.plan_figure import draw_plan_quality
 from seqrl.data.episodes import EpisodeStore
-from seqrl.evaluation.diagnostics import TAIL, PlanLog, diagnose
+from seqrl.evaluation.plan_quality import TAIL, PlanLog, diagnose
 from seqrl.evaluation.rollout import Episodes
 from seqrl.layout import Layout
 from seqrl.models.token import SequenceModel
@@ -214,7 +214,7 @@ def test_the_picture_shows_what_there_is(tmp_path: Path) -> None:
     whole = json.loads(json.dumps({**about, **diagnose(logs, policy(), DEVIATIONS)}))
     empty = {**whole, "calibration": {"horizon": None, "end": None}, "model": {}}
     for name, content in (("whole", whole), ("empty", empty)):
-        path = draw_diagnostics(tmp_path / f"{name}.png", content)
+        path = draw_plan_quality(tmp_path / f"{name}.png", content)
         assert path.read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "whole.png").stat().st_size > 1.5 * (tmp_path / "empty.png").stat().st_size
     assert {path.name for path in tmp_path.iterdir()} == {"whole.png", "empty.png"}

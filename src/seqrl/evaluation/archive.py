@@ -1,0 +1,170 @@
+"""Finished evaluations on disk: `results.json` (the row), `episodes.npz`, and perhaps `diagnostics.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrl.errors import DataError
+from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
+from seqrl.files import fingerprint, write_file, write_text
+from seqrl.plugins import identities
+
+ROW, EPISODES, PLAN_QUALITY = "results.json", "episodes.npz", "diagnostics.json"
+# What numpy and zipfile raise of a file that was cut or overwritten.
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class ImaginedPath:
+    """Where a plan, made at one time step, expected to go.
+
+    Attributes:
+        time: steps since the start of the episode.
+        environments: (b,) which environments were still running.
+        observations: (b, H, O) decoded from the plan's tokens, the present observation first.
+    """
+
+    time: int
+    environments: np.ndarray
+    observations: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One finished evaluation.
+
+    Attributes:
+        folder: where its files are.
+        row: what stands in the table and in results.json.
+        results: per-episode results, see `seqrl.evaluation.protocol.EpisodeResults`.
+        plans: imagined paths (maze environments), for the pictures.
+    """
+
+    folder: Path
+    row: ResultsRow
+    results: dict[str, np.ndarray]
+    plans: list[ImaginedPath]
+
+
+def write_evaluation(evaluation: Evaluation) -> None:
+    """Write the episodes, then the row: where results.json is, the rest is complete."""
+    arrays: dict[str, Any] = dict(evaluation.results)
+    for number, plan in enumerate(evaluation.plans):
+        arrays[f"plan_{number}_time"] = np.array(plan.time)
+        arrays[f"plan_{number}_environments"] = plan.environments
+        arrays[f"plan_{number}_observations"] = plan.observations.astype(np.float32)
+    with write_file(evaluation.folder / EPISODES) as file:
+        np.savez_compressed(file, **arrays)
+    write_text(evaluation.folder / ROW, json.dumps([evaluation.row.to_json()], indent=2) + "\n")
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read back what `write_evaluation` wrote, now or in an older version.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    row = read_row(folder)
+    try:
+        with (folder / EPISODES).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except _DAMAGE as error:
+        raise _damaged(folder / EPISODES, error) from error
+    results = {name: array for name, array in arrays.items() if not name.startswith("plan_")}
+    if "returns" not in results:
+        raise _damaged(folder / EPISODES, "it holds no returns")
+    numbers = sorted(int(found[1]) for name in arrays if (found := re.fullmatch(r"plan_(\d+)_observations", name)))
+    plans = [
+        ImaginedPath(int(arrays[f"plan_{n}_time"]), arrays[f"plan_{n}_environments"], arrays[f"plan_{n}_observations"])
+        for n in numbers
+    ]
+    return Evaluation(folder, row, results, plans)
+
+
+def read_row(folder: Path) -> ResultsRow:
+    """The results row of a finished evaluation.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    try:
+        content = json.loads((folder / ROW).read_text(encoding="utf-8"))
+        (row,) = content if isinstance(content, list) else [content]
+        return ResultsRow.from_json(row)
+    except (OSError, ValueError, DataError) as error:
+        raise _damaged(folder / ROW, error) from error
+
+
+def write_plan_quality(evaluation: Evaluation, content: Mapping[str, Any]) -> None:
+    """Write how good the plans of an evaluation were, beside its results.
+
+    Args:
+        content: of `seqrl.evaluation.plan_quality.diagnose`.
+    """
+    row = evaluation.row.to_json()
+    about = {key: row[key] for key in ("strategy", "dataset", "env_id", "plan_every", "num_episodes")}
+    write_text(evaluation.folder / PLAN_QUALITY, json.dumps({**about, **content}, indent=2) + "\n")
+
+
+def read_plan_quality(folder: Path) -> dict[str, Any] | None:
+    """What `write_plan_quality` wrote into the folder of an evaluation; None where nobody asked for it.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    file = folder / PLAN_QUALITY
+    if not file.exists():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+    return content
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether an evaluation was written to its end."""
+    return (folder / ROW).exists()
+
+
+def list_evaluations(run: Path) -> list[Path]:
+    """The folders of a run's finished evaluations, by name."""
+    return [file.parent for file in sorted(run.glob(f"evaluations/*/{ROW}"))]
+
+
+def place_evaluation(config: Mapping[str, Any], checkpoint_digest: str, run: Path) -> Path:
+    """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of the checkpoints' content.
+
+    Args:
+        config: a resolved `conf/evaluate.yaml`; its `output` stands for the folder where it is given.
+        checkpoint_digest: hash of the content of the model's and the critic's checkpoint.
+    """
+    if config["output"]:
+        return Path(config["output"])
+    kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar")}
+    if not kept["diagnostics"]:  # evaluations of before there were any keep their place
+        del kept["diagnostics"]
+    kept["plugins"] = identities(config["plugins"])
+    digest = fingerprint([kept, checkpoint_digest, ROW_FORMAT])
+    name = re.sub(r"[^\w.-]+", "_", label_of(config))
+    return run / "evaluations" / f"{name}-{digest[:8]}"
+
+
+def label_of(config: Mapping[str, Any]) -> str:
+    """Name of the row. A control must not pass for the strategy that it controls."""
+    own: str = config["strategy_name"] + (", shuffled goals" if config["shuffle_goals"] else "")
+    return config["label"] or own
+
+
+def _damaged(path: Path, why: Exception | str) -> DataError:
+    reason = why.strerror if isinstance(why, OSError) and why.strerror else why
+    return DataError(f"{str(path)!r} is no readable evaluation ({reason}); remove its folder and evaluate again")

@@ -1,0 +1,53 @@
+"""The rows of one table beside their baseline: differences over the same starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqrl.evaluation.archive import Evaluation
+from seqrl.evaluation.statistics import paired_difference
+
+
+@dataclass(frozen=True)
+class RowDifference:
+    """How much better the baseline is than another row.
+
+    Attributes:
+        baseline, other: names of the rows.
+        of: `success` (of 0 to 1) or `returns`.
+        difference: mean of `baseline - other` over the same starts.
+        ci95: its interval over starts, or None.
+    """
+
+    baseline: str
+    other: str
+    of: str
+    difference: float
+    ci95: list[float] | None
+
+
+def compare_rows(evaluations: Sequence[Evaluation], baseline: str | None) -> list[RowDifference]:
+    """Compare every row with the baseline: by success where both have goals, else by the return.
+
+    Args:
+        baseline: name of a row; of None, or of a row that is not there, there is nothing to compare.
+
+    Returns:
+        One entry for each row that began in the baseline's starts.
+    """
+    ours = next((each for each in evaluations if each.row.strategy == baseline), None)
+    if ours is None:
+        return []
+    others = [each for each in evaluations if each is not ours and each.row.starts == ours.row.starts]
+    return [_difference(ours, other) for other in others]
+
+
+def _difference(ours: Evaluation, other: Evaluation) -> RowDifference:
+    if "success" in ours.results and "success" in other.results:
+        quantity = "success"
+        found = paired_difference(ours.results[quantity], other.results[quantity], ours.results.get("counted"))
+    else:
+        quantity = "returns"
+        found = paired_difference(ours.results[quantity].mean(1), other.results[quantity].mean(1))
+    return RowDifference(ours.row.strategy, other.row.strategy, quantity, found.mean, found.interval)

@@ -1,0 +1,95 @@
+"""The results row of an evaluation, from its settings, its model and its episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqrl.checkpoints.loading import Loaded
+from seqrl.d4rl.reference import Reference, reference, reference_note
+from seqrl.data.summary import DataSummary
+from seqrl.evaluation.archive import label_of
+from seqrl.evaluation.placement import device_of
+from seqrl.evaluation.protocol import EpisodeResults
+from seqrl.evaluation.rows import Component, GoalResults, GoalShare, ResultsRow, Starts
+from seqrl.evaluation.statistics import bootstrap
+from seqrl.runs.folder import training_digest
+
+
+def summarize(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: EpisodeResults) -> ResultsRow:
+    """Summarize the episodes of one evaluation; rates and scores are in percent, times in steps or milliseconds.
+
+    Args:
+        config: a resolved `conf/evaluate.yaml`.
+        loaded: the model that acted.
+        env_id: of the environment that it acted in.
+    """
+    model, returns, dataset = loaded.model, outcome.results["returns"], DataSummary.from_config(loaded.config)
+    bounds, known = bootstrap(returns).interval, _reference(config, env_id)
+    return ResultsRow(
+        strategy=label_of(config),
+        dataset=dataset.name,
+        env_id=env_id,
+        planner=Component.from_config(config["planner"]),
+        condition=Component.from_config(config["condition"]),
+        score=Component.from_config(config["score"]),
+        model=model.tokenizer.output,
+        discrete_actions="action" in model.layout.categories,
+        cache=None if model.tokenizer.output == "vectors" else config["planner"].get("cache"),
+        plan_every=config["plan_every"],
+        time_budget_ms=config["planner"].get("time_budget_ms"),
+        horizon_mean=outcome.episodes.horizon_mean,
+        num_episodes=int(returns.size),
+        return_mean=float(returns.mean()),
+        return_std=float(returns.std()),
+        return_ci95=bounds,
+        length_mean=float(outcome.results["lengths"].mean()),
+        score_mean=None if known is None else known.score(float(returns.mean())),
+        score_ci95=None if known is None or bounds is None else [known.score(bound) for bound in bounds],
+        score_note=None if known is None else reference_note(env_id, loaded.config["dataset"]),
+        ms_per_action=outcome.episodes.ms_per_action,
+        environments_per_batch=int(returns.size),
+        device=str(device_of(config["device"])),
+        precision=config["precision"],
+        threads=torch.get_num_threads(),
+        behaviour_return_mean=dataset.behaviour_return_mean,
+        behaviour_score=dataset.behaviour_score,
+        seed=config["seed"],
+        starts=Starts(**{field.name: config[field.name] for field in fields(Starts)}),
+        shuffle_goals=config["shuffle_goals"],
+        min_cells=config["min_cells"],
+        training=training_digest(loaded.config),
+        training_seed=loaded.config["seed"],
+        training_steps=loaded.step,
+        versions={package: version(package) for package in ("seqrl", "torch", "gymnasium", "mujoco")},
+        goals=_summarize_goals(outcome.results) if "success" in outcome.results else None,
+    )
+
+
+def _reference(config: Mapping[str, Any], env_id: str) -> Reference | None:
+    """The references are for the environment's own starts, task and time limit."""
+    own_task = config["start_cells"] is None and config["max_steps"] is None and config["condition"]["name"] != "goal"
+    return reference(env_id) if own_task else None
+
+
+def _summarize_goals(results: Mapping[str, np.ndarray]) -> GoalResults:
+    counted, success = results["counted"], results["success"]
+    rate = bootstrap(success * 100.0, counted)
+    reached = counted & success
+    shares = [
+        GoalShare(goal.tolist(), int(starts.sum()), 100.0 * float(reach[starts].mean()))
+        for goal, starts, reach in zip(results["goals"], counted.T, success.T, strict=True)
+    ]
+    return GoalResults(
+        success_rate=rate.mean,
+        success_ci95=rate.interval,
+        success_by_goal=shares,
+        counted_episodes=int(counted.sum()),
+        steps_to_goal_median=float(np.median(results["steps"][reached])) if reached.any() else None,
+        time_at_goal=float(results["time_at_goal"][reached].mean()) if reached.any() else None,
+    )

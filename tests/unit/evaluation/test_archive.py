@@ -1,0 +1,130 @@
+"""Evaluations on disk: read back whole, and what is damaged is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seqrl.errors import DataError
+from seqrl.evaluation.archive import (
+    Evaluation,
+    ImaginedPath,
+    is_finished,
+    list_evaluations,
+    place_evaluation,
+    read_evaluation,
+    read_plan_quality,
+    read_row,
+    write_evaluation,
+    write_plan_quality,
+)
+from seqrl.evaluation.rows import ResultsRow
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path, make_row: Callable[..., ResultsRow]) -> Evaluation:
+    folder = tmp_path / "evaluations" / "goal-1"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    results = {"returns": rng.normal(size=(3, 1)), "counted": np.ones((3, 1), bool)}
+    plans = [ImaginedPath(t, np.arange(3 - t), rng.normal(size=(3 - t, 2, 4)).astype(np.float32)) for t in range(2)]
+    return Evaluation(folder, make_row(toward_goals=True), results, plans)
+
+
+def test_what_was_written_is_read_back(evaluation: Evaluation, tmp_path: Path) -> None:
+    assert not is_finished(evaluation.folder)
+    assert list_evaluations(tmp_path) == []
+    write_evaluation(evaluation)
+    assert is_finished(evaluation.folder)
+    assert list_evaluations(tmp_path) == [evaluation.folder]
+    again = read_evaluation(evaluation.folder)
+    assert (again.folder, again.row) == (evaluation.folder, evaluation.row)
+    assert read_row(evaluation.folder) == evaluation.row
+    assert set(again.results) == set(evaluation.results)
+    for name, array in evaluation.results.items():
+        np.testing.assert_array_equal(again.results[name], array, strict=True)
+    for ours, theirs in zip(again.plans, evaluation.plans, strict=True):
+        assert ours.time == theirs.time
+        np.testing.assert_array_equal(ours.environments, theirs.environments)
+        np.testing.assert_array_equal(ours.observations, theirs.observations)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.json", b"[{"),
+        ("results.json", b"[]"),
+        ("results.json", b"\xff"),
+        ("results.json", b'[{"strategy": "goal"}]'),
+        ("episodes.npz", b""),
+        ("episodes.npz", b"PK\x03\x04 and no more"),
+        ("episodes.npz", b"no archive"),
+        ("episodes.npz", None),
+        ("results.json", None),
+    ],
+)
+def test_a_damaged_file_is_named(evaluation: Evaluation, name: str, content: bytes | None) -> None:
+    write_evaluation(evaluation)
+    file = evaluation.folder / name
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}' is no readable evaluation .*remove its folder and evaluate again"):
+        read_evaluation(evaluation.folder)
+
+
+def test_a_cut_archive_is_named(evaluation: Evaluation) -> None:
+    write_evaluation(evaluation)
+    file = evaluation.folder / "episodes.npz"
+    whole = file.read_bytes()
+    for size in range(0, len(whole), 97):
+        file.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"episodes\.npz' is no readable"):
+            read_evaluation(evaluation.folder)
+    file.write_bytes(whole[:60] + bytes(len(whole) - 260) + whole[-200:])
+    with pytest.raises(DataError, match=r"episodes\.npz' is no readable"):
+        read_evaluation(evaluation.folder)
+
+
+def test_plan_quality_says_whose_it_is(evaluation: Evaluation) -> None:
+    assert read_plan_quality(evaluation.folder) is None
+    write_plan_quality(evaluation, {"horizon": 3})
+    assert read_plan_quality(evaluation.folder) == {
+        "strategy": "imitation",
+        "dataset": "tiny",
+        "env_id": "Hopper-v5",
+        "plan_every": 1,
+        "num_episodes": 10,
+        "horizon": 3,
+    }
+    (evaluation.folder / "diagnostics.json").write_text("{")
+    with pytest.raises(DataError, match=r"diagnostics\.json' is no readable"):
+        read_plan_quality(evaluation.folder)
+
+
+def test_a_folder_is_named_after_settings_and_checkpoint() -> None:
+    config: dict[str, Any] = {
+        "checkpoint": "a",
+        "output": None,
+        "progress_bar": True,
+        "diagnostics": False,
+        "plugins": [],
+        "strategy_name": "goal",
+        "shuffle_goals": True,
+        "label": None,
+        "seed": 0,
+    }
+    place = place_evaluation(config, "0f", Path("run"))
+    assert place.parent == Path("run/evaluations")
+    assert place.name.startswith("goal_shuffled_goals-")
+    assert place_evaluation({**config, "checkpoint": "b", "progress_bar": False}, "0f", Path("run")) == place
+    others = [{**config, "seed": 1}, {**config, "diagnostics": True}, {**config, "label": "mine"}]
+    names = {place_evaluation(each, "0f", Path("run")) for each in others} | {
+        place_evaluation(config, "1f", Path("run"))
+    }
+    assert len(names | {place}) == 5
+    assert place_evaluation({**config, "output": "here"}, "0f", Path("run")) == Path("here")
+    assert json.dumps(config)  # settings are plain data
