@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seqrl import testing
-from seqrl.attention.passes import FullAttention
+from seqrl.attention.full import FullAttention
 from seqrl.backbones.gpt import GptBackbone
 from seqrl.backbones.llama import LlamaBackbone
 from seqrl.conditions.goal import GoalCondition

@@ -13,7 +13,7 @@ from torch import Tensor
 from seqrl.conditions import Condition
 from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise
-from seqrl.decoding.session import check_cache
+from seqrl.decoding.session import check_session
 from seqrl.errors import ConfigError
 from seqrl.models.token import SequenceModel
 from seqrl.models.vector import VectorModel
@@ -75,8 +75,8 @@ def build_strategy(
             f"planner.context={context} is outside [{shortest}, {window}], the trained window; use "
             "planner.context=null for all of it"
         )
-    if config["planner"].get("cache") is not None:
-        check_cache(config["planner"]["cache"], relative=model.backbone.relative)
+    if config["planner"].get("cache") is not None and isinstance(model, SequenceModel):
+        check_session(model, cache=config["planner"]["cache"])
     if isinstance(model.tokenizer, CodeTokenizer) and planner.asks_model:
         model.tokenizer.codes_of_plan(planner.horizon, window)
     # Baselines decide in every step and may stand beside planners that do not.

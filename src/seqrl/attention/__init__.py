@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values by layer."""
+
 
 class Attention(ABC):
     """How queries find their keys. A backbone calls it in every layer and need not know of masks or caches."""

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqrl.attention import Attention
-from seqrl.attention.cache import Layers
+from seqrl.attention import Layers
+from seqrl.attention.cache import Cache
 
 _SCRATCH = 0  # the column of tokens that nothing may see
 _ALIGNMENT = 16  # columns are a multiple of this, as fused attention kernels want of masks
 
 
-class StaticKeyValueCache(Attention):
+class StaticKeyValueCache(Cache):
     """What was decoded so far, one copy for each row, in buffers that stay where they are.
 
     The counterpart of `KeyValueCache` for devices where a step costs as much as its kernel launches. Which column a
@@ -49,7 +49,6 @@ class StaticKeyValueCache(Attention):
 
     @property
     def pinned_rows(self) -> int:
-        """Rows of the pinned columns."""
         return self.rows
 
     def clear(self, rows: int, like: Layers) -> None:
@@ -68,11 +67,12 @@ class StaticKeyValueCache(Attention):
     def load(
         self, layers: Layers, nodes: Tensor, columns: Tensor, *, visible: Tensor | None = None, pinned: bool = False
     ) -> None:
-        """Append tokens that were computed elsewhere, pinned ones before all others; see `KeyValueCache.load`."""
-        assert not (pinned and self._count), "pinned tokens come first"
         copies = self.rows // len(nodes)
-        first, stop = 1 + self._pinned + self._count, 1 + self._pinned + self._count + len(columns)
+        first = 1 if pinned else 1 + self._pinned + self._count
+        stop = first + len(columns)
         assert stop <= self.columns, "more tokens than the cache was made for"
+        fits = len(columns) == self._pinned if self._pinned else not self._count
+        assert fits or not pinned, "pinned tokens come first, and as many take their place"
         for pair, source in zip(self.layers, layers, strict=True):
             for buffer, tensor in zip(pair, source, strict=True):
                 taken = tensor[nodes].index_select(2, columns)
@@ -80,18 +80,11 @@ class StaticKeyValueCache(Attention):
         seen = True if visible is None else visible.repeat_interleave(copies, dim=0)
         self._visible[: self.rows, first:stop] = seen
         if pinned:
-            self._pinned += len(columns)
+            self._pinned = len(columns)
         else:
             self._count += len(columns)
 
-    def replace_pinned(self, layers: Layers) -> None:
-        """Put other keys and values, (R, kv_heads, n, head_dim), in the place of the pinned ones."""
-        for pair, source in zip(self.layers, layers, strict=True):
-            for buffer, tensor in zip(pair, source, strict=True):
-                buffer[: self.rows, :, 1 : 1 + self._pinned] = tensor
-
     def expect(self, *, stored: bool) -> None:
-        """Announce the next step; `stored=False` for a token that nothing may see, its own query included."""
         if not stored:
             self._column.fill_(_SCRATCH)
             return
@@ -102,7 +95,6 @@ class StaticKeyValueCache(Attention):
         self._count += 1
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, dropout: float = 0.0) -> Tensor:
-        """As the contract says, for n = 1 new token in every row; dropout is for training and must be 0."""
         assert query.shape[:2] == (self.rows, 1) and not dropout
         _, _, heads, dim = query.shape
         kv_heads = key.shape[2]
@@ -115,7 +107,6 @@ class StaticKeyValueCache(Attention):
         return out.reshape(self.rows, 1, heads * dim)
 
     def select(self, rows: Tensor) -> None:
-        """Repeat, reorder or drop rows: (R',) indices into the present ones."""
         before, seen = self.layers, self._visible[rows]
         if len(rows) > self.max_rows:
             self._allocate(len(rows), before)
@@ -126,7 +117,6 @@ class StaticKeyValueCache(Attention):
         self.rows = len(rows)
 
     def drop(self, count: int) -> None:
-        """Forget the oldest `count` tokens, pinned ones aside."""
         assert count <= self._count, "more tokens were dropped than stored"
         first, stop = 1 + self._pinned, self._start + count
         self._visible[:, first + self._start : first + min(stop, self._ring)] = False

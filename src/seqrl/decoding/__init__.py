@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from seqrl.decoding.session import CacheMode, DecodingSession, GuidedSession, Session
+from seqrl.decoding.guided import GuidedSession
+from seqrl.decoding.session import CacheMode, DecodingSession, Session
 from seqrl.models.token import SequenceModel
 from seqrl.types import History
 
@@ -15,16 +16,16 @@ def start(
     context: int | None = None,
     static: bool | None = None,
 ) -> Session:
-    """Begin to decode after a history; see `DecodingSession`, and `GuidedSession` where the history asks for guidance.
+    """Begin to decode after a history.
 
     Args:
         model: in eval mode.
-        history: where to start.
-        cache, static: see `DecodingSession`.
-        context: transitions that the model may see; None for the trained window.
+        history: where to start, and how much what its prefix changes about actions counts; see `GuidedSession`.
+        cache, context, static: see `DecodingSession`.
     """
-    kind = DecodingSession if history.guidance == 1 else GuidedSession
-    return kind(model, history, cache=cache, context=model.context if context is None else context, static=static)
+    if history.guidance == 1:
+        return DecodingSession(model, history, cache=cache, context=context, static=static)
+    return GuidedSession(model, history, guidance=history.guidance, cache=cache, context=context, static=static)
 
 
 # Planners of plugins call `model.start(history)`, as models had it before decoding got a room of its own.

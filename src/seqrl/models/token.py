@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrl.attention import causal_mask
-from seqrl.attention.passes import FullAttention
+from seqrl.attention.full import FullAttention
 from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrl.attention import causal_mask
-from seqrl.attention.passes import FullAttention
+from seqrl.attention.full import FullAttention
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import BACKBONE, TOKENIZER

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from seqrl.attention import causal_mask
-from seqrl.attention.cache import KeyValueCache
-from seqrl.attention.passes import FullAttention, TreeAttention
+from seqrl.attention.full import FullAttention
+from seqrl.attention.key_value_cache import KeyValueCache
+from seqrl.attention.tree import TreeAttention
 from seqrl.backbones import Backbone
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrl.attention import causal_mask
-from seqrl.attention.passes import FullAttention, TreeAttention
+from seqrl.attention.full import FullAttention
+from seqrl.attention.tree import TreeAttention
 from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout

@@ -56,6 +56,11 @@ def history(lengths: list[int], *, goal: bool = False) -> History:
     return History(tokens, torch.tensor(lengths), prefix)
 
 
+def engine_of(session: DecodingSession) -> engine.StepEngine | None:
+    found: engine.StepEngine | None = session.caching.steps.engine
+    return found
+
+
 class _Tape(TorchDispatchMode):
     """The operators that ran under it, to be run again on the same memory."""
 
@@ -144,7 +149,7 @@ def test_window_equals_the_other_cache(goal: bool, script: str, hidden: bool, ta
     reference, session = (
         decoding.start(model, start, cache="window", context=CONTEXT, static=static) for static in (False, True)
     )
-    columns = session._engine.cache.columns
+    columns = engine_of(session).cache.columns
     check_against(reference, session, SCRIPTS[script], rows=3, steps=columns + 2 * K)
     assert tapes
 
@@ -160,8 +165,7 @@ def test_without_recording_a_session_is_the_same() -> None:
 
 def test_a_cpu_session_has_no_engine_unless_told() -> None:
     model = make()
-    assert decoding.start(model, history([1]))._engine is None
-    assert decoding.start(model, history([1]), cache="none", static=True)._engine is None
+    assert engine_of(decoding.start(model, history([1]))) is None
 
 
 @pytest.mark.parametrize("mode", ["exact", "window"])
@@ -205,7 +209,7 @@ def test_a_step_compiles_once_for_each_number_of_rows(backbone: str, monkeypatch
     monkeypatch.setattr(engine.StepEngine, "step", lambda self, _, x, positions: compiled(x, positions, self.cache))
     mode = "window" if model.backbone.relative else "exact"
     session = decoding.start(model, history([2, 0]), cache=mode, context=CONTEXT, static=True)
-    for step in range(session._engine.cache.columns + 2 * K):
+    for step in range(engine_of(session).cache.columns + 2 * K):
         if step % K == 0:
             rows = 6 if step % (2 * K) == 0 else 4
             session.select(torch.arange(rows) % len(session.logits))
@@ -219,7 +223,7 @@ def test_sessions_at_once_have_memory_of_their_own() -> None:
     model, start = make(), history([2, 1])
     decoding.start(model, start, context=CONTEXT, static=True)
     first, second = (decoding.start(model, start, context=CONTEXT, static=True) for _ in range(2))
-    assert first._engine is not second._engine
+    assert engine_of(first) is not engine_of(second)
     expected = decoding.start(model, start, context=CONTEXT, static=False)
     second.append(torch.tensor([1, 1]))
     for session in (first, expected):
@@ -231,13 +235,13 @@ def test_memory_passes_to_the_next_session_and_what_it_held_does_not() -> None:
     model, start = make(), history([2, 1])
     session = decoding.start(model, start, context=CONTEXT, static=True)
     session.select(torch.tensor([0, 0, 1, 1]))
-    used = session._engine
+    used = engine_of(session)
     for keys, values in used.cache.layers:
         keys.fill_(torch.nan)
         values.fill_(torch.nan)
     del session
     later = decoding.start(model, start, context=CONTEXT, static=True)
-    assert later._engine is used
+    assert engine_of(later) is used
     check_against(decoding.start(model, start, cache="none", context=CONTEXT), later, {2: [1, 0, 0, 0, 1]}, rows=2)
 
 
@@ -254,9 +258,9 @@ def test_histories_of_one_length_and_of_several_may_follow_one_another(tapes: li
 def test_the_larger_memory_is_kept() -> None:
     model = make()
     small, large = (decoding.start(model, history([1] * rows), context=CONTEXT, static=True) for rows in (1, 3))
-    kept = large._engine
+    kept = engine_of(large)
     del large, small
-    assert decoding.start(model, history([1]), context=CONTEXT, static=True)._engine is kept
+    assert engine_of(decoding.start(model, history([1]), context=CONTEXT, static=True)) is kept
 
 
 @pytest.mark.parametrize(
@@ -269,17 +273,17 @@ def test_the_larger_memory_is_kept() -> None:
 )
 def test_recorded_steps_are_not_used_with_weights_that_lie_elsewhere(change: Callable[[SequenceModel], Any]) -> None:
     model = make()
-    used = decoding.start(model, history([1]), context=CONTEXT, static=True)._engine
+    used = engine_of(decoding.start(model, history([1]), context=CONTEXT, static=True))
     old = [parameter.data for parameter in model.parameters()]  # or the new ones may take their place
     change(model)
-    assert decoding.start(model, history([1]), context=CONTEXT, static=True)._engine is not used
+    assert engine_of(decoding.start(model, history([1]), context=CONTEXT, static=True)) is not used
     del old
 
 
 def test_another_context_needs_other_memory() -> None:
     model = make()
-    used = decoding.start(model, history([1]), context=CONTEXT, static=True)._engine
-    assert decoding.start(model, history([1]), context=2, static=True)._engine is not used
+    used = engine_of(decoding.start(model, history([1]), context=CONTEXT, static=True))
+    assert engine_of(decoding.start(model, history([1]), context=2, static=True)) is not used
 
 
 def test_weights_that_were_trained_on_are_seen(tapes: list[_Tape]) -> None:
@@ -299,10 +303,10 @@ def test_memory_made_in_inference_mode_serves_outside_of_it(tapes: list[_Tape]) 
     with torch.inference_mode():
         session = decoding.start(model, start, context=CONTEXT, static=True)
         session.append(torch.tensor([0, 1]))
-    used = session._engine
+    used = engine_of(session)
     del session
     session = decoding.start(model, start, context=CONTEXT, static=True)
-    assert session._engine is used
+    assert engine_of(session) is used
     check_against(decoding.start(model, start, cache="none", context=CONTEXT), session, SCRIPTS["no selection"], rows=2)
 
 
@@ -319,9 +323,9 @@ def test_sessions_under_autocast_and_without_it_may_follow_one_another() -> None
 
 def test_a_model_that_was_used_can_be_copied() -> None:
     model = make()
-    used = decoding.start(model, history([1]), context=CONTEXT, static=True)._engine
+    used = engine_of(decoding.start(model, history([1]), context=CONTEXT, static=True))
     other = copy.deepcopy(model)
-    assert decoding.start(other, history([1]), context=CONTEXT, static=True)._engine is not used
+    assert engine_of(decoding.start(other, history([1]), context=CONTEXT, static=True)) is not used
 
 
 def test_where_recording_fails_decoding_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

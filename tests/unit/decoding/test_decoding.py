@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from seqrl import decoding
-from seqrl.attention.cache import KeyValueCache
-from seqrl.attention.passes import FullAttention
+from seqrl.attention.blocks import Buffers
+from seqrl.attention.full import FullAttention
+from seqrl.attention.key_value_cache import KeyValueCache
 from seqrl.decoding.noise import Noise
 from seqrl.decoding.session import DecodingSession
 from seqrl.errors import ConfigError
@@ -219,8 +220,9 @@ def test_float32_stays_within_1e_4(backbone: str) -> None:
 
 
 def cache_of(session: DecodingSession) -> KeyValueCache:
-    assert isinstance(session._cache, KeyValueCache)
-    return session._cache
+    cache = session.caching.steps.cache
+    assert isinstance(cache, KeyValueCache)
+    return cache
 
 
 class _Counter:
@@ -263,20 +265,20 @@ def test_beginnings_in_common_are_encoded_once(monkeypatch: pytest.MonkeyPatch) 
     session.append(torch.zeros(8, dtype=torch.int64))
     # After the cut: two transitions of history in one pass, as nothing branches between them, then two imagined ones.
     assert counter.passes == [(2, 2 * K), (4, K), (5, K)]
-    assert [block.rows for block in cache_of(session)._blocks] == [2, 8]
+    assert [block.rows for block in cache_of(session).blocks] == [2, 8]
 
 
 def test_a_repeated_row_is_computed_from_the_shared_history(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beams that share a history read the same memory: repeating allocates and copies nothing of it."""
     model = make()
     session = decoding.start(model, one_history(2, 3), cache="exact", context=CONTEXT)
-    before = [keys.data_ptr() for keys, _ in cache_of(session)._blocks[0].layers]
+    before = [keys.data_ptr() for keys, _ in cache_of(session).blocks[0].layers]
     session.select(torch.arange(2).repeat_interleave(6))
     session.append(torch.zeros(12, dtype=torch.int64))
     session.select(torch.tensor([3, 2, 2, 0, 11, 8, 8, 6]))
     session.append(torch.zeros(8, dtype=torch.int64))
-    assert [keys.data_ptr() for keys, _ in cache_of(session)._blocks[0].layers] == before
-    assert [block.rows for block in cache_of(session)._blocks] == [2, 8]
+    assert [keys.data_ptr() for keys, _ in cache_of(session).blocks[0].layers] == before
+    assert [block.rows for block in cache_of(session).blocks] == [2, 8]
 
 
 def test_a_long_session_needs_no_more_memory_than_a_short_one() -> None:
@@ -289,19 +291,17 @@ def test_a_long_session_needs_no_more_memory_than_a_short_one() -> None:
         for _ in range(K):
             session.append(torch.zeros(len(session.logits), dtype=torch.int64))
         session.select(torch.tensor([2, 0, 0, 3]))
-        buffers = [tensor for block in cache_of(session)._blocks for pair in block.layers for tensor in pair]
-        buffers += cache_of(session)._spare
-        sizes.append(sum(tensor.nbytes for tensor in buffers))
-        assert all(block.width for block in cache_of(session)._blocks)
+        buffers = [tensor for block in cache_of(session).blocks for pair in block.layers for tensor in pair]
+        sizes.append(sum(tensor.nbytes for tensor in buffers) + cache_of(session).buffers.spare_bytes)
+        assert all(block.width for block in cache_of(session).blocks)
     assert sizes[-1] == sizes[CONTEXT]
-    assert session._positions.tolist() == [[3 * K + OBS + 4 * CONTEXT * K]]
 
 
 @pytest.mark.parametrize("backbone", ["llama", "llama-compiled"])
 def test_memory_that_nobody_wrote_to_is_not_read(monkeypatch: pytest.MonkeyPatch, backbone: str) -> None:
     """A weight of zero does not help against what is no number."""
-    buffer = KeyValueCache._buffer
-    monkeypatch.setattr(KeyValueCache, "_buffer", lambda *arguments: buffer(*arguments).fill_(torch.nan))
+    take = Buffers.take
+    monkeypatch.setattr(Buffers, "take", lambda *arguments: take(*arguments).fill_(torch.nan))
     model = make(backbone)
     Rows(model, "window").follow(SCRIPTS["beams"], lambda row, prefix: sliding_logits(model, row), 5 * K)
 
@@ -313,7 +313,7 @@ def test_what_a_cut_takes_is_gone_before_the_next_selection() -> None:
     for _ in range(K - OBS - 1):
         session.append(torch.zeros(4, dtype=torch.int64))
     session.select(torch.tensor([2, 0]))
-    assert sum(block.width for block in cache_of(session)._blocks) == (CONTEXT - 1) * (K - 1)
+    assert sum(block.width for block in cache_of(session).blocks) == (CONTEXT - 1) * (K - 1)
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -1,40 +1,12 @@
-"""Attention over whole sequences at once, and over sequences that have their beginnings in common."""
+"""Attention over sequences that have their beginnings in common."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from seqrl.attention import Attention
-
-
-def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
-    """(R, n, heads, head_dim) queries on (R, kv_heads, m, head_dim) keys and values; (R, n, heads * head_dim)."""
-    out = F.scaled_dot_product_attention(
-        query.transpose(1, 2),
-        key,
-        value,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=mask is None,
-        enable_gqa=key.shape[1] != query.shape[2],
-    )
-    return out.transpose(1, 2).flatten(2)
-
-
-class FullAttention(Attention):
-    """All tokens of a sequence in one pass; keeps nothing. Training, and the uncached reference.
-
-    Args:
-        mask: (R or 1, 1, n, n) bool, True where query i may see key j; None for plain causal attention.
-    """
-
-    def __init__(self, mask: Tensor | None = None) -> None:
-        self.mask = mask
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, dropout: float = 0.0) -> Tensor:
-        return _fused(query, key.transpose(1, 2), value.transpose(1, 2), self.mask, dropout)
+from seqrl.attention import Attention, Layers
+from seqrl.attention.full import attend_at_once
 
 
 class TreeAttention(Attention):
@@ -47,7 +19,7 @@ class TreeAttention(Attention):
     """
 
     def __init__(self) -> None:
-        self.layers: list[tuple[Tensor, Tensor]] = []
+        self.layers: Layers = []
         self._parents: Tensor | None = None
         self._mask: Tensor | None = None
 
@@ -70,4 +42,4 @@ class TreeAttention(Attention):
             key = torch.cat([past_key[self._parents], key], dim=2)
             value = torch.cat([past_value[self._parents], value], dim=2)
             self.layers[layer] = (key, value)
-        return _fused(query, key, value, self._mask, dropout)
+        return attend_at_once(query, key, value, self._mask, dropout)
