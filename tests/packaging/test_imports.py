@@ -26,7 +26,7 @@ ORDER = [
     {"testing", "analysis", "training", "evaluation"},
     {"acting", "envs"},
     {"checkpoints", "planners"},
-    {"decoding", "conditions", "scores", "objectives"},
+    {"decoding", "conditions", "scores", "objectives", "optimizers", "schedulers"},
     {"critics"},
     {"models"},
     {"tokenizers"},
@@ -37,9 +37,11 @@ ORDER = [
     {"formats"},
     {"data"},
     {"runs"},
+    {"config"},
     {"layout"},
     {"types"},
     {"registry"},
+    {"schema"},
     {"plugins"},
     {"files"},
     {"paths"},
@@ -61,7 +63,7 @@ ONLY_IN_FUNCTIONS = {"gymnasium", "minari", "mujoco", "h5py"}  # slow to import,
 AT_MODULE_LEVEL = {  # classes of gymnasium.Env
     (module, "gymnasium") for module in ("worlds.maze_environment", "worlds.four_rooms_environment", "d4rl.environment")
 }
-WITHOUT_TORCH = {"errors", "paths", "plugins", "registry"}
+WITHOUT_TORCH = {"config", "errors", "layout", "paths", "plugins", "registry", "schema"}
 
 SLOTS = {
     "sources": "data",
@@ -72,6 +74,8 @@ SLOTS = {
     "conditions": "condition",
     "scores": "score",
     "critics": "critic",
+    "optimizers": "optimizer",
+    "schedulers": "scheduler",
 }
 BAD_CLASS_NAME = re.compile(r"^_?Base[A-Z]|(Manager|Helper)$")
 

@@ -166,5 +166,5 @@ def test_an_option_called_name_is_refused(registry: Registry) -> None:
 
 @pytest.mark.parametrize("option", [{"width": "3"}, {"width": True}, {"width": 3, "depth": 2.5}])
 def test_an_option_of_the_wrong_type_is_refused(registry: Registry, option: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="is no int; give a value of that type"):
+    with pytest.raises(ConfigError, match="is no whole number; give one"):
         registry.build({"name": "thing", **option}, size=1)

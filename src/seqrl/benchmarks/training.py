@@ -16,7 +16,7 @@ from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, 
 from seqrl.benchmarks.workload import WARM_UP, TrainSettings, train_block
 from seqrl.console import say
 from seqrl.training.module import SequenceModule
-from seqrl.training.optim import adamw, schedule
+from seqrl.training.optim import make_optimizer, make_scheduler
 from seqrl.types import Batch
 
 
@@ -69,11 +69,10 @@ def plain_block(config: dict[str, Any], batches: list[Batch], steps_per_epoch: i
     torch.manual_seed(config["seed"])
     module = SequenceModule(config).to(device).train()
     model = module.model
-    options = dict(config["optimizer"])
-    clip_norm = options.pop("clip_norm")
-    optimizer = adamw(module, **options)
-    multiplier = schedule(config["scheduler"], max_steps=len(batches), steps_per_epoch=steps_per_epoch)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)
+    clip_norm = config["optimizer"]["clip_norm"]
+    optimizer = make_optimizer(config["optimizer"]).build(module)
+    schedule = make_scheduler(config["scheduler"], max_steps=len(batches), steps_per_epoch=steps_per_epoch)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     places = torch.arange(1, batches[0].tokens[0].numel(), device=device) % model.tokens_per_step
     weights = torch.tensor(model.layout.loss_weights, device=device)[places]
     stamps: list[float] = []

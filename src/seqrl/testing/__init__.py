@@ -15,7 +15,7 @@ from typing import Any
 from seqrl.errors import ConfigError, SeqrlError
 from seqrl.layout import Layout
 from seqrl.registry import registry_of
-from seqrl.testing import backbones, critics, planners, strategies, tokenizers, training
+from seqrl.testing import backbones, critics, optimization, planners, strategies, tokenizers, training
 from seqrl.testing.contract import Component, Contract, ContractViolation
 
 __all__ = ["Component", "Contract", "ContractViolation", "check", "contracts"]
@@ -28,6 +28,8 @@ _CONTRACTS: dict[str, tuple[Contract, ...]] = {
     "data": training.DATA_CONTRACTS,
     "objective": training.OBJECTIVE_CONTRACTS,
     "critic": critics.CONTRACTS,
+    "optimizer": optimization.OPTIMIZER_CONTRACTS,
+    "scheduler": optimization.SCHEDULER_CONTRACTS,
     "planner": planners.CONTRACTS,
     "condition": strategies.CONDITION_CONTRACTS,
     "score": strategies.SCORE_CONTRACTS,
@@ -38,6 +40,8 @@ _RUNTIME = {
     "window": tokenizers.WINDOW,
     "max_length": 4,
     "discount": 0.9,
+    "max_steps": optimization.MAX_STEPS,
+    "steps_per_epoch": optimization.STEPS_PER_EPOCH,
     "observation_size": 3,
     "action_size": 2,
 }

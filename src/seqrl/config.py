@@ -1,0 +1,326 @@
+"""The settings of a run and of an evaluation, typed; checked once, before data are touched.
+
+A section is a frozen dataclass, a component a plain mapping `{name: ..., **options}` whose options its constructor
+says. `conf/train.yaml` and `conf/evaluate.yaml` compose the same keys. `RunConfig.from_dict` and
+`EvaluationConfig.from_dict` refuse everything else; checkpoints and `config.yaml` keep plain dicts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Interval, Len, Lt
+
+from seqrl.errors import ConfigError
+from seqrl.layout import FieldConfig, LayoutConfig
+from seqrl.registry import Slot
+from seqrl.schema import check_value
+
+Count = Annotated[int, Ge(1)]
+DataComponent = Annotated[Mapping[str, Any], Slot("data")]
+TokenizerComponent = Annotated[Mapping[str, Any], Slot("tokenizer")]
+BackboneComponent = Annotated[Mapping[str, Any], Slot("backbone")]
+ObjectiveComponent = Annotated[Mapping[str, Any], Slot("objective")]
+CriticComponent = Annotated[Mapping[str, Any], Slot("critic")]
+OptimizerComponent = Annotated[Mapping[str, Any], Slot("optimizer")]
+SchedulerComponent = Annotated[Mapping[str, Any], Slot("scheduler")]
+PlannerComponent = Annotated[Mapping[str, Any], Slot("planner")]
+ConditionComponent = Annotated[Mapping[str, Any], Slot("condition")]
+ScoreComponent = Annotated[Mapping[str, Any], Slot("score")]
+
+Precision = Literal[
+    "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "64", "16", "bf16", 32, 64, 16
+]
+LoggerName = Literal["csv", "tensorboard"]
+Position = tuple[float, float]
+Cell = tuple[int, int]
+
+FACTS = ("observation_size", "action_size", "categories", "longest_episode", "dataset")
+"""What a run learns of its data and keeps beside its settings in a checkpoint; not a user's business."""
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How windows are cut from episodes.
+
+    Attributes:
+        length: T, transitions; models of tokens need 2.
+        terminate_truncated: past the end of an episode, termination tokens are learnt even where the end was a time
+            limit or a cut, as the published system does; False learns them at true ends only, and nothing elsewhere.
+    """
+
+    length: Count = 10
+    terminate_truncated: bool = True
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training of the model.
+
+    Attributes:
+        batch_size: windows per step, over all devices.
+        validation_fraction: of the episodes.
+        validate_every, checkpoint_every, log_every: steps.
+        keep_last: `last.ckpt`, and this many less one before it as `step-N.ckpt`.
+    """
+
+    max_steps: Count = 10_000
+    batch_size: Count = 256
+    validation_fraction: Annotated[float, Ge(0), Lt(1)] = 0.05
+    validation_batches: Count = 8
+    validate_every: Count = 500
+    checkpoint_every: Count = 500
+    keep_last: Count = 1
+    log_every: Count = 20
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
+    progress_bar: bool = True
+
+
+@dataclass(frozen=True)
+class TokenizerTrainingConfig:
+    """What the training of a tokenizer does otherwise than that of the model; null: as there."""
+
+    max_steps: Count | None = None
+    batch_size: Count | None = None
+    validation_fraction: Annotated[float, Ge(0), Lt(1)] | None = None
+    validation_batches: Count | None = None
+    validate_every: Count | None = None
+    checkpoint_every: Count | None = None
+    keep_last: Count | None = None
+    log_every: Count | None = None
+    loggers: tuple[LoggerName, ...] | None = None
+    progress_bar: bool | None = None
+    clip_norm: Annotated[float, Gt(0)] | None = None
+
+    def on_top_of(self, training: TrainingConfig) -> TrainingConfig:
+        """The settings of this stage, whole."""
+        names = {each.name for each in dataclasses.fields(TrainingConfig)}
+        own = {name: value for name, value in vars(self).items() if name in names and value is not None}
+        return dataclasses.replace(training, **own)
+
+
+@dataclass(frozen=True)
+class CriticTrainingConfig(TokenizerTrainingConfig):
+    """What the training of a critic does otherwise than that of the model; null: as there.
+
+    Attributes:
+        learning_rate: of Adam, constant.
+        clip_norm: null clips nothing.
+    """
+
+    max_steps: Count | None = 100_000
+    batch_size: Count | None = 256
+    learning_rate: Annotated[float, Gt(0)] = 3e-4
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Where and how to compute; `compile` and `num_threads` are ours, the rest are options of Lightning's trainer.
+
+    Attributes:
+        devices: ranks of a node, or the numbers of its GPUs.
+        strategy: `ddp`, `fsdp`, or another name that Lightning knows.
+        compile: `torch.compile`.
+        num_threads: null: torch decides.
+        accumulate_grad_batches: 1, since a step is one batch here.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "cpu"
+    devices: Count | Literal["auto", -1] | Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)] = 1
+    num_nodes: Count = 1
+    strategy: str = "auto"
+    precision: Precision = "32-true"
+    compile: bool = False
+    num_threads: Count | None = None
+    accumulate_grad_batches: Count = 1
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+    sync_batchnorm: bool = False
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    max_time: str | None = None
+    overfit_batches: Annotated[int, Ge(0)] | Annotated[float, Interval(ge=0, le=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.accumulate_grad_batches != 1:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={self.accumulate_grad_batches!r} is not possible, since a step is "
+                "one batch here; give training.batch_size, which the ranks of trainer.devices share"
+            )
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """Where a run that is a trial of a search reports its validations; set by the sweeper."""
+
+    journal: str
+    number: Annotated[int, Ge(0)]
+    metric: str
+    pruner: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """How episodes are run, for one evaluation or for all rows of a table.
+
+    Attributes:
+        env_id: null: the environment of the training data.
+        num_episodes: one environment each, all stepped together.
+        max_steps: null: the environment's own time limit.
+        seed: of start states and of the policy's choices.
+        plan_every: actions of a plan that are carried out before the next plan.
+        device: `cpu`, `cuda` (or `cuda:1`), `auto`.
+        precision: of the model's weights.
+        diagnostics: how good the plans were, for planners that look ahead; about twice the steps.
+        goals: `[[x, y], ...]`; null: the environment's own reward only.
+        start_cells: maze cells that episodes start in, num_episodes in each; null: any free cell, num_episodes in all.
+        min_cells: starts that are not more than this many cells from a goal do not count for it.
+        shuffle_goals: control: every episode is given another episode's goal.
+    """
+
+    env_id: str | None = None
+    num_episodes: Count = 10
+    max_steps: Count | None = None
+    seed: Annotated[int, Ge(0)] = 0
+    plan_every: Count = 1
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    video: bool = False
+    diagnostics: bool = False
+    progress_bar: bool = True
+    goals: Annotated[tuple[Position, ...], Len(1)] | None = None
+    start_cells: Annotated[tuple[Cell, ...], Len(1)] | None = None
+    min_cells: Annotated[float, Ge(0)] = 2
+    shuffle_goals: bool = False
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    planner: PlannerComponent
+    condition: ConditionComponent
+    score: ScoreComponent
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(RowSettings, _Decoding):
+    """One evaluation: `conf/evaluate.yaml`, resolved.
+
+    Attributes:
+        checkpoint: a file, or the run folder it lies in; `none` for a row of a training.
+        output: null: a folder of the run, named after the settings.
+        label: name of the row; null: the strategy.
+    """
+
+    checkpoint: str = "none"
+    output: str | None = None
+    plugins: tuple[str, ...] = ()
+    label: str | None = None
+    strategy_name: str = ""
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """The evaluation of a composed configuration.
+
+        Raises:
+            ConfigError: an unknown key, or a value that is not allowed.
+        """
+        evaluation: Self = check_value("", config, cls)
+        return evaluation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain, as yaml and JSON hold it."""
+        return _plain(self)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run: `conf/train.yaml`, resolved, less the rows of its evaluation.
+
+    Attributes:
+        experiment_name: first part of the run folder's name.
+        plugins: files and modules that register components.
+        objective_metric: what sweepers optimise: `val/...`, `train/...`, or `eval/<row>/return_mean`.
+        trial: null outside of a search.
+    """
+
+    data: DataComponent = field(default_factory=lambda: {"name": "maze2d"})
+    layout: LayoutConfig = field(
+        default_factory=lambda: LayoutConfig(
+            {
+                "observation": FieldConfig(),
+                "action": FieldConfig(loss_weight=5.0),
+                "reward": FieldConfig(),
+                "value": FieldConfig(hidden=True),
+            },
+            termination_penalty=-100.0,
+        )
+    )
+    tokenizer: TokenizerComponent = field(default_factory=lambda: {"name": "quantile"})
+    backbone: BackboneComponent = field(default_factory=lambda: {"name": "gpt"})
+    objective: ObjectiveComponent = field(default_factory=lambda: {"name": "next_token"})
+    critic: CriticComponent | None = None
+    optimizer: OptimizerComponent = field(default_factory=lambda: {"name": "adamw"})
+    scheduler: SchedulerComponent = field(default_factory=lambda: {"name": "cosine"})
+    trainer: TrainerConfig = TrainerConfig()
+    experiment_name: str = "run"
+    runs_dir: str = "runs"
+    plugins: tuple[str, ...] = ()
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
+    objective_metric: str = "val/loss"
+    trial: TrialConfig | None = None
+    window: WindowConfig = WindowConfig()
+    training: TrainingConfig = TrainingConfig()
+    tokenizer_training: TokenizerTrainingConfig = TokenizerTrainingConfig()
+    critic_training: CriticTrainingConfig = CriticTrainingConfig()
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """The run of a composed configuration, without its section `evaluation`.
+
+        Raises:
+            ConfigError: an unknown key anywhere, or a value that is not allowed.
+        """
+        run: Self = check_value("", config, cls)
+        return run
+
+    @classmethod
+    def from_saved(cls, config: Mapping[str, Any]) -> Self:
+        """The run of a `config.yaml` or checkpoint, perhaps of an older version.
+
+        What it learnt of its data is left out, as are keys that no setting has any more; an optimizer without a name
+        is AdamW.
+
+        Raises:
+            ConfigError: a value that is not allowed.
+        """
+        return cls.from_dict(_known(cls, {**config, "optimizer": {"name": "adamw", **config.get("optimizer", {})}}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain, as checkpoints and yaml hold it."""
+        return _plain(self)
+
+
+def _known(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a mapping that a dataclass has, in its sections too."""
+    kept = {}
+    for each in dataclasses.fields(cls):
+        if each.name in config:
+            value = config[each.name]
+            section = type(each.default)
+            nested = dataclasses.is_dataclass(section) and isinstance(value, Mapping)
+            kept[each.name] = _known(section, value) if nested else value
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dicts, tuples as lists."""
+    if dataclasses.is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
