@@ -28,8 +28,7 @@ from seqrl.planners.zero import ZeroPlanner
 from seqrl.registry import registries, registry_of
 from seqrl.scores.likelihood import LikelihoodScore
 from seqrl.scores.reward import RewardScore
-from seqrl.sources import DataSource
-from seqrl.sources._opening import open_episodes
+from seqrl.sources import DataSource, find_source
 from seqrl.testing import samples, tokenizers
 from seqrl.tokenizers.uniform import UniformTokenizer
 from seqrl.types import Plan
@@ -57,7 +56,7 @@ def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
         return {"path": str(recording(folder))}
     if (slot, name) == ("data", "minari"):
         pytest.importorskip("minari", reason="the optional package minari is not installed")
-        write(open_episodes(str(recording(folder))), "minari:mine/tiny-v0")
+        write(find_source(str(recording(folder))).read(), "minari:mine/tiny-v0")
         return {"id": "mine/tiny-v0"}
     if (slot, name) == ("data", "mix"):
         path = str(recording(folder))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from seqrl.cli.data import run
-from seqrl.sources._opening import open_episodes
+from seqrl.sources import find_source
 from seqrl.sources.d4rl import D4rlSource
 
 pytestmark = pytest.mark.usefixtures("in_folder_with_data", "clean_plugins")
@@ -88,9 +88,17 @@ def test_inspect_takes_overrides_as_training_does(capsys: pytest.CaptureFixture[
 def test_inspect_reads_files_without_timeouts_which_training_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File("hopper-tiny.hdf5", "a") as file:
         del file["timeouts"]
-    assert run(["inspect", "hopper-tiny.hdf5"]) == 0
-    assert "note: there are no timeouts" in capsys.readouterr().out
-    assert "lacks timeouts" in error(capsys, "convert", "hopper-tiny.hdf5", "a.npz")
+    Path("hopper-tiny.hdf5").rename("mine.hdf5")
+    assert run(["inspect", "mine.hdf5"]) == 0
+    printed = capsys.readouterr().out
+    assert "note: there are no timeouts" in printed
+    assert "look at: training refuses it: mine.hdf5 has no timeouts" in printed
+    assert "has no timeouts" in error(capsys, "convert", "mine.hdf5", "a.npz")
+    Path("mine.hdf5").rename("hopper-mine.hdf5")  # of a family whose resets can be told
+    assert run(["inspect", "hopper-mine.hdf5"]) == 0
+    printed = capsys.readouterr().out
+    assert "note: its flags are read by episodes=time_limit" in printed
+    assert "training refuses it" not in printed
 
 
 def test_outputs_that_exist_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +154,7 @@ def test_a_recorded_plugin_environment_is_trained_on_and_evaluated(capsys: pytes
     Path("mine.py").write_text(PLUGIN)
     amount = ["--episodes", "30", "--plugins", "mine.py"]
     assert run(["collect", "mine/Line-v0", "line.npz", "--policy", "mine.py:home", *amount]) == 0
-    flat = open_episodes("line.npz")
+    flat = find_source("line.npz").read()
     np.testing.assert_allclose(flat.actions, np.clip(-flat.observations, -1, 1))
     assert flat.attributes["env_id"] == "mine/Line-v0"
     fast = ["debug=fast", "training.progress_bar=false", "training.loggers=[csv]", "window.length=3"]

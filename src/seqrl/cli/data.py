@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _inspect(options: argparse.Namespace) -> None:
     from seqrl.formats.inspection import inspect
-    from seqrl.sources._opening import open_episodes
+    from seqrl.sources import find_source
 
     for path in (options.json, options.png):
         if path is not None and path.exists() and not options.overwrite:
@@ -121,7 +121,7 @@ def _inspect(options: argparse.Namespace) -> None:
     if any("=" in word and not Path(word).exists() for word in options.source):
         flat = _composed(options.source)
     elif len(options.source) == 1:
-        flat = open_episodes(options.source[0], lenient=True)
+        flat = find_source(options.source[0]).read()
     else:
         raise ConfigError(f"{len(options.source)} sources were given; give one, or overrides such as data=d4rl")
     report = inspect(flat)
@@ -191,10 +191,10 @@ def _actor(options: argparse.Namespace) -> Callable[[Environments], Actor]:
 
 def _convert(options: argparse.Namespace) -> None:
     from seqrl.formats import writers
-    from seqrl.sources._opening import open_episodes
+    from seqrl.sources import find_source
 
     writers.check_target(options.output, overwrite=options.overwrite)
-    _write(open_episodes(options.input), options)
+    _write(find_source(options.input).read(), options)
 
 
 def _write(flat: FlatEpisodes, options: argparse.Namespace) -> None:

@@ -146,45 +146,5 @@ def nearest(name: str) -> Entry | None:
     return max(same, key=lambda entry: (len(entry.task), entry.version), default=None)
 
 
-@dataclass(frozen=True)
-class Convention:
-    """How the files of a family are cut into episodes (`seqrl.formats.recording.episodes_of` has the rules).
-
-    Attributes:
-        rule: for files with timeouts.
-        without_timeouts: for files without; None where their resets cannot be told.
-        return_note: why the returns of such episodes do not compare with an evaluation's; empty where they do.
-    """
-
-    rule: str
-    without_timeouts: str | None
-    return_note: str = ""
-
-
-CONVENTIONS = {
-    "locomotion": Convention("timeouts", "time_limit"),
-    "maze2d": Convention("stream", "stream"),
-    "antmaze": Convention("recordings", None, "a recording goes on, and earns, past the goal that ends an evaluation"),
-    "adroit": Convention("timeouts", None),
-    "kitchen": Convention(
-        "recordings", "recordings", "every step earns the number of tasks done, an evaluation each task once"
-    ),
-    "bullet": Convention("timeouts", "time_limit"),
-    "minigrid": Convention("timeouts", "time_limit"),
-    "flow": Convention("timeouts", "time_limit"),
-    "carla": Convention("timeouts", "time_limit"),
-}
-
-
-def rows_without_timeouts(entry: Entry) -> int:
-    """Rows of a full episode in a file without timeouts: the task's limit, one less in the v0 locomotion files.
-
-    Those never recorded the last step: https://github.com/Farama-Foundation/D4RL/issues/40 sees no reset at rows 9000
-    and 10000, and TensorFlow Datasets counts 1,002 episodes in the 1,000,000 rows of halfcheetah-medium-v0, since it
-    has timeouts.
-    """
-    return entry.max_episode_steps - (entry.family == "locomotion" and entry.version == 0)
-
-
 def _versions(entry: Entry) -> Iterator[Entry]:
     return (each for each in entries() if each.task == entry.task)

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from seqrl.d4rl.catalogue import Entry
 from seqrl.errors import ConfigError, DataError
 from seqrl.formats.recording import Recording
@@ -166,13 +168,5 @@ def read(entry: Entry, path: Path) -> Recording:
             arrays = env.get_dataset(h5path=str(path))
     except (AssertionError, OSError) as error:
         raise DataError(f"the package d4rl refuses {path.name} ({error}); try data.reader=seqrl") from error
-    return Recording(
-        path,
-        arrays["observations"],
-        arrays["actions"],
-        arrays["rewards"],
-        arrays["terminals"].astype(bool),
-        arrays["timeouts"].astype(bool) if "timeouts" in arrays else None,
-        arrays.get("infos/goal"),
-        {},
-    )
+    found = {key: np.asarray(array) for key, array in arrays.items()}
+    return Recording(path.name, {key: array for key, array in found.items() if array.dtype.kind in "fiub"})

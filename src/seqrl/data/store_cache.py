@@ -13,7 +13,7 @@ from seqrl.data.made_once import made_once
 from seqrl.errors import DataError
 from seqrl.files import fingerprint
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of every key: raise it whenever the same file and options would give other episodes."""
 
 

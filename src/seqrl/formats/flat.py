@@ -11,6 +11,7 @@ import numpy as np
 
 from seqrl.data.checks import DISCRETE, whole_episodes
 from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import DataError
 
 INFO_KEYS = {"qpos": "infos/qpos", "qvel": "infos/qvel"}
 """OGBench's and our names of what D4RL's files keep in a group."""
@@ -25,7 +26,8 @@ class FlatEpisodes:
 
     Attributes:
         origin: how to call the data in messages.
-        layout: which rule cut them into episodes: `offsets`, `flags`, `ogbench`, `minari`, `collected` or `store`.
+        layout: what said where episodes end: in a file `offsets`, `flags` or `ogbench`; else `minari`, `collected` or
+            `store`.
         observations, actions: (N, O), (N, A) numbers.
         rewards: (N,) numbers.
         ends: (N,) bool, the last row of an episode; the last row of all is one.
@@ -35,6 +37,7 @@ class FlatEpisodes:
         extras: further arrays of N rows, such as `infos/qpos`.
         attributes: what is known of the origin; `name` and `env_id` mean what they mean in `EpisodeStore`.
         remarks: what reading had to assume, a sentence each.
+        refused: why nothing can be trained on them as they were cut, a sentence; empty where it can.
     """
 
     origin: str
@@ -50,6 +53,7 @@ class FlatEpisodes:
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    refused: str = ""
 
     @staticmethod
     def of(store: EpisodeStore, origin: str) -> FlatEpisodes:
@@ -79,12 +83,12 @@ class FlatEpisodes:
         return np.concatenate([[0], np.flatnonzero(self.ends) + 1]).astype(np.int64)
 
     def first(self, max_transitions: int | None) -> FlatEpisodes:
-        """Whole episodes from the start, up to so many rows; None keeps all.
+        """Whole episodes from the start, up to so many rows; None keeps all, and so does what is `refused` anyway.
 
         Raises:
             DataError: the first episode is longer.
         """
-        if max_transitions is None or max_transitions >= len(self.ends):
+        if self.refused or max_transitions is None or max_transitions >= len(self.ends):
             return self
         offsets = self.offsets
         episodes = whole_episodes(offsets[1:], max_transitions, self.origin)
@@ -119,8 +123,10 @@ class FlatEpisodes:
         """The episodes to train on.
 
         Raises:
-            DataError: no rows, NaN or infinity, or shapes that disagree.
+            DataError: they are `refused`, have no rows, NaN or infinity, or shapes that disagree.
         """
+        if self.refused:
+            raise DataError(self.refused)
         store = EpisodeStore.from_arrays(
             self.observations,
             self.actions,

@@ -1,177 +1,92 @@
-"""D4RL's HDF5 layout: one flat array per key, one row per transition, read and checked."""
+"""The raw record of episodes: named arrays as a file or a library gives them, neither cut nor checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqrl.data.checks import flags, row_count, whole_episodes
-from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import ConfigError, DataError, did_you_mean
-from seqrl.formats.files import opened_hdf5, plain
+from seqrl.errors import DataError
 
-REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
-EPISODE_RULES = ("timeouts", "terminals", "time_limit", "recordings", "stream")
+HDF5_START, _ZIP_START, _NPY_START = b"\x89HDF\r\n\x1a\n", b"PK", b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
 class Recording:
-    """The arrays of one file, N rows each.
+    """Named arrays of one origin; `seqrl.formats.cutting.cut_episodes` makes episodes of them.
 
     Attributes:
-        path: where they were read.
-        observations, actions, rewards: (N, O), (N, A), (N,) numbers, not yet checked.
-        terminals: (N,) bool.
-        timeouts: (N,) bool, or None where the file has none.
-        goals: (N, G) goal of the moment of whoever acted (`infos/goal`), or None.
-        attributes: the file's own attributes, as plain Python values.
+        origin: how to call the data in messages.
+        arrays: by key, such as `observations` or `infos/qpos`.
+        attributes: what the file says beside its arrays, as plain Python values.
+        names: keys of everything that the origin holds, for messages; those of `arrays` by default.
     """
 
-    path: Path
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminals: np.ndarray
-    timeouts: np.ndarray | None
-    goals: np.ndarray | None
-    attributes: Mapping[str, Any]
+    origin: str
+    arrays: Mapping[str, np.ndarray]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    names: Collection[str] = ()
+
+    def listing(self) -> str:
+        """What there is, for messages."""
+        return ", ".join(sorted(self.names or self.arrays)) or "no arrays"
 
 
-def check_episode_rule(episodes: str, time_limit: int | None, *, more: tuple[str, ...] = ()) -> None:
-    """Refuse an unknown rule or a time limit under two steps, before any file is touched.
+def read_recording(path: Path, keys: Collection[str] | None = None) -> Recording:
+    """Read an HDF5 or NPZ file, which are told apart by their content.
 
     Args:
-        more: what is allowed beside the rules.
+        keys: read these arrays only, as far as the file has them; all by default.
 
     Raises:
-        ConfigError: naming the rules there are.
+        DataError: the file is missing, empty, truncated, damaged or of another kind.
     """
-    rules = (*more, *EPISODE_RULES)
-    if episodes not in rules:
-        raise ConfigError(
-            f"data.episodes={episodes!r} is unknown.{did_you_mean(episodes, rules)} Rules: {', '.join(rules)}"
-        )
-    if time_limit is not None and time_limit < 2:
-        raise ConfigError(f"data.time_limit={time_limit} is too short; give 2 steps or more")
+    start = read_start(path)
+    if start == HDF5_START:
+        from seqrl.formats.hdf5 import read_hdf5
+
+        return read_hdf5(path, keys)
+    if start[: len(_ZIP_START)] == _ZIP_START:
+        from seqrl.formats.npz import read_npz
+
+        return read_npz(path, keys)
+    if start[: len(_NPY_START)] == _NPY_START:
+        raise DataError(f"{path.name} is a single NumPy array; save the arrays of all keys with numpy.savez")
+    raise DataError(f"{path.name} is neither an HDF5 nor an NPZ file; give data.path one of the two")
 
 
-def read_recording(path: Path) -> Recording:
-    """Read a file in D4RL's layout.
+def read_start(path: Path) -> bytes:
+    """The first bytes of a file, which say of what kind it is.
 
     Raises:
-        DataError: the file is missing, no HDF5, cut short, or lacks a required key.
+        DataError: it is missing, a folder, forbidden or empty.
     """
-    import h5py
-
-    with opened_hdf5(path) as file:
-        found = {key: file.get(key) for key in (*REQUIRED_KEYS, "timeouts", "infos/goal")}
-        arrays = {key: np.asarray(item[()]) for key, item in found.items() if isinstance(item, h5py.Dataset)}
-        missing = [key for key in REQUIRED_KEYS if key not in arrays]
-        if missing:
-            raise DataError(
-                f"{path.name} lacks {', '.join(missing)}; it has {', '.join(sorted(file)) or 'no keys'}, and D4RL's "
-                f"layout needs {', '.join(REQUIRED_KEYS)}"
-            )
-        attributes = {key: plain(value) for key, value in file.attrs.items()}
-    count = row_count(arrays["observations"], path.name)
-    goals = arrays.get("infos/goal")
-    if goals is not None and goals.shape[:1] != (count,):
-        raise DataError(
-            f"{path.name}: infos/goal has shape {goals.shape} and observations has {count} rows; one row per transition"
-        )
-    return Recording(
-        path,
-        arrays["observations"],
-        arrays["actions"],
-        arrays["rewards"].reshape(-1) if arrays["rewards"].shape[1:] == (1,) else arrays["rewards"],
-        flags(arrays["terminals"], "terminals", count, path.name),
-        flags(arrays["timeouts"], "timeouts", count, path.name) if "timeouts" in arrays else None,
-        goals,
-        attributes,
-    )
+    if path.is_dir():
+        raise DataError(f"{str(path)!r} is a folder; give the path of an HDF5 or NPZ file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(HDF5_START))
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {str(path)!r}; give data.path the path of an HDF5 or NPZ file") from error
+    except PermissionError as error:
+        raise DataError(f"{str(path)!r} may not be read; check its permissions") from error
+    if not start:
+        raise DataError(f"{path.name} is an empty file; fetch or make it again")
+    return start
 
 
-def episodes_of(
-    recording: Recording,
-    *,
-    episodes: str,
-    time_limit: int | None,
-    max_transitions: int | None,
-    attributes: Mapping[str, Any],
-) -> EpisodeStore:
-    """Cut a recording into episodes and behaviour segments.
-
-    Args:
-        episodes: `timeouts` ends an episode at every terminal and timeout; `terminals` at terminals alone, for files
-            without timeouts whose episodes all end terminally; `time_limit` at terminals and every `time_limit` rows,
-            for files that lack their timeouts. Under the other two nothing ends terminally: `recordings` is one
-            episode between two resets, at timeouts or, where the file has none, at terminals; `stream` cuts one
-            recording without resets (maze2d), whose flags only say that the next goal began, into pieces of
-            `time_limit` rows.
-        max_transitions: keep whole episodes from the start, up to this many rows.
-
-    Raises:
-        DataError: what `EpisodeStore.from_arrays` refuses, no episode with two steps, or a rule that wants timeouts
-            for a file that has none.
-    """
-    if episodes == "timeouts" and recording.timeouts is None:
-        raise DataError(
-            f"{recording.path.name} has no timeouts, so that resets cannot be told from steps; set "
-            "data.episodes=time_limit data.time_limit=1000 (the task's limit), or data.episodes=terminals where every "
-            "episode ends terminally"
-        )
-    nothing = np.zeros_like(recording.terminals)
-    terminals = nothing if episodes in ("recordings", "stream") else recording.terminals
-    timeouts = recording.timeouts if recording.timeouts is not None else nothing
-    if episodes == "timeouts":
-        ends = terminals | timeouts
-    elif episodes == "terminals":
-        ends = terminals
-    elif episodes == "recordings":
-        ends = timeouts if recording.timeouts is not None else recording.terminals
-    else:
-        assert time_limit is not None
-        ends = terminals | _time_limits(terminals, time_limit)
-    marked = ends if episodes == "recordings" else recording.terminals | timeouts
-    segment_ends = marked | _goal_ends(recording)
-    keep = len(ends)
-    if max_transitions is not None and max_transitions < keep:
-        stops = np.flatnonzero(np.append(ends[:-1], True)) + 1
-        keep = int(stops[whole_episodes(stops, max_transitions, recording.path.name) - 1])
-    store = EpisodeStore.from_arrays(
-        recording.observations[:keep],
-        recording.actions[:keep],
-        recording.rewards[:keep],
-        ends[:keep],
-        terminals[:keep],
-        segment_ends=segment_ends[:keep],
-        attributes=attributes,
-        origin=recording.path.name,
-    )
-    if store.lengths.max() < 2:
-        raise DataError(
-            f"{recording.path.name} holds only episodes of one step, where no training window can start; check its "
-            "terminals and timeouts"
-        )
-    return store
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, short enough for one of our sentences."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _goal_ends(recording: Recording) -> np.ndarray:
-    """(N,) bool, rows after which the goal of the behaviour changes."""
-    ends = np.zeros(len(recording.terminals), bool)
-    if recording.goals is not None:
-        goals = recording.goals.reshape(len(ends), -1)
-        ends[:-1] = (goals[1:] != goals[:-1]).any(axis=1)
-    return ends
-
-
-def _time_limits(terminals: np.ndarray, time_limit: int) -> np.ndarray:
-    """(N,) bool, every `time_limit`-th row, counted from the start and anew after each terminal."""
-    rows = np.arange(len(terminals))
-    starts = np.maximum.accumulate(np.where(np.concatenate([[True], terminals[:-1]]), rows, 0)) if len(rows) else rows
-    limits: np.ndarray = (rows - starts) % time_limit == time_limit - 1
-    return limits
+def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that a file can keep: texts, numbers, booleans and lists of them."""
+    return {
+        key: value
+        for key, value in attributes.items()
+        if isinstance(value, (str, int, float, bool)) or (isinstance(value, list) and value)
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import numpy as np
 from seqrl.data.checks import DISCRETE
 from seqrl.errors import ConfigError, DataError
 from seqrl.files import write_file, write_folder
-from seqrl.formats.files import COUNTS, TEXTS, plain_attributes
 from seqrl.formats.flat import FlatEpisodes
+from seqrl.formats.hdf5 import write_hdf5
 from seqrl.formats.minari import MINARI, check_id, library
+from seqrl.formats.npz import write_npz
+from seqrl.formats.recording import plain_attributes
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 _ELSEWHERE = "give a place with room that you may write to"
@@ -65,12 +67,12 @@ def write(flat: FlatEpisodes, target: str, *, overwrite: bool = False) -> list[s
         put(path, lambda new: _write_minari(flat, target.removeprefix(MINARI), new), folder=True, overwrite=overwrite)
         _name_spaces(target.removeprefix(MINARI))
     elif path.suffix == ".npz":
-        put(path, lambda new: _write_npz(flat, new), overwrite=overwrite)
+        put(path, lambda new: write_npz(new, _arrays_by_offsets(flat), flat.attributes), overwrite=overwrite)
     else:
         last = flat.offsets[1:-1] - 1  # of all episodes but the last
         cut = int((~flat.terminals[last] & ~flat.timeouts[last]).sum())
         notes = [f"{cut} episodes that were cut count as timeouts: D4RL's layout has no other word"] if cut else []
-        put(path, lambda new: write_hdf5(new, _d4rl_arrays(flat), flat.attributes), overwrite=overwrite)
+        put(path, lambda new: write_hdf5(new, _arrays_by_flags(flat), flat.attributes), overwrite=overwrite)
     return notes
 
 
@@ -123,60 +125,32 @@ def put(
         raise DataError(f"{str(path)!r} cannot be written ({why}); {advice}") from error
 
 
-def _d4rl_arrays(flat: FlatEpisodes) -> dict[str, np.ndarray]:
-    return {
-        "observations": np.asarray(flat.observations),
-        "actions": np.asarray(flat.actions),
-        "rewards": np.asarray(flat.rewards),
-        "terminals": flat.terminals,
-        "timeouts": _d4rl_timeouts(flat),
-        **{key: array for key, array in flat.extras.items() if key not in _RESERVED},
-        **_optional(flat),
-    }
-
-
-def write_hdf5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    """Write arrays, compressed, and the attributes that a file can keep."""
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        file.attrs.update(plain_attributes(attributes))
-        for key, array in arrays.items():
-            file.create_dataset(key, data=array, compression="gzip")
-
-
-def _d4rl_timeouts(flat: FlatEpisodes) -> np.ndarray:
-    """Every end but true ones; an episode that was cut can be left open only where the recording ends."""
+def _arrays_by_flags(flat: FlatEpisodes) -> dict[str, np.ndarray]:
+    """D4RL's layout. Every end but a true one is a timeout; a cut episode can be left open only at the very end."""
     timeouts = flat.ends & ~flat.terminals
     timeouts[-1] &= flat.timeouts[-1]
-    return timeouts
+    return {**_steps(flat), "terminals": flat.terminals, "timeouts": timeouts, **_further(flat)}
 
 
-def _write_npz(flat: FlatEpisodes, path: Path) -> None:
+def _arrays_by_offsets(flat: FlatEpisodes) -> dict[str, np.ndarray]:
     offsets = flat.offsets
     last = offsets[1:] - 1
-    arrays = {
-        "observations": np.asarray(flat.observations),
-        "actions": np.asarray(flat.actions),
-        "rewards": np.asarray(flat.rewards),
-        "offsets": offsets,
-        "terminated": flat.terminals[last],
-        "truncated": flat.timeouts[last],
-        **{key: array for key, array in flat.extras.items() if key not in _RESERVED},
-        **_optional(flat),
-        **{key: np.array(str(flat.attributes[key])) for key in TEXTS if flat.attributes.get(key)},
-        **{key: np.array(flat.attributes[key]) for key in COUNTS if flat.attributes.get(key) is not None},
-    }
-    with path.open("wb") as file:  # given a name, NumPy would append .npz to it
-        np.savez_compressed(file, **arrays)
+    ends = {"offsets": offsets, "terminated": flat.terminals[last], "truncated": flat.timeouts[last]}
+    return {**_steps(flat), **ends, **_further(flat)}
+
+
+def _steps(flat: FlatEpisodes) -> dict[str, np.ndarray]:
+    return {name: np.asarray(getattr(flat, name)) for name in ("observations", "actions", "rewards")}
 
 
 _RESERVED = {"observations", "actions", "rewards", "terminals", "timeouts", "offsets", "terminated", "truncated"}
 
 
-def _optional(flat: FlatEpisodes) -> dict[str, np.ndarray]:
+def _further(flat: FlatEpisodes) -> dict[str, np.ndarray]:
+    """Extras, and what not every recording has."""
+    extras = {key: array for key, array in flat.extras.items() if key not in _RESERVED}
     found = {"final_observations": flat.final_observations, "segment_ends": flat.segment_ends}
-    return {key: array for key, array in found.items() if array is not None}
+    return extras | {key: array for key, array in found.items() if array is not None}
 
 
 def _write_minari(flat: FlatEpisodes, dataset_id: str, folder: Path) -> None:

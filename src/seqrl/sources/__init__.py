@@ -1,11 +1,17 @@
-"""Where episodes come from (slot `data`)."""
+"""Where episodes come from (slot `data`), and which source the short name of a data set stands for."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import ConfigError
 from seqrl.formats.flat import FlatEpisodes
+from seqrl.formats.minari import MINARI
+from seqrl.registry import DATA
 
 
 class DataSource(ABC):
@@ -20,6 +26,44 @@ class DataSource(ABC):
         """
 
     def read(self) -> FlatEpisodes:
-        """The episodes as they were recorded, for inspection and conversion; by default what `load` makes of them."""
+        """The same episodes as they were recorded, for inspection and conversion: with what a store has no place for.
+
+        What `load` refuses for its numbers or ends is returned here, if it can be cut into episodes at all.
+        """
         store = self.load()
         return FlatEpisodes.of(store, str(store.attributes.get("name", "arrays")))
+
+
+def find_source(name: str) -> DataSource:
+    """The source that a short name stands for; see `source_config`.
+
+    Raises:
+        ConfigError: nothing has that name.
+    """
+    source: DataSource = DATA.build(source_config(name))
+    return source
+
+
+def source_config(name: Any) -> dict[str, Any]:
+    """The config of a source by its short name; a config stays as it is.
+
+    Args:
+        name: path of an NPZ file (`data=arrays`), of an HDF5 file (`data=d4rl`) or of a folder that
+            `EpisodeStore.save` wrote (`data=store`), `minari:ID`, or an id of D4RL.
+
+    Raises:
+        ConfigError: it is neither a text nor a config with a name.
+    """
+    if isinstance(name, Mapping):
+        return dict(name)
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"data.parts holds {name!r}; give an id, a path, or a source such as {{name: d4rl, path: a}}")
+    if name.startswith(MINARI):
+        return {"name": "minari", "id": name.removeprefix(MINARI)}
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return {"name": "store", "path": name}
+    if path.suffix.lower() == ".npz":
+        return {"name": "arrays", "path": name}
+    is_path = path.exists() or path.suffix or path.name != name
+    return {"name": "d4rl", "path" if is_path else "id": name}

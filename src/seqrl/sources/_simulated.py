@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from seqrl.errors import ConfigError
+from seqrl.formats.cutting import TRAINING_KEYS
+from seqrl.formats.hdf5 import write_hdf5
 from seqrl.formats.recording import Recording, read_recording
-from seqrl.formats.writers import put, write_hdf5
+from seqrl.formats.writers import put
 
 
 def check_simulation(num_transitions: int, seed: int, action_noise: float) -> None:
@@ -40,4 +42,4 @@ def recorded_once(path: Path, record: Callable[[], tuple[Mapping[str, np.ndarray
         arrays, attributes = record()
         advice = "let data.cache_dir or SEQRL_DATA name a folder with room that you may write to"
         put(path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
-    return read_recording(path)
+    return read_recording(path, TRAINING_KEYS)

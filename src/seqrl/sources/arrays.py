@@ -7,8 +7,9 @@ from pathlib import Path
 
 from seqrl.data.checks import check_max_transitions
 from seqrl.data.episodes import EpisodeStore
-from seqrl.formats.files import read_file
+from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
+from seqrl.formats.recording import read_recording
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -17,7 +18,7 @@ from seqrl.sources import DataSource
 class ArraysSource(DataSource):
     """An NPZ or HDF5 file of flat arrays: episodes by `offsets`, by `terminals` and `timeouts`, or as in OGBench.
 
-    The keys decide which of the layouts it is, see `seqrl.formats.keys.by_keys`.
+    The keys decide which of the layouts it is, see `seqrl.formats.cutting.cut_episodes`.
 
     Args:
         path: the file.
@@ -49,7 +50,7 @@ class ArraysSource(DataSource):
 
     def read(self) -> FlatEpisodes:
         """The episodes with what a store has no place for; NaN is not refused."""
-        flat = read_file(self.path).first(self.max_transitions)
+        flat = cut_episodes(read_recording(self.path)).first(self.max_transitions)
         attributes = {
             **flat.attributes,
             "name": self.name or flat.attributes.get("name") or self.path.stem,

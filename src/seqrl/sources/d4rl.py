@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from seqrl.d4rl import catalogue
-from seqrl.d4rl.catalogue import CONVENTIONS, Entry
+from seqrl.d4rl.catalogue import Entry
+from seqrl.d4rl.conventions import CONVENTIONS, advise, choose_rule, rows_without_timeouts
 from seqrl.d4rl.download import Download, check_sha256, verify
 from seqrl.data.checks import check_max_transitions
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.store_cache import cached_store
 from seqrl.errors import ConfigError, DataError, did_you_mean
-from seqrl.formats.files import opened_hdf5
-from seqrl.formats.recording import Recording, check_episode_rule, episodes_of, read_recording
+from seqrl.formats.cutting import (
+    EPISODE_RULES,
+    TRAINING_KEYS,
+    check_episode_rule,
+    cut_episodes,
+    has_timeouts,
+    layout_of,
+)
+from seqrl.formats.flat import FlatEpisodes
+from seqrl.formats.hdf5 import open_hdf5
+from seqrl.formats.recording import Recording, read_recording
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -44,7 +59,7 @@ class D4rlSource(DataSource):
             or for what the file's name resembles.
         max_transitions: keep whole episodes from the start, up to this many rows (quick runs).
         episodes: `auto` is the family's own rule; `timeouts`, `terminals`, `time_limit`, `recordings` or `stream`
-            (`seqrl.formats.recording.episodes_of` describes them) for others.
+            (`seqrl.formats.cutting.cut_episodes` describes them) for others.
         time_limit: rows of an episode under `time_limit` and `stream`; by default the task's limit.
 
     Reference: Fu et al. 2020, https://arxiv.org/abs/2004.07219
@@ -93,16 +108,18 @@ class D4rlSource(DataSource):
         path = self._fetched()
         like = self.entry or catalogue.resembling(path.name)
         if path.is_file():
-            store = cached_store(path, self._options(like), lambda: self._episodes(like))
+            store = cached_store(path, self._options(like), lambda: self._cut(like, TRAINING_KEYS).store())
         else:  # reading tells why
-            store = self._episodes(like)
-        return store.described(
-            name=self.dataset_name or (self.entry.id if self.entry else path.stem),
-            env_id=self.env_id or store.attributes.get("env_id") or (like.env_id if like else None),
-            source="d4rl",
-            d4rl_id=self.entry.id if self.entry else None,
-            path=path.name,
-        )
+            store = self._cut(like, TRAINING_KEYS).store()
+        return store.described(**self._described(path, like, store.attributes))
+
+    def read(self) -> FlatEpisodes:
+        path = self._fetched()
+        like = self.entry or catalogue.resembling(path.name)
+        flat = self._cut(like, None)
+        attributes = {**flat.attributes, **self._described(path, like, flat.attributes)}
+        origin = self.entry.id if self.entry else path.name
+        return dataclasses.replace(flat, origin=origin, attributes=attributes)
 
     def file(self) -> Path:
         """The file, fetched where it is not there yet, and still the one that was fetched."""
@@ -125,51 +142,64 @@ class D4rlSource(DataSource):
         convention = CONVENTIONS[like.family] if like else None
         return self.reader, self.episodes, self.time_limit, self.max_transitions, self.sha256, like, convention
 
-    def _episodes(self, like: Entry | None) -> EpisodeStore:
-        recording = self._read(self.file())
-        rule = self._rule(recording, like)
-        attributes = {
-            **recording.attributes,
-            "episodes": rule,
-            "return_note": CONVENTIONS[like.family].return_note if like and rule == "recordings" else "",
+    def _described(self, path: Path, like: Entry | None, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """What is said of the episodes beside what the file itself says."""
+        return {
+            "name": self.dataset_name or (self.entry.id if self.entry else path.stem),
+            "env_id": self.env_id or recorded.get("env_id") or (like.env_id if like else None),
+            "source": "d4rl",
+            "d4rl_id": self.entry.id if self.entry else None,
+            "path": path.name,
         }
-        return episodes_of(
-            recording,
-            episodes=rule,
-            time_limit=self._limit(like) if rule in ("time_limit", "stream") else None,
-            max_transitions=self.max_transitions,
-            attributes=attributes,
+
+    def _cut(self, like: Entry | None, keys: Collection[str] | None) -> FlatEpisodes:
+        """The episodes of the file, of all its arrays or of those that training needs."""
+        recording = self._read(self.file(), keys)
+        rule = self._rule(recording, like)
+        limit = self._limit(like) if rule in ("time_limit", "stream") else None
+        flat = cut_episodes(recording, rule, limit).first(self.max_transitions)
+        remarks, refused = flat.remarks, flat.refused
+        if rule in EPISODE_RULES[1:] and self.episodes == "auto":
+            remarks += (f"its flags are read by episodes={rule}, as those of D4RL's files with such a name",)
+        if refused and like and self.episodes == "auto":
+            refused = f"{recording.origin} has no timeouts, so that its resets cannot be told; {advise(like)}"
+        elif len(flat.ends) and np.diff(flat.offsets).max() < 2:
+            refused = f"{recording.origin} holds only episodes of one step, where no training window can start; check "
+            refused += "its terminals and timeouts"
+        return dataclasses.replace(
+            flat,
+            extras=flat.extras if keys is None else {},
+            attributes={
+                **flat.attributes,
+                "episodes": rule or ("timeouts" if flat.layout == "flags" else flat.layout),
+                "return_note": CONVENTIONS[like.family].return_note if like and rule == "recordings" else "",
+            },
+            remarks=remarks,
+            refused=refused,
         )
 
-    def _read(self, path: Path) -> Recording:
+    def _read(self, path: Path, keys: Collection[str] | None) -> Recording:
         if self.reader == "seqrl":
-            return read_recording(path)
+            return read_recording(path, keys)
         from seqrl.d4rl.package import read
 
         assert self.entry is not None
         return read(self.entry, path)
 
-    def _rule(self, recording: Recording, like: Entry | None) -> str:
+    def _rule(self, recording: Recording, like: Entry | None) -> str | None:
+        """How flags are read; None where the keys decide."""
         if self.episodes != "auto":
             return self.episodes
-        if like is None:
-            return "timeouts"
-        convention = CONVENTIONS[like.family]
-        rule = convention.rule if recording.timeouts is not None else convention.without_timeouts
-        if rule is None:
-            newest = catalogue.latest(like).id
-            raise DataError(
-                f"{recording.path.name} has no timeouts, so that its resets cannot be told; take data.id={newest}, or "
-                "set data.episodes to the rule that fits the file"
-            )
-        return rule
+        if like is None or layout_of(recording) != "flags":
+            return None
+        return choose_rule(like, timeouts=has_timeouts(recording))
 
     def _limit(self, like: Entry | None) -> int:
         if self.time_limit is not None:
             return self.time_limit
         if like is None:
             raise ConfigError(f"data.episodes={self.episodes} needs the length of the episodes; set data.time_limit")
-        return catalogue.rows_without_timeouts(like)
+        return rows_without_timeouts(like)
 
 
 def _address(entry: Entry) -> str:
@@ -182,6 +212,6 @@ def _address(entry: Entry) -> str:
 
 def _check_hdf5(path: Path) -> None:
     """Refuse what is no whole file in D4RL's layout; HDF5 itself knows where its file must end."""
-    with opened_hdf5(path) as file:
+    with open_hdf5(path) as file:
         if "observations" not in file:
             raise DataError(f"{path.name} is an HDF5 file without observations")

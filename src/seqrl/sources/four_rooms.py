@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
-from seqrl.formats.recording import episodes_of
+from seqrl.formats.cutting import cut_episodes
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 from seqrl.sources._simulated import check_simulation, recorded_once
@@ -63,13 +64,9 @@ class FourRoomsSource(DataSource):
             "numpy": np.__version__,
         }
         recording = recorded_once(self.path, lambda: (self._record(), attributes))
-        return episodes_of(
-            recording,
-            episodes="timeouts",
-            time_limit=None,
-            max_transitions=None,
-            attributes={**recording.attributes, "name": "four_rooms", "source": "four_rooms", "path": self.path.name},
-        )
+        flat = cut_episodes(recording, "timeouts")
+        more = {"name": "four_rooms", "source": "four_rooms", "path": self.path.name}
+        return dataclasses.replace(flat, extras={}, attributes={**flat.attributes, **more}).store()
 
     def _record(self) -> dict[str, np.ndarray]:
         from rich.progress import Progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
-from seqrl.formats.recording import check_episode_rule, episodes_of
+from seqrl.formats.cutting import check_episode_rule, cut_episodes
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 from seqrl.sources._simulated import check_simulation, recorded_once
@@ -77,19 +78,10 @@ class Maze2dSource(DataSource):
 
     def load(self) -> EpisodeStore:
         recording = recorded_once(self.path, lambda: (self._record(), self._file_attributes()))
-        store = episodes_of(
-            recording,
-            episodes=self.episodes,
-            time_limit=self.maze.max_episode_steps,
-            max_transitions=None,
-            attributes={
-                **recording.attributes,
-                "name": f"maze2d-{self.maze.name}",
-                "source": "maze2d",
-                "path": self.path.name,
-                "episodes": self.episodes,
-            },
-        )
+        flat = cut_episodes(recording, self.episodes, self.maze.max_episode_steps)
+        name = f"maze2d-{self.maze.name}"
+        more = {"name": name, "source": "maze2d", "path": self.path.name, "episodes": self.episodes}
+        store = dataclasses.replace(flat, extras={}, attributes={**flat.attributes, **more}).store()
         return store if self.apart is None else cut_apart(store, self.maze, *self.apart, seed=self.seed)
 
     def _record(self) -> dict[str, np.ndarray]:

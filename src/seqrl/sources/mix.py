@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
-from seqrl.formats.minari import MINARI
 from seqrl.registry import DATA, register_data
-from seqrl.sources import DataSource
-
-_BY_SUFFIX = {".hdf5": "d4rl", ".h5": "d4rl", ".npz": "arrays"}
+from seqrl.sources import DataSource, source_config
 
 
 @register_data("mix")
@@ -39,7 +35,7 @@ class MixSource(DataSource):
     ) -> None:
         if isinstance(parts, str | Mapping) or not parts:
             raise ConfigError(f"data.parts={parts!r} is no list of sources; write data.mix=[FIRST,SECOND]")
-        self.parts: list[DataSource] = [DATA.build(part_config(part)) for part in parts]
+        self.parts: list[DataSource] = [DATA.build(source_config(part)) for part in parts]
         self.name = dataset_name
         self.env_id = env_id
 
@@ -51,22 +47,3 @@ class MixSource(DataSource):
         if self.env_id:
             attributes["env_id"] = self.env_id
         return EpisodeStore.mix(stores, attributes=attributes)
-
-
-def part_config(part: Any) -> dict[str, Any]:
-    """The config of a source that one entry of `parts` stands for.
-
-    Raises:
-        ConfigError: it is neither a text nor a config with a name.
-    """
-    if isinstance(part, Mapping):
-        return dict(part)
-    if not isinstance(part, str) or not part:
-        raise ConfigError(f"data.parts holds {part!r}; give an id, a path, or a source such as {{name: d4rl, path: a}}")
-    if part.startswith(MINARI):
-        return {"name": "minari", "id": part.removeprefix(MINARI)}
-    path = Path(part).expanduser()
-    if path.is_dir():
-        return {"name": "store", "path": part}
-    name = _BY_SUFFIX.get(path.suffix.lower())
-    return {"name": "d4rl", "id": part} if name is None else {"name": name, "path": part}

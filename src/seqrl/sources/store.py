@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqrl.data.episodes import EpisodeStore
+from seqrl.formats.flat import FlatEpisodes
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -29,3 +30,6 @@ class StoreSource(DataSource):
         saved = store.attributes
         name, env_id = self.name or saved.get("name") or self.path.name, self.env_id or saved.get("env_id")
         return store.described(name=name, env_id=env_id)
+
+    def read(self) -> FlatEpisodes:
+        return FlatEpisodes.of(self.load(), self.path.name)

@@ -21,7 +21,7 @@ from seqrl.formats import writers
 from seqrl.layout import Layout
 from seqrl.models.token import SequenceModel
 from seqrl.registry import TOKENIZER
-from seqrl.sources._opening import open_episodes
+from seqrl.sources import find_source
 from seqrl.sources.arrays import ArraysSource
 from seqrl.tokenizers import Tokenizer
 from seqrl.training.module import SequenceModule
@@ -101,7 +101,7 @@ class TestData:
             ArraysSource(str(path)).load()
         copy = tmp_path / f"copy{suffix}"
         writers.write(told.read(), str(copy))
-        for found in (ArraysSource(str(copy)).load(), open_episodes(str(copy)).store()):
+        for found in (ArraysSource(str(copy)).load(), find_source(str(copy)).read().store()):
             assert found.sizes["categories"] == categories
             np.testing.assert_array_equal(found.actions, told.load().actions)
 

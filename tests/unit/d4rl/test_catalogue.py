@@ -9,10 +9,11 @@ import pytest
 
 from seqrl.d4rl import catalogue
 from seqrl.d4rl import environment as d4rl_package
-from seqrl.d4rl.catalogue import CONVENTIONS, Entry, entries, find, latest, nearest, of_file
+from seqrl.d4rl.catalogue import Entry, entries, find, latest, nearest, of_file
+from seqrl.d4rl.conventions import CONVENTIONS
 from seqrl.envs import register_environments
 from seqrl.errors import ConfigError
-from seqrl.formats.recording import EPISODE_RULES
+from seqrl.formats.cutting import EPISODE_RULES
 
 SERVER = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
 

@@ -42,7 +42,7 @@ def write(path: Path, *, reward: float = 1.0) -> Path:
 
 
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(path: Path) -> None:
+    def never(path: Path, keys: object) -> None:
         raise AssertionError(f"{path} was read")
 
     monkeypatch.setattr(d4rl, "read_recording", never)

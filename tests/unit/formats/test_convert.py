@@ -13,7 +13,7 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError, DataError
 from seqrl.formats import writers
 from seqrl.formats.flat import FlatEpisodes
-from seqrl.sources._opening import open_episodes
+from seqrl.sources import find_source
 from seqrl.sources.d4rl import D4rlSource
 
 ARRAYS = ("observations", "actions", "rewards", "ends", "terminals", "timeouts", "final_observations", "segment_ends")
@@ -37,7 +37,7 @@ def flat(tiny_store: EpisodeStore) -> FlatEpisodes:
 def test_what_was_written_is_read_back(flat: FlatEpisodes, suffix: str, tmp_path: Path) -> None:
     target = str(tmp_path / f"tiny{suffix}")
     assert writers.write(flat, target) == []
-    back = open_episodes(target)
+    back = find_source(target).read()
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(back, name), getattr(flat, name), err_msg=name)
         assert getattr(back, name).dtype == getattr(flat, name).dtype
@@ -61,16 +61,16 @@ def test_cuts_that_d4rl_has_no_word_for_are_told(flat: FlatEpisodes, tmp_path: P
     cut = dataclasses.replace(flat, timeouts=np.zeros(25, bool))
     (note,) = writers.write(cut, str(tmp_path / "a.hdf5"))
     assert "1 episodes that were cut count as timeouts" in note
-    assert open_episodes(str(tmp_path / "a.hdf5")).store().truncated.tolist() == [False, True, False, False, False]
+    assert find_source(str(tmp_path / "a.hdf5")).read().store().truncated.tolist() == [False, True, False, False, False]
     assert writers.write(cut, str(tmp_path / "a.npz")) == []
-    assert not open_episodes(str(tmp_path / "a.npz")).store().truncated.any()
+    assert not find_source(str(tmp_path / "a.npz")).read().store().truncated.any()
 
 
 def test_stores_are_opened_and_written(tiny_store: EpisodeStore, tmp_path: Path) -> None:
     tiny_store.save(tmp_path / "store")
-    flat = open_episodes(str(tmp_path / "store"))
+    flat = find_source(str(tmp_path / "store")).read()
     writers.write(flat, str(tmp_path / "a.npz"))
-    back = open_episodes(str(tmp_path / "a.npz")).store()
+    back = find_source(str(tmp_path / "a.npz")).read().store()
     assert back.fingerprint() == tiny_store.fingerprint()
 
 
@@ -81,7 +81,7 @@ def test_existing_outputs_are_kept_unless_asked(flat: FlatEpisodes, tmp_path: Pa
         writers.write(flat, str(target))
     assert target.read_text() == "mine"
     writers.write(flat, str(target), overwrite=True)
-    assert len(open_episodes(str(target)).rewards) == 25
+    assert len(find_source(str(target)).read().rewards) == 25
     with pytest.raises(ConfigError, match="has no known format"):
         writers.write(flat, str(tmp_path / "tiny.csv"))
 

@@ -11,7 +11,8 @@ import pytest
 
 from seqrl.envs import make_environments
 from seqrl.errors import ConfigError, DataError
-from seqrl.formats.keys import by_keys
+from seqrl.formats.cutting import cut_episodes
+from seqrl.formats.recording import Recording
 from seqrl.sources.arrays import ArraysSource
 
 COUNT = 12
@@ -96,7 +97,7 @@ def test_ogbench_in_all_three_forms_gives_the_same_transitions() -> None:
         "terminals": np.isin(np.arange(8), (3, 7)).astype(np.float32),
     }
     compact = {**disk, "terminals": np.isin(np.arange(10), (3, 4, 8, 9)), "valids": kept.astype(np.float32)}
-    whole, regular, small = (by_keys(a, origin="x", attributes={}) for a in (disk, loaded, compact))
+    whole, regular, small = (cut_episodes(Recording("x", a)) for a in (disk, loaded, compact))
     assert whole.layout == regular.layout == small.layout == "ogbench"
     assert whole.offsets.tolist() == [0, 5, 10]
     assert regular.offsets.tolist() == small.offsets.tolist() == [0, 4, 8]
@@ -108,7 +109,7 @@ def test_ogbench_in_all_three_forms_gives_the_same_transitions() -> None:
 def test_a_compact_recording_that_was_cut_ends_with_its_last_valid_row() -> None:
     """Its dropped row is the end of the file, and not of an episode."""
     four = {"observations": np.zeros((4, 1)), "actions": np.zeros((4, 1)), "terminals": np.array([0, 1, 0, 0])}
-    flat = by_keys({**four, "valids": np.array([1, 1, 1, 0])}, origin="x", attributes={})
+    flat = cut_episodes(Recording("x", {**four, "valids": np.array([1, 1, 1, 0])}))
     assert flat.offsets.tolist() == [0, 2, 3]
     assert flat.store().truncated.tolist() == [True, False]
 
@@ -133,7 +134,7 @@ def test_segments_states_and_names_travel(tmp_path: Path) -> None:
         ({}, r"lacks terminals and timeouts; it has actions, observations, rewards; needed are"),
         ({"observations": None, "offsets": OFFSETS}, r"lacks observations;"),
         ({"rewards": None, "terminals": at(3), "timeouts": at(8)}, r"lacks rewards;"),
-        ({"terminals": at(3)}, r"lacks timeouts;"),
+        ({"terminals": at(3)}, r"has no timeouts, .*; write timeouts as well \(all 0 where"),
         ({"timeouts": at(3)}, r"lacks terminals;"),
         (
             {"terminals": at(3), "terminated": at(3), "timeouts": at(8)},

@@ -156,7 +156,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_files_that_are_not_whole_hdf5_are_told_apart(path: Path) -> None:
     path.write_bytes(b"PK\x03\x04 a zip archive, say")
-    with pytest.raises(DataError, match="is not an HDF5 file"):
+    with pytest.raises(DataError, match="is truncated or damaged"):
+        D4rlSource(str(path)).load()
+    path.write_bytes(b"a,b")
+    with pytest.raises(DataError, match="is neither an HDF5 nor an NPZ file"):
         D4rlSource(str(path)).load()
     path.write_bytes(b"")
     with pytest.raises(DataError, match="is an empty file"):
@@ -189,14 +192,14 @@ def test_a_group_is_no_array(path: Path) -> None:
 
 
 def test_missing_keys_are_named_beside_those_there_are(path: Path) -> None:
-    with pytest.raises(DataError, match="lacks actions, rewards; it has observations, terminals, timeouts"):
+    with pytest.raises(DataError, match="lacks actions and rewards; it has observations, terminals, timeouts"):
         D4rlSource(write(path, content(actions=None, rewards=None))).load()
 
 
 @pytest.mark.parametrize(
     ("key", "array", "message"),
     [
-        ("actions", np.zeros((COUNT - 1, 2)), "actions has 11 rows"),
+        ("actions", np.zeros((COUNT - 1, 2)), r"actions has shape \(11, 2\)"),
         ("rewards", np.zeros((COUNT, 2)), r"rewards has shape \(12, 2\)"),
         ("terminals", np.zeros(COUNT + 1, bool), r"terminals has shape \(13,\)"),
         ("timeouts", np.zeros(COUNT - 2, bool), r"timeouts has shape \(10,\)"),

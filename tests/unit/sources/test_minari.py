@@ -16,7 +16,7 @@ from seqrl.envs import make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.formats import minari as minari_sets
 from seqrl.formats import writers
-from seqrl.sources._opening import open_episodes
+from seqrl.sources import find_source
 from seqrl.sources.minari import MinariSource
 
 minari = pytest.importorskip("minari", reason="the optional package minari is not installed")
@@ -271,7 +271,7 @@ def test_nan_is_refused_for_training_and_shown_to_inspection() -> None:
     create("mine/nan-v0", episodes(vectors, spoilt), **spaces)
     with pytest.raises(DataError, match="mine/nan-v0: actions holds nan at row 1, column 0"):
         MinariSource("mine/nan-v0").load()
-    assert np.isnan(open_episodes("minari:mine/nan-v0").actions).sum() == 3
+    assert np.isnan(find_source("minari:mine/nan-v0").read().actions).sum() == 3
 
 
 def test_what_was_written_is_read_by_the_library_and_back(tmp_path: Path) -> None:

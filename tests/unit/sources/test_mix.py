@@ -25,7 +25,7 @@ from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.registry import DATA
 from seqrl.runs.folder import run_name
-from seqrl.sources.mix import part_config
+from seqrl.sources import source_config
 
 FIELDS: dict[str, Any] = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
 LAYOUT = Layout.from_config({"fields": FIELDS, "goal": {"dims": [0], "dropout": 0.0}, "discount": 0.9}, 2, 1)
@@ -253,7 +253,7 @@ def test_the_source_mixes_files_folders_and_configs(tmp_path: Path) -> None:
     ],
 )
 def test_a_part_may_be_a_mere_text(part: Any, config: dict[str, str]) -> None:
-    assert part_config(part) == config
+    assert source_config(part) == config
 
 
 @pytest.mark.parametrize("parts", ["a.hdf5", [], {"name": "d4rl"}, [3], [""]])
