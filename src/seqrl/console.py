@@ -1,8 +1,124 @@
-"""What a run tells the person who started it."""
+"""The terminal: lines, tables and progress bars, all through rich.
+
+Lines and tables go to the standard output, errors and progress bars to the standard error. Text is shown as it is:
+rich reads no markup in it, and control characters, which files and servers may have put there, are spelled out.
+"""
 
 from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 160
+"""Columns of a table that goes to a file or a pipe."""
+
+# Control characters, those that turn the direction of writing, and surrogates, which cannot be encoded.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def say(text: str) -> None:
     """Print one line at once, so that it stands in its place among progress bars and logs."""
-    print(text, flush=True)
+    print(printable(text), flush=True)
+
+
+def say_error(text: str) -> None:
+    """Print a line to the standard error."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Text whose characters move no cursor and change no color; newlines and tabs stay."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def print_table(
+    header: Sequence[str], body: Sequence[Sequence[str]], *, title: str = "", words: int = 1, wrap: bool = False
+) -> None:
+    """Print a table as wide as the terminal, or as `WIDTH` elsewhere.
+
+    Args:
+        words: how many columns, from the left, hold words, which are broken into lines where there is no room; the
+            others hold numbers, to the right.
+        wrap: whether numbers and their headers are broken as well.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(printable(title)) if title else None, title_justify="left")
+    for place, name in enumerate(header):
+        is_words = place < words
+        table.add_column(
+            Text(printable(name)),
+            justify="left" if is_words else "right",
+            overflow="fold",
+            no_wrap=not (is_words or wrap),
+        )
+    for line in body:
+        table.add_row(*(Text(printable(cell)) for cell in line))
+    console = open_console()
+    console.print(table)
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """rich's console on one of the two outputs, of the terminal's width, or of `WIDTH` elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=WIDTH)
+
+
+Advance = Callable[..., None]
+"""`advance(amount=1, note="")` moves a bar on, and shows a note behind it."""
+
+
+@contextmanager
+def show_progress(
+    what: str, total: float | None, *, done: int = 0, in_bytes: bool = False, stays: bool = True
+) -> Iterator[Advance]:
+    """Show a bar while the block runs; in files and pipes there is none.
+
+    Args:
+        total: how far it goes; None where nobody knows.
+        done: where it starts.
+        in_bytes: whether amounts are bytes, and their speed is shown.
+        stays: whether the finished bar stays in the terminal.
+    """
+    from rich import progress
+    from rich.table import Column
+    from rich.text import Text
+
+    class Note(progress.ProgressColumn):  # the one that gives way where the terminal is narrow
+        def render(self, task: progress.Task) -> Text:
+            return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+    whole = Column(no_wrap=True)
+    columns: list[progress.ProgressColumn] = [
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=20),
+        (progress.DownloadColumn if in_bytes else progress.MofNCompleteColumn)(table_column=whole),
+        *([progress.TransferSpeedColumn(table_column=whole)] if in_bytes else []),
+        progress.TimeRemainingColumn(table_column=whole),
+        Note(),
+    ]
+    console = open_console(stderr=True)
+    with progress.Progress(
+        *columns,
+        console=console,
+        transient=not stays,
+        disable=not (console.is_terminal or console.is_jupyter),
+        redirect_stdout=sys.stdout.isatty(),  # lines for a pipe are not to end in the terminal
+    ) as bars:
+        task = bars.add_task(printable(what), total=total, completed=done, note="")
+
+        def advance(amount: float = 1, note: str = "") -> None:
+            bars.advance(task, amount)
+            if note:
+                bars.update(task, note=printable(note))
+
+        yield advance

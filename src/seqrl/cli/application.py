@@ -23,6 +23,7 @@ from seqrl.cli.optuna_sweeper import OptunaSweeper
 from seqrl.cli.surface import component_names, missing, open_surface, provide
 from seqrl.cli.sweep import Identity, Job, SweepFolder, Task, run_job, with_folder
 from seqrl.cli.sweepers import GridSweeper, register
+from seqrl.console import say_error
 from seqrl.errors import ConfigError, SeqrlError, Stopped, did_you_mean, sentence
 from seqrl.paths import config_dir
 from seqrl.plugins import failures
@@ -84,7 +85,7 @@ def run_application(
     try:
         status = _run(config_name, arguments, job)
     except KeyboardInterrupt as stop:
-        print("interrupted; the same command continues the run", file=sys.stderr)
+        say_error("interrupted; the same command continues the run")
         status = 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except Exception as error:
         fault = error
@@ -202,5 +203,5 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
 
 
 def _fail(error: Exception) -> int:
-    print(sentence(error), file=sys.stderr)
+    say_error(sentence(error))
     return 2

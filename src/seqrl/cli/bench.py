@@ -5,18 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from seqrl.console import say
-from seqrl.errors import ConfigError, SeqrlError
+from seqrl.console import print_table, say, say_error
+from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.files import write_text
 
 _BACKBONES = ("llama", "gpt")
@@ -38,7 +33,7 @@ def run(arguments: list[str]) -> int:
             write_text(options.output, json.dumps(result, indent=2) + "\n")
             say(f"written: {options.output}")
     except SeqrlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        say_error(sentence(error))
         return 2
     return 0
 
@@ -172,7 +167,9 @@ def _plan(options: argparse.Namespace) -> dict[str, Any]:
         modes = result if backbone == result["backbone"] else result[backbone]
         for mode in MODES:
             lines.append([backbone, mode, *_plan_cells(modes[mode])])
-    _print_table(["backbone", "cache", "ms/plan", "ms/token", "peak MB", "speedup", "floor ms", "x floor"], lines)
+    print_table(
+        ["backbone", "cache", "ms/plan", "ms/token", "peak MB", "speedup", "floor ms", "x floor"], lines, wrap=True
+    )
     say(f"reference: {result['reference_scaling']}")
     say("floor: of a window plan, for all modes; see seqrl.benchmarks.floor. Random weights: hardly any equal rows")
     for backbone in backbones:
@@ -187,7 +184,9 @@ def _plan(options: argparse.Namespace) -> dict[str, Any]:
             [mode, _number(m["ms_batched"]), _number(m["ms_singles"]), f"{m['ratio']:.2f}"]
             for mode, m in batched.items()
         ]
-        _print_table([f"{backbones[0]}, cache", f"ms, {count} in one plan", f"ms, {count} plans", "ratio"], rows)
+        print_table(
+            [f"{backbones[0]}, cache", f"ms, {count} in one plan", f"ms, {count} plans", "ratio"], rows, wrap=True
+        )
     _say_machine(result["machine"])
     return dict(result)
 
@@ -216,7 +215,9 @@ def _latent(options: argparse.Namespace) -> dict[str, Any]:
         tokens = [f"{_number(row[mode]['ms'])} ({row[mode]['times']:.1f}x)" for mode in MODES]
         lines.append([str(row["observation"]), str(row["action"]), _range(row["latent"]), *tokens])
     names = ["none" if mode == "reference" else mode for mode in MODES]
-    _print_table(["observation", "action", "codes, ms/plan", *(f"tokens, {name}, ms/plan" for name in names)], lines)
+    print_table(
+        ["observation", "action", "codes, ms/plan", *(f"tokens, {name}, ms/plan" for name in names)], lines, wrap=True
+    )
     say(f"none: {result['reference_scaling']}. Random weights: hardly any equal rows")
     _say_machine(result["machine"])
     return dict(result)
@@ -233,7 +234,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
         [label, _range(result[name]["tokens_per_second"]), _number(result[name]["ms_per_step"])]
         for name, label in (("seqrl", "seqrl train"), ("plain", "plain PyTorch loop"))
     ]
-    _print_table(["loop", "tokens/s", "ms/step"], rows)
+    print_table(["loop", "tokens/s", "ms/step"], rows)
     say(f"seqrl train reaches {result['ratio']:.3f} of the plain loop's tokens/s; no checkpoint falls into the steps")
     _say_machine(result["machine"])
     return dict(result)
@@ -246,7 +247,7 @@ def _ranks(options: argparse.Namespace) -> dict[str, Any]:
     count = options.ranks
     result = bench_ranks(_settings(TrainSettings, options), count)
     labels = {"together": f"one training, {count} ranks", "apart": f"{count} trainings apart, at the same time"}
-    _print_table(["", "tokens/s"], [[labels[name], _range(result[name]["tokens_per_second"])] for name in labels])
+    print_table(["", "tokens/s"], [[labels[name], _range(result[name]["tokens_per_second"])] for name in labels])
     listed = ", ".join(f"{ratio:.3f}" for ratio in result["ratios"])
     say(f"{count} ranks reach {result['ratio']:.3f} of the tokens/s of {count} trainings apart (by repeat: {listed})")
     say(f"load average before: {result['load_before']:.1f}")
@@ -260,7 +261,7 @@ def _data(options: argparse.Namespace) -> dict[str, Any]:
 
     result = bench_data(_settings(TrainSettings, options), options.batches)
     rows = [[name, _range(result[name]["windows_per_second"])] for name in ("loader", "training")]
-    _print_table(["", "windows/s"], rows)
+    print_table(["", "windows/s"], rows)
     say(f"the loader is {result['ratio']:.0f} times as fast as training consumes")
     _say_machine(result["machine"])
     return dict(result)
@@ -283,9 +284,10 @@ def _scaling(options: argparse.Namespace) -> dict[str, Any]:
         ]
         for row in result["training"]
     ]  # fmt: skip
-    _print_table(
+    print_table(
         ["model", "GPUs", "state GiB", "FSDP GiB", "activ. GiB", "ms/step", "sent MB", "ms", "at least", "windows/s"],
         steps,
+        wrap=True,
     )
     saves = [
         [
@@ -294,10 +296,12 @@ def _scaling(options: argparse.Namespace) -> dict[str, Any]:
         ]
         for row in result["training"]
     ]  # fmt: skip
-    _print_table(["model", "GPUs", "checkpoint GB", "write s", "failures/day", "save every min", "time lost"], saves)
+    print_table(
+        ["model", "GPUs", "checkpoint GB", "write s", "failures/day", "save every min", "time lost"], saves, wrap=True
+    )
     names = ["episodes_gb", "tokens_gb", "permutation_gb", "order_gb"]
     data = [[f"{row['transitions']:,.0f}", *(f"{row[name]:,.3g}" for name in names)] for row in result["data"]]
-    _print_table(["transitions", "episodes GB", "tokens GB", "permutation GB", "order in memory GB"], data)
+    print_table(["transitions", "episodes GB", "tokens GB", "permutation GB", "order in memory GB"], data, wrap=True)
     say(f"computed, not measured, from {', '.join(f'{name} {rate:g}' for name, rate in result['rates'].items())}")
     return result
 
@@ -318,13 +322,3 @@ def _say_machine(machine: Mapping[str, Any]) -> None:
             f"copy {machine['copy_gb_per_second']:.1f} GB/s"
         )
     say(f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, torch {machine['torch']}{rates}")
-
-
-def _print_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> None:
-    console = Console(width=None if Console().is_terminal else 120)
-    table = Table()
-    for number, name in enumerate(header):
-        table.add_column(escape(name), justify="left" if number == 0 else "right")
-    for line in body:
-        table.add_row(*map(escape, line))
-    console.print(table)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqrl.console import say
+from seqrl.console import say, say_error
 from seqrl.errors import SeqrlError, sentence
 from seqrl.files import write_text
 
@@ -51,7 +50,7 @@ def run(arguments: list[str]) -> int:
             write_text(options.output, found.to_json())
             say(f"written: {options.output}")
     except (SeqrlError, OSError) as error:
-        print(sentence(error), file=sys.stderr)
+        say_error(sentence(error))
         return 2
     return 0
 

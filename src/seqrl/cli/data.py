@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress
-from rich.table import Table
-
-from seqrl.console import say
+from seqrl.console import print_table, say, say_error, show_progress
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.files import write_text
 from seqrl.plugins import load_plugins
@@ -45,15 +39,15 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        say_error("interrupted; nothing was written")
         return 130
     except OSError as error:
         where = f"{error.filename!r}" if error.filename else "an output"
         reason = f"cannot be written or read ({error.strerror or error}); give a place with room that you may write to"
-        print(f"DataError: {where} {reason}", file=sys.stderr)
+        say_error(f"DataError: {where} {reason}")
         return 2
     except SeqrlError as error:
-        print(sentence(error), file=sys.stderr)
+        say_error(sentence(error))
         return 2
     return 0
 
@@ -157,8 +151,7 @@ def _collect(options: argparse.Namespace) -> None:
 
     writers.check_target(options.output, overwrite=options.overwrite)
     load_plugins(options.plugins)
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
-        task = bar.add_task(f"steps in {options.env_id}", total=options.transitions)
+    with show_progress(f"steps in {options.env_id}", options.transitions) as advance:
         flat = collect(
             _actor(options),
             options.env_id,
@@ -168,7 +161,7 @@ def _collect(options: argparse.Namespace) -> None:
             seed=options.seed,
             max_steps=options.max_steps,
             attributes={"policy": options.policy},
-            progress=lambda rows: bar.advance(task, rows),
+            progress=advance,
         )
     _write(flat, options)
 
@@ -209,14 +202,13 @@ def _list(options: argparse.Namespace) -> None:
     from seqrl.d4rl.catalogue import cache_dir, entries
 
     shown = [e for e in entries() if all(word in e.id for word in options.words) and (e.cached or not options.cached)]
-    table = Table(title=f"{len(shown)} data sets of D4RL; * references of scores 0 and 100", title_justify="left")
-    for name in ("id", "family", "environment", "random*", "expert*", "cached"):
-        table.add_column(name, justify="right" if name.endswith("*") or name == "cached" else "left", no_wrap=True)
+    body = []
     for entry in shown:
         size = f"{entry.size / 1e6:.0f} MB" if entry.size is not None else ""
         references = (f"{entry.reference_min:.1f}", f"{entry.reference_max:.1f}")
-        table.add_row(escape(entry.id), entry.family, escape(entry.env_id or "-"), *references, size)
-    _console().print(table)
+        body.append([entry.id, entry.family, entry.env_id or "-", *references, size])
+    title = f"{len(shown)} data sets of D4RL; * references of scores 0 and 100"
+    print_table(["id", "family", "environment", "random*", "expert*", "cached"], body, title=title, words=3)
     say(f"cache: {cache_dir()}")
 
 
@@ -246,18 +238,12 @@ def _compose(name: str, overrides: Sequence[str], part: Callable[[Any], Any]) ->
         raise translate(error, name, overrides) from error
 
 
-def _console() -> Console:
-    return Console(width=None if Console().is_terminal else 160)
-
-
 def _print(report: Inspection) -> None:
-    console = _console()
     names = [report.source, *([f"env_id {report.env_id}"] if report.env_id else []), f"layout {report.layout}"]
-    console.print(", ".join(names), highlight=False, markup=False)
-    console.print(
+    say(", ".join(names))
+    say(
         f"{report.transitions} transitions in {report.episodes} episodes: {report.terminated} terminated, "
-        f"{report.truncated} truncated, {report.cut} cut by the recording",
-        highlight=False,
+        f"{report.truncated} truncated, {report.cut} cut by the recording"
     )
     for label, summary, histogram in (
         ("lengths", report.lengths, report.length_histogram),
@@ -265,19 +251,15 @@ def _print(report: Inspection) -> None:
     ):
         if summary:
             numbers = ", ".join(f"{key} {value:.5g}" for key, value in summary.items())
-            console.print(f"{label}: {numbers}  {_bars(histogram[1])}", highlight=False)
-    table = Table()
-    for name in ("", "min", "1 %", "median", "99 %", "max", "mean", "std", "values", "most common", "NaN", "inf"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for column in report.columns:
-        table.add_row(column.name, *_cells(column))
-    console.print(table)
+            say(f"{label}: {numbers}  {_bars(histogram[1])}")
+    header = ["", "min", "1 %", "median", "99 %", "max", "mean", "std", "values", "most common", "NaN", "inf"]
+    print_table(header, [[column.name, *_cells(column)] for column in report.columns])
     for remark in report.remarks:
-        console.print(f"note: {remark}", highlight=False, markup=False)
+        say(f"note: {remark}")
     for warning in report.warnings:
-        console.print(f"look at: {warning}", highlight=False, markup=False)
+        say(f"look at: {warning}")
     if not report.warnings:
-        console.print("nothing odd was found", highlight=False)
+        say("nothing odd was found")
 
 
 def _cells(column: Column) -> list[str]:

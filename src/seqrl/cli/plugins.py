@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-import sys
 import textwrap
 import traceback
 from collections.abc import Iterable
@@ -15,7 +14,8 @@ import yaml
 
 from seqrl import plugins
 from seqrl.cli.components import Description, describe
-from seqrl.errors import ConfigError, PluginError, SeqrlError
+from seqrl.console import say_error
+from seqrl.errors import ConfigError, PluginError, SeqrlError, sentence
 from seqrl.registry import registries, registry_of
 
 
@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     try:
         return int(options.task(options))
     except SeqrlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        say_error(sentence(error))
         return 2
 
 

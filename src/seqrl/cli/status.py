@@ -7,7 +7,6 @@ import contextlib
 import csv
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from seqrl.console import print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.runs.folder import STAGES, is_held
 
@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> int:
     try:
         found = statuses(options.path)
     except (SeqrlError, OSError) as error:
-        print(sentence(error), file=sys.stderr)
+        say_error(sentence(error))
         return 2
     if options.json:
         print(json.dumps([_plain(asdict(each)) for each in found], indent=2))
@@ -163,30 +163,24 @@ def _losses(path: Path, prefix: str) -> tuple[list[float], int]:
 
 
 def _print(found: Sequence[Status]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     counts: Mapping[str, int] = {
         state: sum(each.state == state for each in found) for state in {s.state for s in found}
     }
     title = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    table = Table(title=title, title_justify="left")
     with_jobs = any(each.job is not None for each in found)
-    for name in ("run", *(["job"] if with_jobs else []), "state", "stage", "step", "val/loss (best)", "updated"):
-        table.add_column(name, overflow="fold")
+    header = ["run", *(["job"] if with_jobs else []), "state", "stage", "step", "val/loss (best)", "updated"]
+    body = []
     for each in found:
         step = "" if each.step is None else f"{each.step} of {each.max_steps}"
         loss = "" if each.loss is None else f"{each.loss:.4g}"
         loss += f" ({each.best_loss:.4g})" if each.best_loss is not None else ""
         name = Path(each.run).name if each.run else ""
         job = [each.job or ""] if with_jobs else []
-        cells = (name, *job, each.state, each.stage or "", step, loss, _ago(each.updated))
-        table.add_row(*map(escape, cells))
-    Console(width=None if Console().is_terminal else 160).print(table)
+        body.append([name, *job, each.state, each.stage or "", step, loss, _ago(each.updated)])
+    print_table(header, body, title=title, words=len(header))
     for each in found:
         if each.reason:
-            print(f"{each.job or each.run}: {each.reason.splitlines()[0]}")
+            say(f"{each.job or each.run}: {each.reason.splitlines()[0]}")
 
 
 def _ago(seconds: float | None) -> str:

@@ -8,14 +8,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from seqrl.cli.optuna_report import report
 from seqrl.cli.pictures import draw_sweep
 from seqrl.cli.sweep import Job, records
-from seqrl.console import say
+from seqrl.console import print_table, say
 from seqrl.evaluation.rows import ENDS, KEY_NUMBERS
 from seqrl.files import write_text
 
@@ -142,11 +138,6 @@ def _write(folder: Path, header: Sequence[str], body: Sequence[Sequence[str]]) -
 
 
 def _print(header: Sequence[str], body: Sequence[Sequence[str]]) -> None:
-    console = Console(width=None if Console().is_terminal else 160)
-    shown = Table(title=f"{len(body)} jobs", title_justify="left")
-    for name in header:
-        short = re.sub("^eval/(.*)/(.*)$", lambda match: f"{match[1]} {_quantity(match[2])}", name)
-        shown.add_column(escape(short), overflow="fold")
-    for line in body:
-        shown.add_row(*map(escape, [*line[:-1], Path(line[-1]).name]))
-    console.print(shown)
+    short = [re.sub("^eval/(.*)/(.*)$", lambda found: f"{found[1]} {_quantity(found[2])}", name) for name in header]
+    lines = [[*line[:-1], Path(line[-1]).name] for line in body]
+    print_table(short, lines, title=f"{len(body)} jobs", words=len(header))

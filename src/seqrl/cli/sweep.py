@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from seqrl.console import say
+from seqrl.console import say, say_error
 from seqrl.errors import PrunedError
 from seqrl.evaluation.rows import ResultsRow
 from seqrl.files import fingerprint, write_text
@@ -173,7 +172,7 @@ def lost(record: Path, reason: str) -> None:
         write_text(target, reason)
         job.error_files = [str(target)]
     write(record, job)
-    print(first, file=sys.stderr, flush=True)
+    say_error(first)
 
 
 def _fail(job: Job, error: Exception, record: Path) -> None:
@@ -191,7 +190,7 @@ def _fail(job: Job, error: Exception, record: Path) -> None:
     for target in targets:
         write_text(target, traceback.format_exc())
     job.error_files = [str(target) for target in targets]
-    print(job.error, file=sys.stderr, flush=True)
+    say_error(job.error)
 
 
 def forget_failure(folder: RunFolder) -> None:

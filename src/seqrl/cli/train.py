@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 from seqrl.cli.application import plain, run_application
 from seqrl.cli.rows import Rows, compose_rows
 from seqrl.cli.sweep import Identity, Job, forget_failure
-from seqrl.console import say
+from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.plugins import load_plugins
 from seqrl.runs.folder import STAGES, RunFolder, run_name
@@ -30,7 +29,7 @@ def run(arguments: list[str]) -> int:
             "train", [word for argument in arguments for word in _reroute(argument)], _task, _identify
         )
     except ConfigError as error:
-        print(f"ConfigError: {error}", file=sys.stderr)
+        say_error(f"ConfigError: {error}")
         return 2
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from seqrl.console import say
+from seqrl.console import say, show_progress
 from seqrl.errors import ConfigError, DataError
 from seqrl.files import fingerprint_files, flush_file, hold_lock, refuse_links, write_text
 
@@ -144,12 +144,8 @@ class Download:
 
     def _copy(self, response: Any, file: BinaryIO, start: int, total: int | None) -> None:
         """Write what comes, with a bar that shows bytes, speed and the time left."""
-        from rich import progress as bars
-
         done = start
-        columns = bars.DownloadColumn(), bars.TransferSpeedColumn(), bars.TimeRemainingColumn()
-        with bars.Progress(bars.TextColumn("{task.description}"), bars.BarColumn(), *columns) as bar:
-            task = bar.add_task(f"downloading {self.path.name}", total=total, completed=start)
+        with show_progress(f"downloading {self.path.name}", total, done=start, in_bytes=True) as advance:
             while True:
                 try:
                     chunk = response.read(CHUNK)
@@ -159,7 +155,7 @@ class Download:
                     break
                 file.write(chunk)
                 done += len(chunk)
-                bar.advance(task, len(chunk))
+                advance(len(chunk))
         if total is not None and done != total:
             raise _InterruptedError(f"the connection ended after {done} of {total} bytes")
 

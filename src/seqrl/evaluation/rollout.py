@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from seqrl.acting.policy import Policy
+from seqrl.console import show_progress
 from seqrl.envs import Environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import ImaginedPath
@@ -96,7 +97,7 @@ def rollout(
     seconds = 0.0
     newest: Plan | None = None
     due = 0  # step at which the next imagined path is kept
-    for step in _progress(limit, description):
+    for step in _steps(limit, description):
         active = envs.active.copy()
         began = time.perf_counter()
         actions = policy.act(observations, earned, active)
@@ -134,9 +135,12 @@ def _qpos(envs: Environments) -> np.ndarray | None:
     return None if data is None else np.array(data.qpos)
 
 
-def _progress(limit: int, description: str | None) -> Any:
+def _steps(limit: int, description: str | None) -> Iterator[int]:
+    """The steps of a rollout, counted by a bar where there is something to call it."""
     if description is None:
-        return range(limit)
-    from tqdm import tqdm
-
-    return tqdm(range(limit), desc=description, unit="step", leave=False)
+        yield from range(limit)
+        return
+    with show_progress(description, limit, stays=False) as advance:
+        for step in range(limit):
+            yield step
+            advance()

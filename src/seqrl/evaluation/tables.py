@@ -8,10 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from seqrl import console
 from seqrl.data.summary import DataSummary
 from seqrl.evaluation.baseline import RowDifference
 from seqrl.evaluation.rows import ResultsRow
@@ -31,17 +28,11 @@ _PHRASES = {"plan_every": "every {}", "time_budget_ms": "{} ms", "cache": "cache
 
 def print_table(rows: Sequence[ResultsRow], comparisons: Sequence[RowDifference], dataset: DataSummary) -> None:
     """Show the rows beside the behaviour of the data."""
-    console = Console(width=None if Console().is_terminal else 160)
     header, body = _columns(rows, dataset)
-    table = Table(title=escape(_title(rows, dataset)), title_justify="left")
-    for number, name in enumerate(header):
-        table.add_column(escape(name), justify="left" if number < 2 else "right", no_wrap=number >= 2)
-    for line in body:
-        table.add_row(*map(escape, line))
-    console.print(table)
-    console.print(_legend(rows), highlight=False)
+    console.print_table(header, body, title=_title(rows, dataset), words=2)
+    console.say(_legend(rows))
     for sentence in _comparison_lines(comparisons):
-        console.print(sentence, highlight=False, markup=False)
+        console.say(sentence)
 
 
 def write_tables(

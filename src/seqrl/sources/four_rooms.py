@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from seqrl import paths
+from seqrl.console import show_progress
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.registry import register_data
@@ -69,13 +70,10 @@ class FourRoomsSource(DataSource):
         return dataclasses.replace(flat, extras={}, attributes={**flat.attributes, **more}).store()
 
     def _record(self) -> dict[str, np.ndarray]:
-        from rich.progress import Progress
-
-        with Progress(transient=False) as bar:
-            task = bar.add_task("recording four_rooms", total=self.num_transitions)
+        with show_progress("recording four_rooms", self.num_transitions) as advance:
             return four_rooms.record(
                 self.num_transitions,
                 seed=self.seed,
                 action_noise=self.action_noise,
-                progress=lambda rows: bar.advance(task, rows),
+                progress=advance,
             )

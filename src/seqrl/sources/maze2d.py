@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqrl import paths
+from seqrl.console import show_progress
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import check_episode_rule, cut_episodes
 from seqrl.registry import register_data
@@ -85,18 +86,15 @@ class Maze2dSource(DataSource):
         return store if self.apart is None else cut_apart(store, self.maze, *self.apart, seed=self.seed)
 
     def _record(self) -> dict[str, np.ndarray]:
-        from rich.progress import Progress
-
         from seqrl.worlds.maze_controller import record
 
-        with Progress(transient=False) as bar:
-            task = bar.add_task(f"recording maze2d-{self.maze.name}", total=self.num_transitions)
+        with show_progress(f"recording maze2d-{self.maze.name}", self.num_transitions) as advance:
             return record(
                 self.maze,
                 self.num_transitions,
                 seed=self.seed,
                 action_noise=self.action_noise,
-                progress=lambda rows: bar.advance(task, rows),
+                progress=advance,
             )
 
     def _file_attributes(self) -> dict[str, Any]:

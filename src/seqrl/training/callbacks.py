@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
 
+from seqrl.console import show_progress
 from seqrl.training.checkpoint_io import validation_follows
 from seqrl.training.parallel import over_ranks
 from seqrl.types import Batch
@@ -82,6 +84,41 @@ class TrainingMetrics(Callback):
 
     def _restart_clock(self) -> None:
         self._since, self._tokens, self._steps = time.perf_counter(), 0, 0
+
+
+class ShowProgress(Callback):
+    """A bar of the steps of a stage with its newest loss and throughput, on the first rank.
+
+    Args:
+        stage: how to call it.
+        every: steps between two looks at it.
+    """
+
+    def __init__(self, stage: str, *, every: int) -> None:
+        self._stage, self._every = stage, every
+        self._bar = ExitStack()
+        self._shown = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._shown = trainer.global_step
+        if trainer.is_global_zero:
+            bar = show_progress(f"training: {self._stage}", trainer.max_steps, done=self._shown)
+            self._advance = self._bar.enter_context(bar)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if trainer.is_global_zero and (is_log_step(step, self._every) or step == trainer.max_steps):
+            numbers = (f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
+            self._advance(step - self._shown, ", ".join(numbers))
+            self._shown = step
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._bar.close()
 
 
 def is_log_step(step: int, every: int) -> bool:

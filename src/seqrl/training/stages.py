@@ -14,7 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.console import say
@@ -30,7 +30,7 @@ from seqrl.registry import DATA, TOKENIZER
 from seqrl.runs.folder import STAGES, RunFolder
 from seqrl.tokenizers import CodeTokenizer
 from seqrl.tokenizers._report import reconstruction_report, round_trip_report
-from seqrl.training.callbacks import ClipGradient, StopAtInterrupt, TrainingMetrics
+from seqrl.training.callbacks import ClipGradient, ShowProgress, StopAtInterrupt, TrainingMetrics
 from seqrl.training.checkpoint_io import AtomicCheckpointIO, Checkpoints, resumable
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
@@ -306,7 +306,7 @@ def run_trainer(
         ),
     ]
     if training["progress_bar"]:
-        found.append(TQDMProgressBar(refresh_rate=log_every))
+        found.append(ShowProgress(stage, every=log_every))
     options = config["trainer"] if stage == "model" else replicated(config["trainer"])
     return build_trainer(
         options,
@@ -314,7 +314,7 @@ def run_trainer(
         val_check_interval=min(training["validate_every"], training["max_steps"]),
         callbacks=found,
         logger=loggers(folder.path, names=training["loggers"], stage=stage, resumed_step=resumed_step),
-        enable_progress_bar=training["progress_bar"],
+        enable_progress_bar=False,  # ours
         limit_val_batches=1.0 if has_validation else 0,
         default_root_dir=folder.path,
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from seqrl.console import say_error
 from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
 from seqrl.runs.folder import RunFolder
@@ -46,7 +47,7 @@ def main(path: Path) -> int:
     except Exception as error:
         known = isinstance(error, (SeqrlError, OSError))
         if line is None:
-            print(sentence(error) if known else traceback.format_exc(), file=sys.stderr)
+            say_error(sentence(error) if known else traceback.format_exc())
         else:
             line.sendall(json.dumps(asdict(_failure(error, known))).encode())
         return 2 if known else 1

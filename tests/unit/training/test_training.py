@@ -7,8 +7,8 @@ import errno
 import json
 import re
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -416,3 +416,29 @@ def test_stages_share_metrics_and_keep_their_checkpoints_apart(
     assert [row for row in rows if row[0] == "train/loss"] == [("train/loss", 1, 1.0), ("train/loss", 2, 7.0)]
     for stage in ("tokenizer", "critic"):
         assert [row[1] for row in rows if row[0] == f"{stage}/train/loss"] == [1, 2, 3]
+
+
+def test_the_bar_counts_the_steps_of_a_resumed_stage(
+    config: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted_at: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    shown: list[tuple[Any, ...]] = []
+
+    @contextmanager
+    def show(what: str, total: int, *, done: int) -> Iterator[Callable[..., None]]:
+        shown.append((what, total, done))
+        yield lambda amount, note: shown.append((amount, "loss" in note))
+        shown.append(("closed",))
+
+    monkeypatch.setattr("seqrl.training.callbacks.show_progress", show)
+    config["training"] |= {"progress_bar": True, "log_every": 5}
+    with interrupted_at(7), pytest.raises(Stopped):
+        train(config, RunFolder(tmp_path / "run"))
+    train(config, RunFolder(tmp_path / "run"))
+    first, second = ("training: model", 12, 0), ("training: model", 12, 7)
+    assert shown == [
+        *(first, (1, True), (4, True), ("closed",)),
+        *(second, (3, True), (2, True), ("closed",)),
+    ]
