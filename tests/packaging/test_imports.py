@@ -57,11 +57,12 @@ ONLY_IN = {  # where a package may be imported at all
     "pytorch_lightning": (),
     "gymnasium": ("envs", "worlds", "d4rl", "formats", "sources", "evaluation"),
     "minari": ("envs", "formats", "sources"),
-    "mujoco": ("envs", "worlds", "d4rl", "sources", "evaluation"),
+    "mujoco": ("envs", "worlds", "d4rl", "evaluation"),
 }
 ONLY_IN_FUNCTIONS = {"gymnasium", "minari", "mujoco", "h5py"}  # slow to import, or not needed by most runs
 AT_MODULE_LEVEL = {  # classes of gymnasium.Env
-    (module, "gymnasium") for module in ("worlds.maze_environment", "worlds.four_rooms_environment", "d4rl.environment")
+    (module, "gymnasium")
+    for module in ("worlds.maze2d_environment", "worlds.four_rooms_environment", "d4rl.environment")
 }
 WITHOUT_TORCH = {"config", "errors", "layout", "paths", "plugins", "registry", "schema"}
 
@@ -293,7 +294,7 @@ SOUND = {
     "seqrl/envs/__init__.py": "",
     "seqrl/acting/__init__.py": "",
     "seqrl/worlds/__init__.py": "",
-    "seqrl/worlds/maze_environment.py": "import gymnasium\ndef render():\n    import mujoco\n",
+    "seqrl/worlds/maze2d_environment.py": "import gymnasium\ndef render():\n    import mujoco\n",
     "seqrl/training/__init__.py": "import lightning.pytorch\n",
     "seqrl/evaluation/__init__.py": "",
     "seqrl/cli/__init__.py": "import hydra\nfrom seqrl import evaluation, training\n",
@@ -346,7 +347,7 @@ def test_a_sound_tree_passes(tmp_path: Path) -> None:
         ("training/__init__.py", "import pytorch_lightning", "pytorch_lightning is imported in no module only"),
         ("acting/policy.py", "def f():\n    import gymnasium", "gymnasium is imported in envs and worlds and"),
         ("envs/make.py", "import gymnasium", "gymnasium is imported inside functions only"),
-        ("worlds/maze_environment.py", "import mujoco", "mujoco is imported inside functions only"),
+        ("worlds/maze2d_environment.py", "import mujoco", "mujoco is imported inside functions only"),
         ("sources/minari.py", "try:\n    import minari\nexcept E: ...", "minari is imported inside functions"),
         ("data/windows.py", "class A:\n    import h5py", "h5py is imported inside functions only"),
         ("paths.py", "import torch", "this module works without torch"),

@@ -19,6 +19,8 @@ from seqrl import paths
 from seqrl.errors import ConfigError, did_you_mean
 
 SOURCE = "d4rl 1.1, d4rl/infos.py"
+PREFIX = "d4rl/"
+"""With it before an id, a Gymnasium id names the environment that D4RL's own package simulates."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from seqrl.d4rl import catalogue
 from seqrl.d4rl import package as d4rl_package
+from seqrl.d4rl.catalogue import find
 
-PREFIX = "d4rl/"
 UNFELT_FORCES = 84  # 14 bodies x 6: contact forces, which MuJoCo 2 left at zero while D4RL recorded
 
 
@@ -34,7 +33,7 @@ class D4rlEnvironment(gymnasium.Env[np.ndarray, np.ndarray]):
         self._renderer: Any = None
         self._random = np.random.RandomState().get_state()
         with self._own_global_generator():
-            self._env = d4rl_package.make(catalogue.find(id))
+            self._env = d4rl_package.make(find(id))
         self._simulated = self._env
         while hasattr(type(self._simulated), "wrapped_env"):
             self._simulated = self._simulated.wrapped_env
@@ -104,15 +103,3 @@ class D4rlAnt(gymnasium.ObservationWrapper[np.ndarray, np.ndarray, np.ndarray]):
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         return np.concatenate([observation, np.zeros(UNFELT_FORCES)])
-
-
-def register() -> None:
-    """Make `d4rl/<id>` known to Gymnasium for all data sets that the package can simulate."""
-    for entry in catalogue.entries():
-        if entry.family in d4rl_package.MODULES and f"{PREFIX}{entry.id}" not in gymnasium.registry:
-            gymnasium.register(
-                f"{PREFIX}{entry.id}",
-                "seqrl.d4rl.environment:D4rlEnvironment",
-                max_episode_steps=entry.max_episode_steps,
-                kwargs={"id": entry.id},
-            )

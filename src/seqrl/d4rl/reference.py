@@ -88,7 +88,7 @@ def reference(env_id: str) -> Reference | None:
 
     D4RL measured them in the v2 MuJoCo tasks; Gymnasium's v4 of Hopper, HalfCheetah and Walker2d behave the same.
     """
-    if env_id.startswith("d4rl/"):
+    if env_id.startswith(catalogue.PREFIX):
         return _of_package(env_id)
     for family in _FAMILIES:
         match = re.fullmatch(family.pattern, env_id)
@@ -141,7 +141,7 @@ def reference_note(env_id: str, dataset: Mapping[str, Any]) -> str:
 
 def _of_package(env_id: str) -> Reference | None:
     try:
-        entry = catalogue.find(env_id.removeprefix("d4rl/"))
+        entry = catalogue.find(env_id.removeprefix(catalogue.PREFIX))
     except ConfigError:
         return None
     return Reference(env_id, entry.reference_min, entry.reference_max, D4RL, entry.id)

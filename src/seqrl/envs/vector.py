@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqrl.d4rl.catalogue import PREFIX
+from seqrl.d4rl.registration import register_ant, register_package
 from seqrl.envs.named import make_one, split_keys
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.formats.minari import MINARI, leaves
-from seqrl.worlds import four_rooms
-from seqrl.worlds.maze import MAZES
+from seqrl.worlds.environments import register_worlds
 
 if TYPE_CHECKING:
     import gymnasium
@@ -149,22 +150,8 @@ def register_environments() -> None:
 
     Calling it again changes nothing.
     """
-    import gymnasium
-
-    for name, maze in MAZES.items():
-        env_id = f"seqrl/Maze2d-{name.capitalize()}-v1"
-        if env_id not in gymnasium.registry:
-            gymnasium.register(
-                env_id,
-                "seqrl.worlds.maze_environment:Maze2d",
-                max_episode_steps=maze.max_episode_steps,
-                kwargs={"maze": name},
-            )
-    if four_rooms.ENV_ID not in gymnasium.registry:
-        steps = four_rooms.FOUR_ROOMS.max_episode_steps
-        gymnasium.register(four_rooms.ENV_ID, "seqrl.worlds.four_rooms_environment:FourRooms", max_episode_steps=steps)
-    if "seqrl/D4rlAnt-v2" not in gymnasium.registry:
-        gymnasium.register("seqrl/D4rlAnt-v2", "seqrl.d4rl.environment:D4rlAnt", max_episode_steps=1000)
+    register_worlds()
+    register_ant()
 
 
 def make(env_id: str, num: int, *, render: bool = False) -> Environments:
@@ -179,10 +166,8 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     import gymnasium
 
     register_environments()
-    if env_id.startswith("d4rl/"):
-        from seqrl.d4rl import environment as d4rl_package
-
-        d4rl_package.register()
+    if env_id.startswith(PREFIX):
+        register_package()
     if num < 1:
         raise ConfigError(f"{num} environments were asked for; ask for at least 1")
     name, _ = split_keys(env_id)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from seqrl.d4rl import catalogue
 from seqrl.d4rl.catalogue import Entry
 from seqrl.d4rl.conventions import CONVENTIONS, advise, choose_rule, rows_without_timeouts
-from seqrl.d4rl.download import Download, check_sha256, verify
+from seqrl.d4rl.download import check_sha256, verify
+from seqrl.d4rl.fetch import fetch
 from seqrl.data.checks import check_max_transitions
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.store_cache import cached_store
-from seqrl.errors import ConfigError, DataError, did_you_mean
+from seqrl.errors import ConfigError, did_you_mean
 from seqrl.formats.cutting import (
     EPISODE_RULES,
     TRAINING_KEYS,
@@ -28,13 +27,10 @@ from seqrl.formats.cutting import (
     layout_of,
 )
 from seqrl.formats.flat import FlatEpisodes
-from seqrl.formats.hdf5 import open_hdf5
 from seqrl.formats.recording import Recording, read_recording
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
-MIRROR = "SEQRL_D4RL_MIRROR"
-"""Environment variable: the address of a copy of D4RL's folder `offline_rl`, asked instead of D4RL's server."""
 READERS = ("seqrl", "package")
 
 
@@ -132,10 +128,7 @@ class D4rlSource(DataSource):
         if self.entry is None:
             assert self.path is not None
             return self.path
-        path = self.entry.path
-        if not path.is_file():
-            Download(self.url or _address(self.entry), path, self.sha256).fetch(_check_hdf5)
-        return path
+        return fetch(self.entry, self.url, self.sha256)
 
     def _options(self, like: Entry | None) -> object:
         """What decides, beside the file, how its episodes are cut."""
@@ -200,18 +193,3 @@ class D4rlSource(DataSource):
         if like is None:
             raise ConfigError(f"data.episodes={self.episodes} needs the length of the episodes; set data.time_limit")
         return rows_without_timeouts(like)
-
-
-def _address(entry: Entry) -> str:
-    """D4RL's own, or the same file on the mirror."""
-    mirror = os.environ.get(MIRROR)
-    if not mirror:
-        return entry.url
-    return f"{mirror.rstrip('/')}/{urlsplit(entry.url).path.partition('/offline_rl/')[2]}"
-
-
-def _check_hdf5(path: Path) -> None:
-    """Refuse what is no whole file in D4RL's layout; HDF5 itself knows where its file must end."""
-    with open_hdf5(path) as file:
-        if "observations" not in file:
-            raise DataError(f"{path.name} is an HDF5 file without observations")

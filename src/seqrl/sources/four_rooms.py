@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from seqrl import paths
-from seqrl.console import show_progress
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
-from seqrl.sources._simulated import check_simulation, recorded_once
 from seqrl.worlds import four_rooms
+from seqrl.worlds.recording import check_simulation, read_or_record
 
 FORMAT_VERSION = 1
 """Part of the cached file's name: raise it whenever the same options would give other numbers."""
@@ -57,23 +57,23 @@ class FourRoomsSource(DataSource):
         return folder / f"four_rooms-{options}.hdf5"
 
     def load(self) -> EpisodeStore:
-        attributes = {
-            "env_id": four_rooms.ENV_ID,
-            "seed": self.seed,
-            "noise": self.action_noise,
-            "format_version": FORMAT_VERSION,
-            "numpy": np.__version__,
-        }
-        recording = recorded_once(self.path, lambda: (self._record(), attributes))
+        recording = read_or_record(
+            self.path,
+            self._record,
+            name="four_rooms",
+            count=self.num_transitions,
+            attributes={
+                "env_id": four_rooms.ENV_ID,
+                "seed": self.seed,
+                "noise": self.action_noise,
+                "format_version": FORMAT_VERSION,
+            },
+            packages=("numpy",),
+        )
         flat = cut_episodes(recording, "timeouts")
         more = {"name": "four_rooms", "source": "four_rooms", "path": self.path.name}
         return dataclasses.replace(flat, extras={}, attributes={**flat.attributes, **more}).store()
 
-    def _record(self) -> dict[str, np.ndarray]:
-        with show_progress("recording four_rooms", self.num_transitions) as advance:
-            return four_rooms.record(
-                self.num_transitions,
-                seed=self.seed,
-                action_noise=self.action_noise,
-                progress=advance,
-            )
+    def _record(self, progress: Callable[[int], None]) -> dict[str, np.ndarray]:
+        noise = self.action_noise
+        return four_rooms.record(self.num_transitions, seed=self.seed, action_noise=noise, progress=progress)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from seqrl import paths
-from seqrl.console import show_progress
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import check_episode_rule, cut_episodes
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
-from seqrl.sources._simulated import check_simulation, recorded_once
-from seqrl.worlds.apart import cut_apart, regions
+from seqrl.worlds import controller
+from seqrl.worlds.environments import maze2d_id
 from seqrl.worlds.maze import find_maze
+from seqrl.worlds.recording import check_simulation, read_or_record
+from seqrl.worlds.regions import cut_apart, find_regions
 
 FORMAT_VERSION = 1
 """Part of the cached file's name: raise it whenever the same options would give other numbers."""
@@ -62,7 +63,7 @@ class Maze2dSource(DataSource):
         self.seed = seed
         self.action_noise = float(action_noise)
         self.episodes = episodes
-        self.apart = None if apart is None else regions(self.maze, apart)
+        self.apart = None if apart is None else find_regions(self.maze, apart)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
 
     @property
@@ -75,37 +76,29 @@ class Maze2dSource(DataSource):
     @property
     def env_id(self) -> str:
         """Gymnasium id of the environment that this data was recorded in."""
-        return f"seqrl/Maze2d-{self.maze.name.capitalize()}-v1"
+        return maze2d_id(self.maze)
 
     def load(self) -> EpisodeStore:
-        recording = recorded_once(self.path, lambda: (self._record(), self._file_attributes()))
-        flat = cut_episodes(recording, self.episodes, self.maze.max_episode_steps)
         name = f"maze2d-{self.maze.name}"
+        recording = read_or_record(
+            self.path,
+            self._record,
+            name=name,
+            count=self.num_transitions,
+            attributes={
+                "env_id": self.env_id,
+                "maze": self.maze.name,
+                "seed": self.seed,
+                "noise": self.action_noise,
+                "format_version": FORMAT_VERSION,
+            },
+            packages=("mujoco", "numpy"),
+        )
+        flat = cut_episodes(recording, self.episodes, self.maze.max_episode_steps)
         more = {"name": name, "source": "maze2d", "path": self.path.name, "episodes": self.episodes}
         store = dataclasses.replace(flat, extras={}, attributes={**flat.attributes, **more}).store()
         return store if self.apart is None else cut_apart(store, self.maze, *self.apart, seed=self.seed)
 
-    def _record(self) -> dict[str, np.ndarray]:
-        from seqrl.worlds.maze_controller import record
-
-        with show_progress(f"recording maze2d-{self.maze.name}", self.num_transitions) as advance:
-            return record(
-                self.maze,
-                self.num_transitions,
-                seed=self.seed,
-                action_noise=self.action_noise,
-                progress=advance,
-            )
-
-    def _file_attributes(self) -> dict[str, Any]:
-        import mujoco
-
-        return {
-            "env_id": self.env_id,
-            "maze": self.maze.name,
-            "seed": self.seed,
-            "noise": self.action_noise,
-            "format_version": FORMAT_VERSION,
-            "mujoco": mujoco.__version__,
-            "numpy": np.__version__,
-        }
+    def _record(self, progress: Callable[[int], None]) -> dict[str, np.ndarray]:
+        noise = self.action_noise
+        return controller.record(self.maze, self.num_transitions, seed=self.seed, action_noise=noise, progress=progress)

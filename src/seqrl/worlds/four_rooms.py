@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from seqrl.worlds.maze import Cell, Maze
-from seqrl.worlds.maze_physics import is_success
+from seqrl.worlds.maze import Cell, Maze, is_success
 
 ENV_ID = "seqrl/FourRooms-v0"
 

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from seqrl.worlds.four_rooms import FOUR_ROOMS, MAX_STEP, limited, move, random_position
-from seqrl.worlds.maze_physics import is_success
+from seqrl.worlds.maze import is_success
 
 PIXELS = 24  # per cell, of a rendered picture
 

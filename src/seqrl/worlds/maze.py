@@ -20,6 +20,9 @@ Cell = tuple[int, int]
 CELL_OFFSET = 0.2
 """Of D4RL's positions; see `Maze.offset`."""
 
+SUCCESS_RADIUS = 0.5
+"""The sparse reward is 1 within this distance of the target."""
+
 
 @dataclass(frozen=True)
 class Maze:
@@ -151,3 +154,51 @@ def find_maze(name: str) -> Maze:
     if name not in MAZES:
         raise ConfigError(f"there is no maze {name!r}.{did_you_mean(name, MAZES)} Mazes: {', '.join(MAZES)}")
     return MAZES[name]
+
+
+def is_success(position: np.ndarray, target: np.ndarray) -> bool:
+    """Whether a position (2,) earns the sparse reward for a target (2,)."""
+    return float(np.linalg.norm(position - target)) <= SUCCESS_RADIUS
+
+
+def draw_starts(
+    maze: Maze, cells: list[list[int]] | None, per_cell: int, seed: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Start states (n, 4) and their cells: `per_cell` in each of the given cells, or as many spread over all.
+
+    Positions are uniform within 0.1 of (row, column), velocities normal with deviation 0.1, as D4RL resets. Where the
+    environment has no velocity, states are (n, 2).
+
+    Raises:
+        ConfigError: no cell, or one that is a wall or lies outside the maze.
+    """
+    rng = np.random.default_rng([seed, 5])
+    if cells is None:
+        free = maze.free_cells()
+        chosen = [free[i] for i in rng.integers(len(free), size=per_cell)]
+    else:
+        chosen = [(int(row), int(column)) for row, column in cells for _ in range(per_cell)]
+    if not chosen:
+        raise ConfigError(f"start_cells={cells} names no cell; free: {maze.free_cells()}")
+    for cell in chosen:
+        if not maze.is_free(cell):
+            raise ConfigError(f"start cell {list(cell)} is no free cell of the maze; free: {maze.free_cells()}")
+    positions = np.array(chosen, float) + rng.uniform(-0.1, 0.1, (len(chosen), 2))
+    states = np.concatenate([positions, 0.1 * rng.normal(size=(len(chosen), 2))], axis=1)
+    return states[:, : maze.state_size], chosen
+
+
+def find_far_pairs(maze: Maze, cells: list[tuple[int, int]], goals: np.ndarray, min_cells: int) -> np.ndarray:
+    """(n, m) bool: whether the shortest path from a start's cell to a goal's has more than `min_cells` steps.
+
+    Raises:
+        ConfigError: a goal inside a wall.
+    """
+    far = np.zeros((len(cells), len(goals)), bool)
+    for j, goal in enumerate(goals):
+        cell = maze.cell_of(goal)
+        if not maze.is_free(cell):
+            raise ConfigError(f"goal {goal.tolist()} lies in a wall; free cells: {maze.free_cells()}")
+        distances = maze.distances(cell)
+        far[:, j] = [distances[start] > min_cells for start in cells]
+    return far

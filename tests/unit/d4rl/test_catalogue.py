@@ -8,9 +8,9 @@ import gymnasium
 import pytest
 
 from seqrl.d4rl import catalogue
-from seqrl.d4rl import environment as d4rl_package
 from seqrl.d4rl.catalogue import Entry, entries, find, latest, nearest, of_file
 from seqrl.d4rl.conventions import CONVENTIONS
+from seqrl.d4rl.registration import register_package
 from seqrl.envs import register_environments
 from seqrl.errors import ConfigError
 from seqrl.formats.cutting import EPISODE_RULES
@@ -92,7 +92,7 @@ def test_references_depend_on_the_task_alone() -> None:
 
 def test_environments_exist_and_keep_the_time_limit() -> None:
     register_environments()
-    d4rl_package.register()
+    register_package()
     for entry in entries():
         if entry.env_id is not None and entry.family != "adroit":  # those are of Gymnasium-Robotics, an extra
             assert gymnasium.spec(entry.env_id).max_episode_steps == entry.max_episode_steps, entry.id

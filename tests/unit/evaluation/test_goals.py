@@ -29,8 +29,7 @@ from seqrl.paths import config_dir
 from seqrl.registry import CONDITION
 from seqrl.types import Plan
 from seqrl.worlds.four_rooms import FOUR_ROOMS
-from seqrl.worlds.maze import MAZES
-from seqrl.worlds.maze_physics import SUCCESS_RADIUS
+from seqrl.worlds.maze import MAZES, SUCCESS_RADIUS
 
 UMAZE = MAZES["umaze"]  # a U: (1,1) (1,2) (1,3) (2,3) (3,3) (3,2) (3,1)
 GOAL = np.array([[3.0, 1.0]])

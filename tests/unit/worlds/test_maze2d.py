@@ -13,9 +13,9 @@ import pytest
 from seqrl.envs import make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.sources.maze2d import Maze2dSource
+from seqrl.worlds.controller import WaypointController, record
 from seqrl.worlds.maze import MAZES, Maze, find_maze
-from seqrl.worlds.maze_controller import WaypointController, record
-from seqrl.worlds.maze_physics import MAX_SPEED, PointMaze
+from seqrl.worlds.point_mass import MAX_SPEED, PointMaze
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "maze2d_umaze_transitions.npz"
 
@@ -207,7 +207,7 @@ def test_generations_are_equal_bit_for_bit(tmp_path: Path) -> None:
 
 def test_the_cache_is_read_and_named_by_all_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = source(tmp_path).load()
-    monkeypatch.setattr("seqrl.worlds.maze_controller.record", None)  # a second recording would fail
+    monkeypatch.setattr("seqrl.worlds.controller.record", None)  # a second recording would fail
     second = source(tmp_path).load()
     np.testing.assert_array_equal(first.observations, second.observations)
     others = [{"seed": 1}, {"maze": "medium"}, {"num_transitions": 701}, {"action_noise": 0.0}]

@@ -1,4 +1,4 @@
-"""The behaviour that D4RL's maze2d was recorded from: drive to one random goal after another, never reset."""
+"""The behaviour that D4RL's maze2d was recorded from, and its recording: a drive from goal to goal without resets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from seqrl.worlds.maze import Cell, Maze
-from seqrl.worlds.maze_physics import PointMaze, is_success
+from seqrl.worlds.maze import Cell, Maze, is_success
+from seqrl.worlds.point_mass import PointMaze
 
 POSITION_GAIN, VELOCITY_GAIN = 10.0, -1.0
 ARRIVAL_DISTANCE = 0.1

@@ -12,7 +12,7 @@ from seqrl.errors import ConfigError
 from seqrl.worlds.maze import Maze
 
 
-def regions(maze: Maze, apart: Sequence[Sequence[Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
+def find_regions(maze: Maze, apart: Sequence[Sequence[Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
     """The two regions of an option `apart`, (n, 2) and (m, 2) cells.
 
     Raises:

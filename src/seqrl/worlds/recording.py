@@ -1,13 +1,15 @@
-"""What sources that record a simulation have in common: their settings, and the file that they record once."""
+"""What worlds that are recorded on the spot have in common: their settings, and the file that keeps a recording."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seqrl.console import show_progress
 from seqrl.errors import ConfigError
 from seqrl.formats.cutting import TRAINING_KEYS
 from seqrl.formats.hdf5 import write_hdf5
@@ -29,17 +31,31 @@ def check_simulation(num_transitions: int, seed: int, action_noise: float) -> No
         raise ConfigError(f"data.action_noise={action_noise} is no standard deviation; give 0 or more")
 
 
-def recorded_once(path: Path, record: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]) -> Recording:
+def read_or_record(
+    path: Path,
+    record: Callable[[Callable[[int], None]], Mapping[str, np.ndarray]],
+    *,
+    name: str,
+    count: int,
+    attributes: Mapping[str, Any],
+    packages: Sequence[str],
+) -> Recording:
     """The recording at a path, made there first if there is none.
 
     Args:
-        record: makes the arrays and attributes of the file.
+        record: makes the arrays; it is given a function to call with how many rows are new.
+        name: what the progress bar shows.
+        count: rows that there will be.
+        attributes: of the file.
+        packages: those that decide the numbers; their versions become attributes.
 
     Raises:
         DataError: it cannot be written or read.
     """
     if not path.exists():
-        arrays, attributes = record()
+        with show_progress(f"recording {name}", count) as advance:
+            arrays = record(advance)
+        attributes = {**attributes, **{package: version(package) for package in packages}}
         advice = "let data.cache_dir or SEQRL_DATA name a folder with room that you may write to"
         put(path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
     return read_recording(path, TRAINING_KEYS)

@@ -11,8 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from seqrl.worlds.maze import find_maze
-from seqrl.worlds.maze_physics import PointMaze, is_success
+from seqrl.worlds.maze import find_maze, is_success
+from seqrl.worlds.point_mass import PointMaze
 
 
 class Maze2d(gymnasium.Env[np.ndarray, np.ndarray]):

@@ -1,4 +1,4 @@
-"""The point mass of D4RL's maze2d-*-v1 on MuJoCo's own bindings: what the environment and the generator both step."""
+"""Physics of maze2d: the point mass of D4RL's maze2d-*-v1 on MuJoCo's own bindings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from seqrl.worlds.maze import Maze
 
 MAX_SPEED = 5.0
 """Each velocity component is clipped to +-5 before a step."""
-
-SUCCESS_RADIUS = 0.5
-"""The sparse reward is 1 within this distance of the target."""
 
 
 def maze_mjcf(maze: Maze) -> str:
@@ -88,8 +85,3 @@ class PointMaze:
         """(2,) a free cell drawn uniformly, plus uniform noise in [-0.1, 0.1]; starts and goals are drawn so."""
         cells = self.maze.free_cells()
         return np.array(cells[rng.integers(len(cells))], np.float64) + rng.uniform(-0.1, 0.1, 2)
-
-
-def is_success(position: np.ndarray, target: np.ndarray) -> bool:
-    """Whether a position (2,) earns the sparse reward for a target (2,)."""
-    return float(np.linalg.norm(position - target)) <= SUCCESS_RADIUS
