@@ -15,7 +15,10 @@ from .errors import PluginError as PluginError
 from .errors import SeqrlError as SeqrlError
 from .errors import UnknownComponentError as UnknownComponentError
 from .layout import Layout as Layout
-from .models.token import SequenceModel as SequenceModel
+from .models import Model as Model
+from .models.building import SequenceModel as SequenceModel
+from .models.code import CodeModel as CodeModel
+from .models.token import TokenModel as TokenModel
 from .models.vector import VectorModel as VectorModel
 from .objectives import Objective as Objective
 from .optimizers import Optimizer as Optimizer

@@ -288,7 +288,7 @@ class TrustingScore(RewardScore):
 
 class UnmaskedObjective(NextTokenObjective):
     def __call__(self, model: Any, batch: Any) -> Outcome:
-        return super().__call__(model, type(batch)(batch.tokens, torch.ones_like(batch.mask), batch.prefix))
+        return super().__call__(model, type(batch)(batch.tokens, torch.ones_like(batch.mask), batch.goal))
 
 
 class MeanObjective(NextTokenObjective):

@@ -18,7 +18,7 @@ from seqrl.benchmarks.timing import Rates, interleaved, measure_rates
 from seqrl.benchmarks.training import plain_block
 from seqrl.benchmarks.workload import TrainSettings, train_block
 from seqrl.cli.bench import run
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.testing.samples import layout
 
 MODEL = ["--threads", "1", "--observation", "2", "--action", "1", "--layers", "1", "--heads", "2", "--width", "8"]
@@ -88,7 +88,7 @@ def test_every_operation_takes_the_longer_of_its_two_times() -> None:
 )
 def test_what_a_decoder_asks_of_a_machine(backbone: dict[str, Any], linear_weights: int, key_width: int) -> None:
     sizes = {"num_layers": 2, "num_heads": 4, "dim": 16}
-    model = SequenceModel(layout(), {"name": "uniform", "num_bins": 8}, {**backbone, **sizes}, context=3)
+    model = TokenModel(layout(), {"name": "uniform", "num_bins": 8}, {**backbone, **sizes}, context=3)
     decoder = Decoder.of(model)
     assert (decoder.layers, decoder.query_width, decoder.key_width) == (2, 16, key_width)
     assert (decoder.head_weights, decoder.classes, decoder.itemsize) == (16 * 9, 9, 4)

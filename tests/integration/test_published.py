@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 import seqrl
 from seqrl.registry import OBJECTIVE, PLANNER, SCORE
-from seqrl.types import Batch
+from seqrl.types import TokenBatch
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "published"
 DISCOUNT = 0.99
@@ -347,7 +347,7 @@ def test_the_loss_is_the_published_one(mask_of: str) -> None:
     assert float(loss_by_hand(weights, PUBLISHED, tokens, mask.flatten(1)[:, 1:])) == pytest.approx(expected, abs=1e-6)
     objective = OBJECTIVE.build({"name": "next_token", "average": "all"})
     with torch.no_grad():
-        outcome = objective(module_of(weights, PUBLISHED).model.eval(), Batch(tokens, mask))
+        outcome = objective(module_of(weights, PUBLISHED).model.eval(), TokenBatch(tokens, mask))
     assert float(outcome.total / outcome.count) == pytest.approx(expected, abs=1e-6)
 
 
@@ -451,7 +451,7 @@ def trained(weights: Weights, sizes: Sizes, tokens: Tensor, masks: Tensor, folde
         default_root_dir=folder,
         callbacks=[watch],
     )
-    batches = [Batch(step, mask) for step, mask in zip(tokens, masks, strict=True)]
+    batches = [TokenBatch(step, mask) for step, mask in zip(tokens, masks, strict=True)]
     trainer.fit(module_of(weights, sizes), DataLoader(batches, batch_size=None))
     return watch
 

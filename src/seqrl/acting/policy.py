@@ -15,13 +15,14 @@ from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise
 from seqrl.decoding.session import check_session
 from seqrl.errors import ConfigError
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
+from seqrl.models.autoregressive import AutoregressiveModel
+from seqrl.models.building import MODELS
+from seqrl.models.code import CodeModel
 from seqrl.planners import Planner
 from seqrl.registry import CONDITION, PLANNER, SCORE
 from seqrl.scores import Score
-from seqrl.tokenizers import CodeTokenizer
-from seqrl.types import Plan
+from seqrl.types import Plan, TokenHistory
 
 _REMEDIES = {
     "tokens": "use planner=sample or planner=beam",
@@ -34,7 +35,7 @@ OPTIMISTIC_VALUE = 1e6
 
 
 def build_strategy(
-    config: Mapping[str, Any], model: SequenceModel | VectorModel, critic: Critic | None = None
+    config: Mapping[str, Any], model: Model, critic: Critic | None = None
 ) -> tuple[Planner, Condition, Score]:
     """Make the parts of a strategy, or refuse one that a model cannot serve.
 
@@ -46,22 +47,23 @@ def build_strategy(
     Raises:
         ConfigError: says what is missing and the override that adds it.
     """
-    layout, window, output = model.layout, model.context, model.tokenizer.output
+    layout, window = model.layout, model.context
     planner: Planner = PLANNER.build(config["planner"], critic=critic)
     condition: Condition = CONDITION.build(config["condition"])
     score: Score = SCORE.build(config["score"], discount=layout.step_discount, critic=critic)
-    if output not in planner.serves:
+    if not isinstance(model, planner.serves):
+        served = [each.made_of for each in MODELS if issubclass(each, planner.serves)]
         raise ConfigError(
-            f"planner={config['planner']['name']} decodes {' or '.join(planner.serves)}, and this checkpoint's "
-            f"tokenizer makes {output}; {_REMEDIES[output]}, or train with "
-            f"{' or '.join(_METHODS[kind] for kind in planner.serves)}"
+            f"planner={config['planner']['name']} decodes {' or '.join(served)}, and this checkpoint's "
+            f"tokenizer makes {model.made_of}; {_REMEDIES[model.made_of]}, or train with "
+            f"{' or '.join(_METHODS[each] for each in served)}"
         )
     if layout.has("return") and condition.target_return is None and planner.asks_model:
         raise ConfigError(
             "the checkpoint's layout has a 'return' field, so that every decision needs a desired return; use "
             "strategy=return condition.target=... (of a whole episode, in the units of the data's rewards)"
         )
-    if condition.guidance != 1 and planner.asks_model and output == "vectors":
+    if condition.guidance != 1 and planner.asks_model and not isinstance(model, AutoregressiveModel):
         raise ConfigError(
             f"condition.guidance={condition.guidance:g} mixes distributions of tokens, and this checkpoint predicts "
             "vectors; use condition.guidance=1, or train with method=tt_goal"
@@ -69,15 +71,15 @@ def build_strategy(
     condition.check(layout)
     planner.check(layout, score)
     context = config["planner"].get("context")
-    shortest = 1 if output == "vectors" else 2
+    shortest = model.shortest_context
     if context is not None and not shortest <= context <= window:
         raise ConfigError(
             f"planner.context={context} is outside [{shortest}, {window}], the trained window; use "
             "planner.context=null for all of it"
         )
-    if config["planner"].get("cache") is not None and isinstance(model, SequenceModel):
+    if config["planner"].get("cache") is not None and isinstance(model, AutoregressiveModel):
         check_session(model, cache=config["planner"]["cache"])
-    if isinstance(model.tokenizer, CodeTokenizer) and planner.asks_model:
+    if isinstance(model, CodeModel) and planner.asks_model:
         model.tokenizer.codes_of_plan(planner.horizon, window)
     # Baselines decide in every step and may stand beside planners that do not.
     if config["plan_every"] < 1 or (planner.asks_model and config["plan_every"] > planner.horizon):
@@ -113,7 +115,7 @@ class Policy:
 
     def __init__(
         self,
-        model: SequenceModel | VectorModel,
+        model: Model,
         *,
         planner: Mapping[str, Any],
         condition: Mapping[str, Any] | None = None,
@@ -245,7 +247,9 @@ class Policy:
         prefix = None if self._prefix is None else self._prefix[rows]
         history = self.model.history(self._transitions()[rows], current[rows], prefix, time=self._time)
         observation = current[rows, self.model.layout.field("observation").slice]
-        history = replace(history, observation=observation, guidance=self.condition.guidance)
+        history = replace(history, observation=observation)
+        if isinstance(history, TokenHistory):
+            history = replace(history, guidance=self.condition.guidance)
         noise = Noise.of(self.seed, self._keys[rows], self._time)
         self.plan = self.planner.plan(self.model, history, self.score, noise)
         for step in range(min(self.plan_every, self.plan.actions.shape[1])):

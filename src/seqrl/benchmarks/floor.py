@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from seqrl.attention import Attention
 from seqrl.benchmarks.timing import Rates
-from seqrl.models.token import SequenceModel
+from seqrl.models.autoregressive import AutoregressiveModel
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Decoder:
     itemsize: int
 
     @staticmethod
-    def of(model: SequenceModel) -> Decoder:
+    def of(model: AutoregressiveModel) -> Decoder:
         """Measured on a backbone of any kind, by watching what it asks of attention."""
         linear = [module for module in model.backbone.modules() if isinstance(module, nn.Linear)]
         watched = _Watched()

@@ -13,7 +13,7 @@ from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, 
 from seqrl.console import say
 from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.code import CodeModel
 from seqrl.planners.latent_beam import LatentBeamPlanner
 from seqrl.scores.reward import RewardScore
 
@@ -107,7 +107,7 @@ def _latent_task(
     tokenizer = {"name": "vq", "num_codes": settings.codes, "code_dim": settings.latent_width}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        model = SequenceModel(layout, tokenizer, backbone, context=settings.window).eval()
+        model = CodeModel(layout, tokenizer, backbone, context=settings.window).eval()
         model.tokenizer.fit(torch.randn(1000, layout.size))
         present = torch.randn(1, layout.size)
     model = model.to(device)

@@ -27,10 +27,10 @@ from seqrl.decoding.noise import Noise
 from seqrl.decoding.session import CacheMode
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.planners.beam import BeamPlanner
 from seqrl.scores.reward import RewardScore
-from seqrl.types import History
+from seqrl.types import TokenHistory
 
 MODES = {"reference": "none"} | {mode: mode for mode in get_args(CacheMode) if mode != "none"}
 """What a benchmark calls a cache mode: `none` is the reference of all others."""
@@ -195,7 +195,7 @@ class _Bench:
         tokens = self._tokens[rows]
         lengths = torch.full((len(tokens),), settings.context - 1, device=self.device)
         environments = torch.arange(len(self._tokens), device=self.device)[rows]
-        planner.plan(self.model, History(tokens, lengths), self.score, Noise.of(_SEED, environments, time))
+        planner.plan(self.model, TokenHistory(tokens, lengths), self.score, Noise.of(_SEED, environments, time))
 
     def warm_up(self, mode: str) -> None:
         timed = timed_transitions(self.settings) if mode == "reference" else None
@@ -268,7 +268,7 @@ class _Bench:
             return process.submit(peak_mb, self.settings, self.backbone, mode).result()
 
 
-def _model(settings: PlanSettings, backbone: str) -> SequenceModel:
+def _model(settings: PlanSettings, backbone: str) -> TokenModel:
     names = ("observation", "action", "reward", "value")
     config = {"fields": {name: {"hidden": name == "value"} for name in names}, "discount": 0.99}
     layout = Layout.from_config(config, settings.observation, settings.action)
@@ -276,7 +276,7 @@ def _model(settings: PlanSettings, backbone: str) -> SequenceModel:
     tokenizer = {"name": "uniform", "num_bins": settings.bins}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        model = SequenceModel(layout, tokenizer, {"name": backbone, **sizes}, context=settings.context)
+        model = TokenModel(layout, tokenizer, {"name": backbone, **sizes}, context=settings.context)
         model.tokenizer.fit(torch.randn(1000, layout.size))
     return model.eval()
 

@@ -15,7 +15,7 @@ import torch
 from seqrl.data.sampler import SHUFFLED_IN_MEMORY
 from seqrl.data.token_cache import token_dtype
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.training.defaults import model_config
 
 ADAM_BYTES = 16  # per parameter while training in float32: weight, gradient and Adam's two moments
@@ -59,12 +59,12 @@ class Shape:
     window: int = 10
     batch: int = 256
 
-    def model(self) -> SequenceModel:
+    def model(self) -> TokenModel:
         """The model without memory for its weights."""
         config = model_config({"backbone": {"num_layers": self.layers, "num_heads": self.heads, "dim": self.width}})
         layout = Layout.from_config(config["layout"], self.observation, self.action)
         with torch.device("meta"):
-            return SequenceModel(layout, config["tokenizer"], config["backbone"], context=self.window)
+            return TokenModel(layout, config["tokenizer"], config["backbone"], context=self.window)
 
 
 def training(shape: Shape, gpus: int, rates: Rates) -> dict[str, float]:

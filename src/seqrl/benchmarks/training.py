@@ -17,7 +17,7 @@ from seqrl.benchmarks.workload import WARM_UP, TrainSettings, train_block
 from seqrl.console import say
 from seqrl.training.module import SequenceModule
 from seqrl.training.optim import make_optimizer, make_scheduler
-from seqrl.types import Batch
+from seqrl.types import TokenBatch
 
 
 def bench_train(settings: TrainSettings) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def bench_train(settings: TrainSettings) -> dict[str, Any]:
     """
     device = open_device(settings.device, settings.threads)
     config, data = settings.config(), settings.data()
-    seen: list[Batch] = []
+    seen: list[TokenBatch] = []
 
     with tempfile.TemporaryDirectory() as folder:
 
@@ -59,7 +59,7 @@ def bench_train(settings: TrainSettings) -> dict[str, Any]:
     }
 
 
-def plain_block(config: dict[str, Any], batches: list[Batch], steps_per_epoch: int) -> tuple[float, nn.Module]:
+def plain_block(config: dict[str, Any], batches: list[TokenBatch], steps_per_epoch: int) -> tuple[float, nn.Module]:
     """The same training as a bare loop: no Lightning, metrics, logs or loader; the batches lie ready in memory.
 
     Returns:
@@ -82,7 +82,7 @@ def plain_block(config: dict[str, Any], batches: list[Batch], steps_per_epoch: i
             stamps.append(time.perf_counter())
         mask = batch.mask.flatten(1)[:, 1:]
         targets = batch.tokens.flatten(1)[:, 1:]
-        logits = model(batch.tokens, batch.prefix)
+        logits = model(batch.tokens, batch.goal)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
         loss = (losses * weights * mask).sum() / mask.sum()
         optimizer.zero_grad()

@@ -23,7 +23,7 @@ from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.defaults import model_config, training_defaults
 from seqrl.training.module import SequenceModule
 from seqrl.training.stages import quiet_lightning, run_trainer
-from seqrl.types import Batch
+from seqrl.types import TokenBatch
 
 WARM_UP = 3  # steps before the clock starts
 _EPISODE = 1000  # transitions
@@ -101,10 +101,10 @@ class _Stamped(SequenceModule):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.batches: list[Batch] = []
+        self.batches: list[TokenBatch] = []
         self.starts: list[float] = []
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
         if batch_index in (WARM_UP, self.trainer.max_steps - 1):
             synchronize(batch.tokens.device)
             self.starts.append(time.perf_counter())
@@ -114,7 +114,7 @@ class _Stamped(SequenceModule):
 
 def train_block(
     config: dict[str, Any], data: EpisodeDataModule, folder: Path, callbacks: Sequence[Callback] = ()
-) -> tuple[float, list[Batch], _Stamped]:
+) -> tuple[float, list[TokenBatch], _Stamped]:
     """Train as `seqrl train` does, with everything that a run has beside the optimisation.
 
     Args:

@@ -13,11 +13,8 @@ from torch import nn
 
 from seqrl.critics import Critic, build_critic
 from seqrl.errors import CheckpointError, ConfigError
-from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
-from seqrl.registry import TOKENIZER
-from seqrl.tokenizers import Tokenizer
+from seqrl.models import Model
+from seqrl.models.building import build_model
 
 T = TypeVar("T", bound=nn.Module | None)
 
@@ -36,24 +33,6 @@ _UNKNOWN_DATA = {
 }
 
 
-def build_model(config: Mapping[str, Any]) -> SequenceModel | VectorModel:
-    """The untrained model that a run's config asks for: of tokens or codes, or of vectors, as its tokenizer has it.
-
-    Args:
-        config: resolved, with `observation_size`, `action_size` and, where there are any, `categories` of the data.
-
-    Raises:
-        ConfigError: whatever the components refuse.
-    """
-    sizes = (config["observation_size"], config["action_size"], config.get("categories"))
-    layout = Layout.from_config(config["layout"], *sizes)
-    parts, context = (config["tokenizer"], config["backbone"]), config["window"]["length"]
-    tokenizer: type[Tokenizer] = TOKENIZER.named_by(config["tokenizer"])
-    if tokenizer.output == "vectors":
-        return VectorModel(layout, *parts, context=context, longest_episode=config["longest_episode"])
-    return SequenceModel(layout, *parts, context=context)
-
-
 @dataclass(frozen=True)
 class Loaded:
     """A trained model and how it came about.
@@ -65,7 +44,7 @@ class Loaded:
         step: optimiser steps it has seen.
     """
 
-    model: SequenceModel | VectorModel
+    model: Model
     config: dict[str, Any]
     versions: dict[str, str]
     step: int

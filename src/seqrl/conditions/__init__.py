@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
 
 
 class Condition(ABC):
@@ -34,8 +33,8 @@ class Condition(ABC):
         """
 
     @abstractmethod
-    def prefix(self, model: SequenceModel | VectorModel, goals: Tensor | None, rows: int) -> Tensor | None:
-        """(rows, P) prefix tokens (or what `model.goal_prefix` makes of goals), or None where the layout has no goal.
+    def prefix(self, model: Model, goals: Tensor | None, rows: int) -> Tensor | None:
+        """What `model.encode_goals` makes of goals; None where the layout has no goal.
 
         Args:
             goals: (rows, G) float32 in the data's units, or None.

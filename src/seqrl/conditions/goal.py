@@ -7,8 +7,7 @@ from torch import Tensor
 from seqrl.conditions import Condition
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
 from seqrl.registry import register_condition
 
 _MOST = 1_000_000  # guidance; beyond, rounding decides
@@ -48,11 +47,11 @@ class GoalCondition(Condition):
                 "never saw; use condition.guidance=1, or train with layout.goal.dropout=0.5"
             )
 
-    def prefix(self, model: SequenceModel | VectorModel, goals: Tensor | None, rows: int) -> Tensor | None:
+    def prefix(self, model: Model, goals: Tensor | None, rows: int) -> Tensor | None:
         self.check(model.layout)
         assert model.layout.goal is not None
         size = len(model.layout.goal.dims)
         if goals is None or goals.shape != (rows, size):
             given = "none" if goals is None else f"shape {tuple(goals.shape)}"
             raise ConfigError(f"condition 'goal' needs goals of shape ({rows}, {size}); {given} given")
-        return model.goal_prefix(goals, rows)
+        return model.encode_goals(goals, rows)

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from seqrl.conditions import Condition
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
 from seqrl.registry import register_condition
 
 
@@ -20,5 +19,5 @@ class NoCondition(Condition):
     def check(self, layout: Layout) -> None:
         """Fits every layout."""
 
-    def prefix(self, model: SequenceModel | VectorModel, goals: Tensor | None, rows: int) -> Tensor | None:
-        return None if model.layout.goal is None else model.goal_prefix(None, rows)
+    def prefix(self, model: Model, goals: Tensor | None, rows: int) -> Tensor | None:
+        return model.encode_goals(None, rows)

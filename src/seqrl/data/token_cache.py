@@ -79,9 +79,9 @@ def tokens_in_memory(dtype: np.dtype[Any], chunks: Chunks) -> np.ndarray:
     return np.concatenate([tokens for _, tokens in parts])
 
 
-def token_dtype(vocab_size: int | None) -> np.dtype[Any]:
-    """The smallest unsigned integers that hold tokens 0 to V, the termination token included; float32 for values."""
-    return np.dtype(np.float32) if vocab_size is None else np.min_scalar_type(vocab_size)
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The smallest unsigned integers that hold tokens 0 to V, the termination token included."""
+    return np.min_scalar_type(vocab_size)
 
 
 def _read(path: Path, rows: int, dtype: np.dtype[Any]) -> np.ndarray | None:

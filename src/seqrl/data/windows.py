@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ import torch
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Goal, Layout
-from seqrl.types import Batch
+from seqrl.types import Batch, TokenBatch, ValueBatch, VectorBatch
+
+B = TypeVar("B", bound=Batch)
 
 
 @dataclass(frozen=True)
@@ -35,52 +39,56 @@ class WindowSettings:
             raise ConfigError(f"window.length={self.length} is too short; a window needs 1 transition or more")
 
 
-class Windows:
-    """All windows of some episodes, gathered a batch at a time.
+@dataclass(frozen=True)
+class WindowRows:
+    """Where windows lie in a store.
 
-    A window holds every `layout.stride`-th step and starts at every step of an episode but its last. Past the end stand
-    termination tokens; positions past the length of the longest episode of the store carry no loss, and where numbers
-    pad the window, none past the end does. A window with a goal also stops carrying loss where its behaviour segment
-    ends, because from there on the data pursue another goal; one with the null goal is what it would be in a layout
-    without goals.
+    Attributes:
+        rows: (B, T) int64 row of every transition; past the end, that of the window's first.
+        real: (B, T) bool, False past the end.
+        learnt: (B, T) bool, False where nothing is to be learnt.
+        goals: (B,) int64 row of the goal, -1 for the null goal; None where the layout has no goal.
+        starts: (B,) int64, steps from the beginning of the episode to that of the window.
+    """
+
+    rows: np.ndarray
+    real: np.ndarray
+    learnt: np.ndarray
+    goals: np.ndarray | None
+    starts: np.ndarray
+
+
+class Windows(ABC, Generic[B]):
+    """All windows of some episodes, gathered a batch at a time; one subclass for every type of batch.
+
+    A window holds every `layout.stride`-th step and starts at every step of an episode but its last. Positions past the
+    length of the longest episode of the store carry no loss. A window with a goal also stops carrying loss where its
+    behaviour segment ends, because from there on the data pursue another goal; one with the null goal is what it would
+    be in a layout without goals.
 
     Args:
         store: the episodes.
-        tokens: (N, K) integers, the store's transitions, tokenized; or (N, S) float32, their normalised values.
         layout: says whether there is a goal, and how it is drawn.
         settings: how windows are cut.
-        termination_token: V; also the null goal. None for values: `padding` pads them, and NaN stands for no goal.
-        goal_columns: which columns of `tokens` hold the dimensions of the goal; by default as for one token per scalar.
         episodes: (E',) which episodes to use; all by default.
+
+    Attributes:
+        learns_ends: whether what stands past the end of an episode tells of the end, and is learnt.
 
     Raises:
         DataError: no episode has two steps.
         ConfigError: a stride that passes the end of every episode.
     """
 
+    learns_ends = True
+
     def __init__(
-        self,
-        store: EpisodeStore,
-        tokens: np.ndarray,
-        layout: Layout,
-        settings: WindowSettings,
-        *,
-        termination_token: int | None,
-        goal_columns: Sequence[int] | None = None,
-        padding: float = 0.0,
-        episodes: np.ndarray | None = None,
+        self, store: EpisodeStore, layout: Layout, settings: WindowSettings, *, episodes: np.ndarray | None = None
     ) -> None:
-        self._tokens = tokens
         self.goal = layout.goal
         self.discount = layout.discount
         self.length = settings.length
         self.stride = layout.stride
-        self._padding = padding if termination_token is None else termination_token
-        self._no_goal = np.nan if termination_token is None else termination_token
-        self._dtype = np.float32 if termination_token is None else np.int64
-        if goal_columns is None:
-            goal_columns = [layout.field("observation").start + dim for dim in layout.goal.dims] if layout.goal else []
-        self._goal_columns = list(goal_columns)
         # Episodes and segments are looked up when a batch is gathered: nothing here is as long as the data.
         chosen = np.arange(store.num_episodes) if episodes is None else np.asarray(episodes, np.int64)
         self._first_rows, self._episode_stops = store.offsets[:-1][chosen], store.offsets[1:][chosen]
@@ -92,50 +100,45 @@ class Windows:
                 f"layout.stride={layout.stride} passes the end of every episode (the longest has {store.lengths.max()} "
                 "steps), so that no window would hold a second transition; give less"
             )
-        # Zeros that pad vectors are no transitions that anybody made; codes (padded by NaN) know of ends, as tokens do.
-        knows_ends = termination_token is not None or np.isnan(padding)
-        self._ends_learnt = (store.terminated | settings.terminate_truncated)[chosen] & knows_ends
+        self._ends_learnt = (store.terminated | settings.terminate_truncated)[chosen] & self.learns_ends
         self._segments = store.segments
         self._longest = int(store.lengths.max())
 
     def __len__(self) -> int:
         return int(self._offsets[-1])
 
-    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> Batch:
+    @abstractmethod
+    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> B:
         """Gather windows.
 
         Args:
             indices: (B,) into the windows.
             generator: draws goals and their dropout, where the layout has a goal.
         """
+
+    def rows(self, indices: np.ndarray, generator: np.random.Generator) -> WindowRows:
+        """Where windows lie; arguments as for `batch`."""
         episodes = np.searchsorted(self._offsets, indices, side="right") - 1
         starts = self._first_rows[episodes] + indices - self._offsets[episodes]
         episode_stops = self._episode_stops[episodes]
-        stops, prefix = episode_stops, None
+        stops, goals = episode_stops, None
         if self.goal is not None:
             draws = generator.random((len(starts), 2))
             null = draws[:, 1] < self.goal.dropout
             ends = self._segments[np.searchsorted(self._segments, starts, side="right")]
-            prefix = self._goals(self.goal, starts, ends, episode_stops, draws[:, 0])
-            prefix[null] = self._no_goal
+            goals = np.where(null, -1, self._goal_rows(self.goal, starts, ends, episode_stops, draws[:, 0]))
             stops = np.where(null, episode_stops, ends)  # without a goal, what comes after it is no other pursuit
         rows = starts[:, None] + np.arange(self.length) * self.stride
         real = rows < stops[:, None]
-        tokens = self._tokens[np.where(real, rows, starts[:, None])].astype(self._dtype)
-        tokens[~real] = self._padding
-        # Loss is carried up to the stop, or on into the termination tokens, to the length of the longest episode.
+        # Loss is carried up to the stop, or on past the end, to the length of the longest episode.
         ends_learnt = self._ends_learnt[episodes] & (stops == episode_stops)
         learnt_stops = np.where(ends_learnt, self._first_rows[episodes] + self._longest, stops)
         learnt = rows < learnt_stops[:, None]
-        mask = np.broadcast_to(learnt[..., None], tokens.shape)
-        return Batch(
-            torch.from_numpy(tokens),
-            torch.from_numpy(mask.copy()),
-            None if prefix is None else torch.from_numpy(prefix),
-            torch.from_numpy(starts - self._first_rows[episodes]),
+        return WindowRows(
+            np.where(real, rows, starts[:, None]), real, learnt, goals, starts - self._first_rows[episodes]
         )
 
-    def _goals(
+    def _goal_rows(
         self,
         goal: Goal,
         starts: np.ndarray,
@@ -143,7 +146,7 @@ class Windows:
         episode_stops: np.ndarray,
         draws: np.ndarray,
     ) -> np.ndarray:
-        """(B, G) goal tokens or values: a state at or after the end of the window's real part, inside its segment.
+        """(B,) rows of goals: a state at or after the end of the window's real part, inside its segment.
 
         Args:
             starts, stops, episode_stops: (B,) rows of the windows, their segments and their episodes.
@@ -159,5 +162,112 @@ class Windows:
             rows = np.minimum(first + steps.astype(np.int64), last)
         else:  # geometric with discount 1 has an infinite mean: the last one, too
             rows = last
-        goals: np.ndarray = self._tokens[rows][:, self._goal_columns].astype(self._dtype)
-        return goals
+        found: np.ndarray = rows
+        return found
+
+
+class TokenWindows(Windows[TokenBatch]):
+    """Windows of tokens; past the end stand termination tokens.
+
+    Args:
+        tokens: (N, K) integers, the store's transitions, tokenized.
+        termination_token: V; also the null goal.
+        goal_columns: which columns of `tokens` hold the dimensions of the goal; by default as for one token per scalar.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        tokens: np.ndarray,
+        layout: Layout,
+        settings: WindowSettings,
+        *,
+        termination_token: int,
+        goal_columns: Sequence[int] | None = None,
+        episodes: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(store, layout, settings, episodes=episodes)
+        self._tokens = tokens
+        self._end = termination_token
+        self._goal_columns = _goal_scalars(layout) if goal_columns is None else list(goal_columns)
+
+    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> TokenBatch:
+        found = self.rows(indices, generator)
+        tokens = self._tokens[found.rows].astype(np.int64)
+        tokens[~found.real] = self._end
+        goal = None
+        if found.goals is not None:
+            goal = self._tokens[found.goals][:, self._goal_columns].astype(np.int64)
+            goal[found.goals < 0] = self._end
+        mask = np.broadcast_to(found.learnt[..., None], tokens.shape).copy()
+        return TokenBatch(_tensor(tokens), _tensor(mask), None if goal is None else _tensor(goal))
+
+
+class VectorWindows(Windows[VectorBatch]):
+    """Windows of normalised values; past the end stand zeros, which are no transitions that anybody made.
+
+    Args:
+        values: (N, S) float32, the store's transitions, normalised.
+    """
+
+    learns_ends = False
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        values: np.ndarray,
+        layout: Layout,
+        settings: WindowSettings,
+        *,
+        episodes: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(store, layout, settings, episodes=episodes)
+        self._values = values
+        self._goal_columns = _goal_scalars(layout)
+
+    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> VectorBatch:
+        found = self.rows(indices, generator)
+        values = self._values[found.rows]
+        values[~found.real] = 0.0
+        goal = None
+        if found.goals is not None:
+            goal = self._values[found.goals][:, self._goal_columns]
+            goal[found.goals < 0] = np.nan
+        mask, starts = _tensor(found.learnt), _tensor(found.starts)
+        return VectorBatch(_tensor(values), mask, None if goal is None else _tensor(goal), starts)
+
+
+class ValueWindows(Windows[ValueBatch]):
+    """Windows of normalised values for an autoencoder, which tells ends by NaN.
+
+    Args:
+        values: (N, S) float32, the store's transitions, normalised.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        values: np.ndarray,
+        layout: Layout,
+        settings: WindowSettings,
+        *,
+        episodes: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(store, layout, settings, episodes=episodes)
+        self._values = values
+
+    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> ValueBatch:
+        found = self.rows(indices, generator)
+        values = self._values[found.rows]
+        values[~found.real] = np.nan
+        return ValueBatch(_tensor(values), _tensor(found.learnt))
+
+
+def _goal_scalars(layout: Layout) -> list[int]:
+    """Which of the S scalars are the dimensions of the goal; empty without a goal."""
+    dims = () if layout.goal is None else layout.goal.dims
+    return [layout.field("observation").start + dim for dim in dims]
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array)

@@ -74,15 +74,16 @@ class WindowCaching(Caching):
             return
         self._context.drop(1)
         self.steps.cache.drop(self.steps.stored_per_transition)
-        if self._context.prefix is not None:
-            self._move_prefix(self._context.prefix)
+        if self._context.model.prefix_size:
+            self._move_prefix()
 
-    def _move_prefix(self, prefix: Tensor) -> None:
+    def _move_prefix(self) -> None:
         """Bring the prefix, which stays at a cut, up to the new beginning."""
         model, cache = self._context.model, self.steps.cache
-        every = len(prefix) // cache.pinned_rows
-        columns = torch.arange(model.prefix_size, device=prefix.device)  # of codes one, whatever the observation's size
+        every = self._context.rows // cache.pinned_rows
+        prefix = self._context.prefix[self._context.environments[::every]]
+        columns = torch.arange(model.prefix_size, device=prefix.device)
         tree = TreeAttention()
         tree.grow(causal_mask(len(columns), prefix.device)[None, None])
-        model.backbone(model.embed_prefix(prefix[::every]), columns + self._context.forgotten[::every, None], tree)
+        model.backbone(prefix, columns + self._context.forgotten[::every, None], tree)
         cache.load(tree.layers, torch.arange(cache.pinned_rows, device=prefix.device), columns, pinned=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from seqrl.attention import causal_mask
-from seqrl.models.token import SequenceModel
-from seqrl.types import History
+from seqrl.models.autoregressive import AutoregressiveModel
+from seqrl.types import Opening
 
 
 class Level(NamedTuple):
@@ -34,27 +34,28 @@ class Context:
 
     Args:
         model: of tokens or codes.
-        history: where the rows start. What does not fit is cut at once, as if it had never been.
+        opening: where the rows start. What does not fit is cut at once, as if it had never been.
         transitions: how many the model sees, the present one included.
 
     Attributes:
         count: n, tokens of every row, padding included.
         limit: the largest n with which the next token can be predicted.
         lengths: (R,) past transitions that are no padding.
-        prefix: (R, ...) as in the history, or None.
+        prefix: (B, P, D) what stands before the tokens of each environment, embedded.
+        environments: (R,) which environment each row is of.
         forgotten: (R,) tokens that a row lost to cuts since the start.
         ragged: whether some rows have padding, or had some at the start.
     """
 
-    def __init__(self, model: SequenceModel, history: History, transitions: int) -> None:
+    def __init__(self, model: AutoregressiveModel, opening: Opening, transitions: int) -> None:
         self.model = model
         self.limit = transitions * model.tokens_per_step - 1
-        self.count = history.tokens.shape[1]
-        self.lengths = history.lengths
-        self.prefix = history.prefix
-        self._tokens: Tensor | None = history.tokens  # (R, n); None once nobody needs them any more
-        self._environments = torch.arange(len(history.tokens), device=history.tokens.device)  # (R,) which each row is
-        self.forgotten = torch.zeros_like(history.lengths)
+        self.count = opening.tokens.shape[1]
+        self.lengths = opening.lengths
+        self.prefix = opening.prefix
+        self._tokens: Tensor | None = opening.tokens  # (R, n); None once nobody needs them any more
+        self.environments = torch.arange(len(opening.tokens), device=opening.tokens.device)
+        self.forgotten = torch.zeros_like(opening.lengths)
         self.cut()
         self.forgotten.zero_()
         self.ragged = bool((self.lengths < self.count // model.tokens_per_step).any())
@@ -97,8 +98,7 @@ class Context:
         if self._tokens is not None:
             self._tokens = self._tokens[rows]
         self.lengths = self.lengths[rows]
-        self.prefix = None if self.prefix is None else self.prefix[rows]
-        self._environments = self._environments[rows]
+        self.environments = self.environments[rows]
         self.forgotten = self.forgotten[rows]
 
     def cut(self) -> bool:
@@ -131,8 +131,8 @@ class Context:
         if self.ragged:
             places = (places - self._padding(rows)[:, None]).clamp(min=0)
         positions = places + model.prefix_size
-        if self.prefix is not None and start == 0:
-            x = torch.cat([model.embed_prefix(self.prefix[rows]), x], dim=1)
+        if model.prefix_size and start == 0:
+            x = torch.cat([self.prefix[self.environments[rows]], x], dim=1)
             places = torch.arange(model.prefix_size, device=rows.device)
             positions = torch.cat([places.expand(len(positions), -1), positions], dim=1)
         return x, positions
@@ -170,7 +170,7 @@ class Context:
         """Where rows of one environment begin to differ, to the transition; the last level is the whole context."""
         steps = self.model.tokens_per_step
         rows = torch.arange(self.rows, device=self.lengths.device)
-        _, node = torch.unique(self._environments, return_inverse=True)
+        _, node = torch.unique(self.environments, return_inverse=True)
         if len(rows) == int(node.max()) + 1:  # one row per environment: nothing in common
             return [Level(self.count, rows, rows)]
         levels: list[Level] = []

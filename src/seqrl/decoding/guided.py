@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from seqrl.decoding.session import CacheMode, DecodingSession, Session
-from seqrl.models.token import SequenceModel
-from seqrl.types import History
+from seqrl.models.token import TokenModel
+from seqrl.types import TokenHistory
 
 
 class GuidedSession(Session):
@@ -22,7 +22,7 @@ class GuidedSession(Session):
 
     Args:
         model: trained with a null goal.
-        history: with a prefix.
+        history: with a goal.
         guidance: w, 0 or more: actions follow the null goal with 0, the goal with 1.
         cache, context, static: as for `DecodingSession`.
 
@@ -31,19 +31,20 @@ class GuidedSession(Session):
 
     def __init__(
         self,
-        model: SequenceModel,
-        history: History,
+        model: TokenModel,
+        history: TokenHistory,
         *,
         guidance: float,
         cache: CacheMode = "exact",
         context: int | None = None,
         static: bool | None = None,
     ) -> None:
-        assert history.prefix is not None
+        null = model.encode_goals(None, len(history))
+        assert history.goal is not None and null is not None
         self._weight = guidance
         self._actions = model.places("action")
-        prefix = torch.cat([history.prefix, model.goal_prefix(None, len(history.prefix))])
-        both = replace(history, tokens=history.tokens.repeat(2, 1), lengths=history.lengths.repeat(2), prefix=prefix)
+        goals, lengths = torch.cat([history.goal, null]), history.lengths.repeat(2)
+        both = replace(history, tokens=history.tokens.repeat(2, 1), lengths=lengths, goal=goals)
         self._session = DecodingSession(model, both, cache=cache, context=context, static=static)
         self._mix()
 

@@ -12,8 +12,8 @@ from seqrl.decoding.cached import ExactCaching, WindowCaching
 from seqrl.decoding.context import Context
 from seqrl.decoding.uncached import Caching, NoCaching
 from seqrl.errors import ConfigError, did_you_mean
-from seqrl.models.token import SequenceModel
-from seqrl.types import History
+from seqrl.models.autoregressive import AutoregressiveModel
+from seqrl.types import CodeHistory, TokenHistory
 
 CacheMode = Literal["none", "exact", "window"]
 _CACHINGS: dict[CacheMode, type[Caching]] = {"none": NoCaching, "exact": ExactCaching, "window": WindowCaching}
@@ -72,8 +72,8 @@ class DecodingSession(Session):
     @torch.no_grad()
     def __init__(
         self,
-        model: SequenceModel,
-        history: History,
+        model: AutoregressiveModel,
+        history: TokenHistory | CodeHistory,
         *,
         cache: CacheMode = "exact",
         context: int | None = None,
@@ -84,10 +84,9 @@ class DecodingSession(Session):
             raise ConfigError(
                 "the model is in training mode, where dropout is random; call model.eval() before decoding"
             )
-        if (history.prefix is None) != (model.prefix_size == 0):
-            raise ConfigError("the history's prefix does not fit the layout; give one if and only if it has a goal")
-        static = history.tokens.device.type == "cuda" if static is None else static
-        self._context = Context(model, history, model.context if context is None else context)
+        opening = model.opening(history)
+        static = opening.tokens.device.type == "cuda" if static is None else static
+        self._context = Context(model, opening, model.context if context is None else context)
         self.caching = _CACHINGS[cache](self._context, static=static)
         self.logits = self.caching.encode()
 
@@ -117,7 +116,7 @@ def check_cache(cache: str) -> CacheMode:
     return cast(CacheMode, cache)
 
 
-def check_session(model: SequenceModel, *, cache: str, context: int | None = None) -> None:
+def check_session(model: AutoregressiveModel, *, cache: str, context: int | None = None) -> None:
     """Refuse options that no session of a model can have.
 
     Raises:

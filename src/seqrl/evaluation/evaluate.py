@@ -34,6 +34,7 @@ from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table, write_tables
 from seqrl.evaluation.video import film_episodes
 from seqrl.files import fingerprint_files
+from seqrl.models.building import build_model
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -136,7 +137,7 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
     """
     run = {**training, **store.sizes, "longest_episode": int(store.lengths.max())}
     with torch.device("meta"):  # without memory for its weights
-        model = checkpoints.build_model(run)
+        model = build_model(run)
     layout = model.layout
     try:
         device_of(config["device"])

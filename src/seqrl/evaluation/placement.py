@@ -11,8 +11,7 @@ import torch
 from seqrl.acting.policy import Policy
 from seqrl.critics import Critic
 from seqrl.errors import ConfigError, did_you_mean
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -47,14 +46,14 @@ def precision_of(name: str) -> torch.dtype:
     return PRECISIONS[name]
 
 
-def placed(model: SequenceModel | VectorModel, *, device: str, precision: str) -> SequenceModel | VectorModel:
+def placed(model: Model, *, device: str, precision: str) -> Model:
     """The model on a device; a copy of it where its weights are rounded, because others may want them as they are."""
     model = model.to(device_of(device))
     dtype = precision_of(precision)
     return model if dtype == torch.float32 else copy.deepcopy(model).cast(dtype)
 
 
-def policy_of(model: SequenceModel | VectorModel, config: Mapping[str, Any], critic: Critic | None = None) -> Policy:
+def policy_of(model: Model, config: Mapping[str, Any], critic: Critic | None = None) -> Policy:
     """What decodes a model as a resolved `conf/evaluate.yaml` says.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import Tensor
 from seqrl.acting.policy import Policy
 from seqrl.evaluation.rollout import Episodes
 from seqrl.evaluation.statistics import bootstrap
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.scores import Trace
 from seqrl.scores.critic import CriticScore
 from seqrl.scores.reward import RewardScore
@@ -157,7 +157,7 @@ def _predicted(scores: Tensor, transitions: Tensor, policy: Policy) -> np.ndarra
 def _round_trip(policy: Policy, observations: np.ndarray) -> np.ndarray | None:
     """Observations as the tokenizer gives them back; None where it makes codes of whole windows."""
     model, layout = policy.model, policy.model.layout
-    if not isinstance(model, SequenceModel) or model.of_codes:
+    if not isinstance(model, TokenModel):
         return None
     values = torch.zeros(*observations.shape[:-1], layout.size, device=model.hidden.device)
     part = layout.field("observation").slice

@@ -18,6 +18,7 @@ from seqrl.evaluation.placement import device_of
 from seqrl.evaluation.protocol import EpisodeResults
 from seqrl.evaluation.rows import Component, GoalResults, GoalShare, ResultsRow, Starts
 from seqrl.evaluation.statistics import bootstrap
+from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.runs.folder import training_digest
 
 
@@ -38,9 +39,9 @@ def summarize(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: E
         planner=Component.from_config(config["planner"]),
         condition=Component.from_config(config["condition"]),
         score=Component.from_config(config["score"]),
-        model=model.tokenizer.output,
+        model=model.made_of,
         discrete_actions="action" in model.layout.categories,
-        cache=None if model.tokenizer.output == "vectors" else config["planner"].get("cache"),
+        cache=config["planner"].get("cache") if isinstance(model, AutoregressiveModel) else None,
         plan_every=config["plan_every"],
         time_budget_ms=config["planner"].get("time_budget_ms"),
         horizon_mean=outcome.episodes.horizon_mean,

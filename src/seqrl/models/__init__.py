@@ -1,1 +1,79 @@
 """Sequence models: embedding, backbone and heads of tokens, of codes and of vectors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from seqrl.backbones import Backbone
+from seqrl.layout import Layout
+from seqrl.tokenizers import Tokenizer
+from seqrl.types import History
+
+
+class Model(nn.Module, ABC):
+    """What is trained and decoded. Final classes are `TokenModel`, `CodeModel` and `VectorModel`.
+
+    Models hold no decoding and no training: planners and objectives declare which class of model they work with.
+
+    Attributes:
+        made_of: what a sequence of this class consists of, for messages and tables: `tokens`, `codes`, `vectors`.
+        shortest_context: how few transitions a decoder may show it.
+        layout: what a transition is made of.
+        context: T, the longest context at decoding time: transitions, or codes.
+        tokens_per_step: K, tokens, codes or vectors of a transition.
+        hidden: (K,) bool, which of them nothing may attend to.
+    """
+
+    made_of: ClassVar[str]
+    shortest_context: ClassVar[int] = 2
+    layout: Layout
+    tokenizer: Tokenizer
+    backbone: Backbone
+    context: int
+    tokens_per_step: int
+    hidden: Tensor
+
+    @property
+    @abstractmethod
+    def fields(self) -> tuple[str, ...]:
+        """Names of what is predicted, in order."""
+
+    @property
+    def modal_fields(self) -> tuple[str, ...]:
+        """Those of the fields whose predictions have a mode, which can be right."""
+        return self.fields
+
+    @abstractmethod
+    def encode_goals(self, goals: Tensor | None, rows: int) -> Tensor | None:
+        """Goals as this model's histories and batches hold them; None where the layout has no goal.
+
+        Args:
+            goals: (rows, G) in the data's units; None for the null goal.
+        """
+
+    @abstractmethod
+    def history(self, past: Tensor, present: Tensor, goal: Tensor | None = None, *, time: int = 0) -> History:
+        """What environments showed, as the start of a plan.
+
+        Args:
+            past: (B, n, S) values of the transitions before the present one, in the data's units, the newest last.
+            present: (B, S) of the present transition, of which what stands before the action is known.
+            goal: as `encode_goals` made it.
+            time: steps since the episodes began.
+        """
+
+    @abstractmethod
+    def cast(self, dtype: torch.dtype) -> Self:
+        """Round the weights to `dtype`, in place; the model itself.
+
+        `model.to(dtype)` would round the tokenizer's statistics as well: in bfloat16, other bins than those that the
+        model was trained on. Decode after `model.cast(torch.bfloat16)`; logits and all that follows from them stay in
+        float32.
+
+        Raises:
+            ConfigError: a model that is evaluated in float32 alone.
+        """

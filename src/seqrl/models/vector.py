@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,13 @@ from seqrl.attention import causal_mask
 from seqrl.attention.full import FullAttention
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
+from seqrl.models import Model
 from seqrl.registry import BACKBONE, TOKENIZER
 from seqrl.tokenizers import Tokenizer
-from seqrl.types import Batch, History
+from seqrl.types import VectorHistory
 
 
-class VectorModel(nn.Module):
+class VectorModel(Model):
     """Embeds every vector of a transition by a linear layer of its own, and predicts fields from the vector before.
 
     With the layout `[return, observation, action]` this is the Decision Transformer; with `[observation, action]`, one
@@ -41,6 +42,9 @@ class VectorModel(nn.Module):
 
     Reference: Chen et al. 2021, section 3 and appendix A.
     """
+
+    made_of = "vectors"
+    shortest_context = 1
 
     def __init__(
         self,
@@ -89,26 +93,25 @@ class VectorModel(nn.Module):
         hidden = [any(f.hidden for f in layout.fields if f.name in group) for group in layout.vectors]
         self.register_buffer("hidden", torch.tensor(hidden), persistent=False)
 
-    hidden: Tensor  # (K,) vectors that nothing may attend to
-
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the fields that are predicted, in order."""
         return tuple(self.heads)
 
+    @property
+    def modal_fields(self) -> tuple[str, ...]:
+        return tuple(name for name in self.heads if name in self.layout.categories)
+
     def follows_a_transition(self, field: str) -> bool:
         """Whether a field is predicted from the transition before, so that nothing comes before the first."""
         return self._before[field] < 0
 
-    def prepare(self, batch: Batch) -> Batch:
-        return batch
-
-    def forward(self, values: Tensor, prefix: Tensor | None = None, starts: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, values: Tensor, goal: Tensor | None = None, starts: Tensor | None = None) -> dict[str, Tensor]:
         """Predict fields from what stands before them.
 
         Args:
             values: (B, T, S) float32, normalised; discrete fields as they are.
-            prefix: (B, G) normalised goals, NaN for none; needed if and only if the layout has a goal.
+            goal: (B, G) normalised goals, NaN for none; needed if and only if the layout has a goal.
             starts: (B,) steps of the episode before the first transition; 0 by default.
 
         Returns:
@@ -117,14 +120,14 @@ class VectorModel(nn.Module):
         """
         batch, length = values.shape[:2]
         groups = zip(self.layout.vectors, self.embeddings, strict=True)
-        parts = [embed(self._inputs(group, values, prefix)) for group, embed in groups]
+        parts = [embed(self._inputs(group, values, goal)) for group, embed in groups]
         x = torch.stack(parts, dim=2).flatten(1, 2)  # (B, T * K, D)
         first = torch.zeros(batch, dtype=torch.int64, device=values.device) if starts is None else starts
         steps = first[:, None] + torch.arange(length, device=values.device) * self.layout.stride
         positions = steps.clamp(max=self.longest_episode - 1).repeat_interleave(self.tokens_per_step, dim=1)
         if self.prefix_size:
-            assert prefix is not None
-            x = torch.cat([self.goal_embedding(_flagged(prefix))[:, None], x], dim=1)
+            assert goal is not None
+            x = torch.cat([self.goal_embedding(_flagged(goal))[:, None], x], dim=1)
             positions = torch.cat([positions[:, :1], positions], dim=1)
         hidden = torch.cat([self.hidden.new_zeros(self.prefix_size), self.hidden.repeat(length)])
         mask = causal_mask(x.shape[1], x.device) & ~hidden
@@ -138,9 +141,10 @@ class VectorModel(nn.Module):
                 found[name] = found[name].tanh()
         return found
 
-    def goal_prefix(self, goals: Tensor | None, rows: int) -> Tensor:
-        """(rows, G) normalised goals; None is the null goal."""
-        assert self.layout.goal is not None
+    def encode_goals(self, goals: Tensor | None, rows: int) -> Tensor | None:
+        """(rows, G) normalised goals, NaN for the null goal."""
+        if self.layout.goal is None:
+            return None
         if goals is None:
             return torch.full((rows, self.goal_size), torch.nan, device=self.hidden.device)
         values = goals.new_zeros(rows, self.layout.size)
@@ -153,26 +157,23 @@ class VectorModel(nn.Module):
         dims = () if self.layout.goal is None else self.layout.goal.dims
         return [self.layout.field("observation").start + dim for dim in dims]
 
-    def history(self, past: Tensor, present: Tensor, prefix: Tensor | None = None, *, time: int = 0) -> History:
-        """What environments showed, as `act` wants it; see `SequenceModel.history`."""
+    def history(self, past: Tensor, present: Tensor, goal: Tensor | None = None, *, time: int = 0) -> VectorHistory:
         values = self.tokenizer.encode(torch.cat([past, present[:, None]], dim=1))
-        lengths = torch.full((len(past),), past.shape[1], dtype=torch.int64, device=past.device)
-        return History(values, lengths, prefix, time, present[:, self.layout.field("observation").slice])
+        return VectorHistory(values, goal, time=time, observation=present[:, self.layout.field("observation").slice])
 
-    def act(self, history: History, *, context: int | None = None) -> Tensor:
-        """(B, A) actions in the data's units, after a history whose rows are equally long; (B, n) logits of discrete
-        ones."""
-        values = history.tokens[:, -(context or self.context) :]
+    def act(self, history: VectorHistory, *, context: int | None = None) -> Tensor:
+        """(B, A) actions in the data's units; (B, n) logits of discrete ones."""
+        values = history.values[:, -(context or self.context) :]
         first = max(0, history.time - (values.shape[1] - 1) * self.layout.stride)
         starts = torch.full((len(values),), first, dtype=torch.int64, device=values.device)
-        action = self(values, history.prefix, starts)["action"][:, -1]
+        action = self(values, history.goal, starts)["action"][:, -1]
         if "action" in self.layout.categories:
             return action
         found = values.new_zeros(len(values), self.layout.size)
         found[:, self.layout.field("action").slice] = action
         return self.tokenizer.decode(found)[:, self.layout.field("action").slice]
 
-    def cast(self, dtype: torch.dtype) -> VectorModel:
+    def cast(self, dtype: torch.dtype) -> Self:
         raise ConfigError("models of vectors are evaluated in float32, and are small; use precision=float32")
 
     def _width(self, group: tuple[str, ...]) -> int:
@@ -180,13 +181,13 @@ class VectorModel(nn.Module):
         sizes = {f.name: self.layout.categories.get(f.name, f.size) for f in self.layout.fields}
         return sum(self.goal_size + 1 if name == "goal" else sizes[name] for name in group)
 
-    def _inputs(self, group: tuple[str, ...], values: Tensor, prefix: Tensor | None) -> Tensor:
+    def _inputs(self, group: tuple[str, ...], values: Tensor, goal: Tensor | None) -> Tensor:
         """(B, T, width) inputs of one vector."""
         parts = []
         for name in group:
             if name == "goal":
-                assert prefix is not None
-                parts.append(_flagged(prefix)[:, None].expand(-1, values.shape[1], -1))
+                assert goal is not None
+                parts.append(_flagged(goal)[:, None].expand(-1, values.shape[1], -1))
                 continue
             value = values[..., self.layout.field(name).slice]
             if name in self.layout.categories:

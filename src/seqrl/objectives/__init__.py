@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
-from seqrl.types import Batch
+from seqrl.models import Model
+from seqrl.models.autoregressive import AutoregressiveModel
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,16 @@ class Objective(ABC):
     """Scores a model on a batch of windows.
 
     Attributes:
-        learns: what models it can train: of `tokens`, `vectors`, `codes` (see `Tokenizer.output`).
+        learns: the class of models that it can train.
     """
 
-    learns: tuple[str, ...] = ("tokens", "codes")
+    learns: type[Model] = AutoregressiveModel  # type: ignore[type-abstract]
 
     @abstractmethod
-    def __call__(self, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:
-        """The loss, differentiable in `Outcome.total`, and what is logged of it."""
+    def __call__(self, model: Any, batch: Any) -> Outcome:
+        """The loss, differentiable in `Outcome.total`, and what is logged of it.
+
+        Args:
+            model: of the class `learns`.
+            batch: of that class's type of batch, see `seqrl.types`.
+        """

@@ -6,11 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from seqrl.errors import ConfigError
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.objectives import FieldOutcome, Objective, Outcome
 from seqrl.registry import register_objective
-from seqrl.types import Batch
+from seqrl.types import CodeBatch, TokenBatch, ValueBatch
 
 AVERAGES = ("valid", "all")
 
@@ -33,18 +32,12 @@ class NextTokenObjective(Objective):
             raise ConfigError(f"objective.average={average!r} is unknown; give one of {', '.join(AVERAGES)}")
         self.average = average
 
-    def __call__(self, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:
-        if not isinstance(model, SequenceModel):
-            raise ConfigError("objective=next_token learns tokens, and this tokenizer makes vectors; use regression")
-        batch = model.prepare(batch)
-        logits = model(batch.tokens, batch.prefix)
-        first = batch.tokens[0].numel() - logits.shape[1]  # of a window's tokens that is predicted
-        targets = batch.tokens.flatten(1)[:, first:]
-        mask = batch.mask.flatten(1)[:, first:]
+    def __call__(self, model: AutoregressiveModel, batch: TokenBatch | CodeBatch | ValueBatch) -> Outcome:
+        inputs = model.loss_inputs(batch)
+        targets, mask, place = inputs.targets, inputs.mask, inputs.places
+        logits = model(*inputs.arguments)
         losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
         losses = losses.view_as(targets) * mask
-        steps = model.tokens_per_step
-        place = torch.arange(first, first + targets.shape[1], device=targets.device) % steps
         weights = torch.tensor(model.loss_weights, device=targets.device)[place]
         count = mask.sum() if self.average == "valid" else torch.tensor(mask.numel(), device=mask.device)
         with torch.no_grad():

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from seqrl.errors import ConfigError
-from seqrl.models.token import SequenceModel
 from seqrl.models.vector import VectorModel
 from seqrl.objectives import FieldOutcome, Objective, Outcome
 from seqrl.registry import register_objective
-from seqrl.types import Batch
+from seqrl.types import VectorBatch
 
 
 @register_objective("regression")
@@ -20,20 +18,18 @@ class RegressionObjective(Objective):
     Reference: Chen et al. 2021, section 3 and algorithm 1, where only actions are predicted.
     """
 
-    learns = ("vectors",)
+    learns = VectorModel
 
-    def __call__(self, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:
-        if not isinstance(model, VectorModel):
-            raise ConfigError("objective=regression learns vectors, and this tokenizer makes tokens; use next_token")
-        predicted = model(batch.tokens, batch.prefix, batch.starts)
-        layout, total, count = model.layout, batch.tokens.new_zeros(()), batch.tokens.new_zeros(())
+    def __call__(self, model: VectorModel, batch: VectorBatch) -> Outcome:
+        predicted = model(batch.values, batch.goal, batch.starts)
+        layout, total, count = model.layout, batch.values.new_zeros(()), batch.values.new_zeros(())
         fields = {}
         for name, values in predicted.items():
             field = layout.field(name)
-            mask = batch.mask[..., 0]
+            mask = batch.mask
             if model.follows_a_transition(name):  # nothing comes before the first
                 mask = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], dim=1)
-            target = batch.tokens[..., field.slice]
+            target = batch.values[..., field.slice]
             if name in layout.categories:
                 losses = F.cross_entropy(values.transpose(1, 2), target[..., 0].long(), reduction="none")
                 correct, size = (values.argmax(-1) == target[..., 0]) & mask, 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
+from seqrl.models.token import TokenModel
 from seqrl.scores import Score
-from seqrl.types import History, Plan
+from seqrl.types import Plan
 
 
 class Planner(ABC):
@@ -17,12 +18,12 @@ class Planner(ABC):
 
     Attributes:
         horizon: H, transitions of a plan.
-        serves: what models it can decode: of `tokens`, `vectors`, `codes` (see `Tokenizer.output`).
+        serves: the class of models that it can decode, or several.
         asks_model: whether it looks at the sequence model at all; baselines do not.
     """
 
     horizon: int
-    serves: tuple[str, ...] = ("tokens",)
+    serves: type[Model] | tuple[type[Model], ...] = TokenModel
     asks_model: bool = True
 
     @abstractmethod
@@ -34,12 +35,12 @@ class Planner(ABC):
         """
 
     @abstractmethod
-    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: Any, history: Any, score: Score, noise: Noise) -> Plan:
         """Search from a history.
 
         Args:
-            model: in eval mode.
-            history: B rows; its prefix carries the condition.
+            model: of a class that it serves, in eval mode.
+            history: of that class of model, B rows; it carries the condition.
             score: ranks candidates.
             noise: every random choice comes from it, addressed by beam and draw, so that a plan depends neither on
                 the other rows nor on the cache mode.

@@ -8,12 +8,12 @@ from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
+from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.scores import Score
-from seqrl.types import History, Plan
+from seqrl.types import History, Plan, TokenHistory
 
 
 @register_planner("actor")
@@ -27,7 +27,7 @@ class ActorPlanner(Planner):
     """
 
     horizon = 1
-    serves = ("tokens", "vectors", "codes")
+    serves = Model
     asks_model = False
 
     def __init__(self, critic: Critic | None = None) -> None:
@@ -37,16 +37,16 @@ class ActorPlanner(Planner):
         if self.critic is None:
             raise ConfigError("planner=actor needs a critic and the run has none; train with critic=iql")
 
-    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: Model, history: History, score: Score, noise: Noise) -> Plan:
         assert self.critic is not None
         observation = _present(model, history) if history.observation is None else history.observation
         actions = self.critic.act(observation)
         return Plan(actions[:, None], self.critic.q(observation, actions))
 
 
-def _present(model: SequenceModel | VectorModel, history: History) -> Tensor:
+def _present(model: Model, history: History) -> Tensor:
     """(B, O) the present observation, as precisely as its tokens tell."""
-    assert isinstance(model, SequenceModel) and not model.of_codes
+    assert isinstance(model, TokenModel) and isinstance(history, TokenHistory)
     before = model.places("action").start
     tokens = history.tokens.new_zeros(len(history.tokens), model.tokens_per_step)
     tokens[:, :before] = history.tokens[:, -before:]

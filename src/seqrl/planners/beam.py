@@ -14,12 +14,11 @@ from seqrl.decoding.noise import Noise, check_filters, draw, drop_tail, keep_top
 from seqrl.decoding.session import Session, check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.scores import Score, Trace
-from seqrl.types import History, Plan
+from seqrl.types import Plan, TokenHistory
 
 _ESTIMATED = ("reward", "value")  # fields of which the search wants the expectation
 
@@ -70,7 +69,7 @@ class _Beams:
         entry = entry[..., None]
         self.columns[name] = torch.cat([self.columns[name], entry], -1) if name in self.columns else entry
 
-    def trace(self, model: SequenceModel, score: Score) -> Trace:
+    def trace(self, model: TokenModel, score: Score) -> Trace:
         """The complete transitions, as scores see them, and what follows them where it was decoded."""
         steps, action = model.tokens_per_step, model.places("action")
         complete = self.columns["tokens"].shape[-1] // steps * steps
@@ -199,8 +198,7 @@ class BeamPlanner(Planner):
                 )
         score.check(layout)
 
-    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
-        assert isinstance(model, SequenceModel)  # see `serves`
+    def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         observation = model.places("observation")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
         session = decoding.start(model, history, cache=self.cache, context=self.context)
@@ -228,11 +226,11 @@ class BeamPlanner(Planner):
                 transitions[..., model.layout.field(name).start] = winner[name].to(transitions)
         return Plan(transitions[..., model.layout.field("action").slice], best[:, 0], tokens, transitions)
 
-    def _observe(self, model: SequenceModel, beams: _Beams, noise: Noise, depth: int) -> None:
+    def _observe(self, model: TokenModel, beams: _Beams, noise: Noise, depth: int) -> None:
         beams.advance()
         self._decode(model, beams, "observation", noise, depth)
 
-    def _decode(self, model: SequenceModel, beams: _Beams, field: str, noise: Noise, depth: int) -> None:
+    def _decode(self, model: TokenModel, beams: _Beams, field: str, noise: Noise, depth: int) -> None:
         """Append one field of one transition to every candidate.
 
         After a transition's last token the session stays behind: only the survivors go on, and only they are worth

@@ -13,13 +13,11 @@ from seqrl.decoding.noise import Noise, draw
 from seqrl.decoding.session import check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models.code import CodeModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.scores import Score, Trace
-from seqrl.tokenizers import CodeTokenizer
-from seqrl.types import History, Plan
+from seqrl.types import CodeHistory, Plan
 
 
 @register_planner("latent_beam")
@@ -48,7 +46,7 @@ class LatentBeamPlanner(Planner):
     Reference: Jiang et al. 2022, section 3.3; defaults and the constant M of their code.
     """
 
-    serves = ("codes",)
+    serves = CodeModel
 
     def __init__(
         self,
@@ -86,18 +84,16 @@ class LatentBeamPlanner(Planner):
                 "use score.use=q with score=critic"
             )
 
-    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
-        assert isinstance(model.tokenizer, CodeTokenizer) and isinstance(model, SequenceModel)
-        assert history.prefix is not None
+    def plan(self, model: CodeModel, history: CodeHistory, score: Score, noise: Noise) -> Plan:
         depths = model.tokenizer.codes_of_plan(self.horizon, model.context)  # M
         vocab = model.tokenizer.vocab_size
         session = decoding.start(model, history, cache=self.cache)
-        imagination = model.tokenizer.imagine(history.prefix)
-        batch, device = len(history.prefix), history.prefix.device
+        imagination = model.tokenizer.imagine(history.state)
+        batch, device = len(history.state), history.state.device
         environment = torch.arange(batch, device=device)[:, None]
         nodes = environment  # (B, W) which of the imagined sequences each beam is
         log_probs = session.logits.new_zeros(batch, 1, 0)
-        transitions = history.prefix.new_zeros(batch, 1, 0, model.layout.size)
+        transitions = history.state.new_zeros(batch, 1, 0, model.layout.size)
         over = torch.zeros(batch, 1, 0, dtype=torch.bool, device=device)
         for depth in range(depths):
             present = nodes.shape[1]
@@ -131,7 +127,7 @@ class LatentBeamPlanner(Planner):
         return self.prob_weight * (log_probs.sum(-1) - depths * math.log(self.prob_threshold)).clamp(max=0.0)
 
 
-def _trace(model: SequenceModel, log_probs: Tensor, transitions: Tensor, over: Tensor, score: Score) -> Trace:
+def _trace(model: CodeModel, log_probs: Tensor, transitions: Tensor, over: Tensor, score: Score) -> Trace:
     """(B, C, n) log-likelihoods of codes, (B, C, h, S) transitions and (B, C, h) which are past an end, for scores.
 
     A code's likelihood is filed under its first transition: it is of no single token.

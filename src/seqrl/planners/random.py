@@ -6,8 +6,7 @@ import torch
 
 from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.scores import Score
@@ -20,13 +19,13 @@ class RandomPlanner(Planner):
     discrete actions are equally likely."""
 
     horizon = 1
-    serves = ("tokens", "vectors", "codes")
+    serves = Model
     asks_model = False
 
     def check(self, layout: Layout, score: Score) -> None:
         """Fits everything."""
 
-    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: Model, history: History, score: Score, noise: Noise) -> Plan:
         action = model.layout.field("action")
         low, high = model.tokenizer.action_range(model.layout)
         uniform = torch.stack([noise.uniform(d)[:, 0] for d in range(action.size)], dim=-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from seqrl import decoding
@@ -9,12 +11,12 @@ from seqrl.decoding.noise import Noise, check_filters, draw, drop_tail, keep_top
 from seqrl.decoding.session import check_cache
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.scores import Score
-from seqrl.types import History, Plan
+from seqrl.types import Plan, TokenHistory, VectorHistory
 
 
 @register_planner("sample")
@@ -33,7 +35,7 @@ class SamplePlanner(Planner):
     """
 
     horizon = 1
-    serves = ("tokens", "vectors")
+    serves = (TokenModel, VectorModel)
 
     def __init__(
         self,
@@ -56,9 +58,13 @@ class SamplePlanner(Planner):
     def check(self, layout: Layout, score: Score) -> None:
         layout.field("action")
 
-    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: TokenModel | VectorModel, history: Any, score: Score, noise: Noise) -> Plan:
         if isinstance(model, VectorModel):
             return self._regressed(model, history, noise)
+        return self._drawn(model, history, noise)
+
+    def _drawn(self, model: TokenModel, history: TokenHistory, noise: Noise) -> Plan:
+        """An action's tokens, one after the other."""
         session = decoding.start(model, history, cache=self.cache, context=self.context)
         action = model.places("action")
         tokens = history.tokens.new_zeros(len(history.tokens), model.tokens_per_step)
@@ -74,7 +80,7 @@ class SamplePlanner(Planner):
         actions = model.tokenizer.decode(tokens)[:, model.layout.field("action").slice]
         return Plan(actions[:, None], log_prob, tokens[:, None])
 
-    def _regressed(self, model: VectorModel, history: History, noise: Noise) -> Plan:
+    def _regressed(self, model: VectorModel, history: VectorHistory, noise: Noise) -> Plan:
         """The action that a model of vectors predicts; a draw where actions are discrete."""
         found = model.act(history, context=self.context)
         nothing = torch.zeros(len(found), device=found.device)

@@ -6,8 +6,7 @@ import torch
 
 from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.scores import Score
@@ -19,13 +18,13 @@ class ZeroPlanner(Planner):
     """Every action is zero, whatever was observed."""
 
     horizon = 1
-    serves = ("tokens", "vectors", "codes")
+    serves = Model
     asks_model = False
 
     def check(self, layout: Layout, score: Score) -> None:
         """Fits everything."""
 
-    def plan(self, model: SequenceModel | VectorModel, history: History, score: Score, noise: Noise) -> Plan:
-        rows, device = len(history.tokens), history.tokens.device
+    def plan(self, model: Model, history: History, score: Score, noise: Noise) -> Plan:
+        rows, device = len(history), model.hidden.device
         size = model.layout.field("action").size
         return Plan(torch.zeros(rows, 1, size, device=device), torch.zeros(rows, device=device))

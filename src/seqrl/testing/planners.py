@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import fields
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.autoregressive import AutoregressiveModel
+from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.registry import SCORE
 from seqrl.scores import Score
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, ContractViolation, close, require, shape
-from seqrl.types import History, Plan
+from seqrl.types import CodeHistory, History, Plan, TokenHistory
 
 _LENGTHS = (3, 1, 0)  # past transitions of the rows that are planned for
 
@@ -40,7 +46,7 @@ def shapes_and_bounds(component: Component) -> None:
         f"actions reach from {plan.actions.min():.3g} to {plan.actions.max():.3g}, beyond those of the data "
         f"({low.min():.3g} to {high.max():.3g})",
     )
-    if plan.tokens is None:
+    if plan.tokens is None or not isinstance(history, TokenHistory):
         return
     steps, observation = model.tokens_per_step, model.layout.field("observation").size
     require(
@@ -59,18 +65,14 @@ def batch_invariance(component: Component) -> None:
     history = samples.history(model, _LENGTHS)
     together = _plan(planner, model, history, score)
     for row, length in enumerate(_LENGTHS):
-        padding = (max(_LENGTHS) - length) * model.tokens_per_step
-        prefix = None if history.prefix is None else history.prefix[row : row + 1]
-        own = History(history.tokens[row : row + 1, padding:], history.lengths[row : row + 1], prefix)
+        own = _rows(history, [row], padding=(max(_LENGTHS) - length) * model.tokens_per_step)
         alone = planner.plan(model, own, score, _noise([row]))
         require(
             close(alone.actions, together.actions[row : row + 1]),
             f"row {row} gets another plan alone than in a batch; draw from `noise`, and compute row by row",
         )
-    order = torch.tensor([2, 0, 1])
-    prefix = None if history.prefix is None else history.prefix[order]
-    shuffled = History(history.tokens[order], history.lengths[order], prefix)
-    plan = planner.plan(model, shuffled, score, _noise(order.tolist()))
+    order = [2, 0, 1]
+    plan = planner.plan(model, _rows(history, order), score, _noise(order))
     require(close(plan.actions, together.actions[order]), "another order of the rows changes their plans")
 
 
@@ -93,11 +95,11 @@ def leaves_its_inputs_alone(component: Component) -> None:
     """Neither the history nor the model is changed by planning."""
     planner, model, score = _setting(component)
     history = samples.history(model, _LENGTHS)
-    tokens, lengths = history.tokens.clone(), history.lengths.clone()
+    before = copy.deepcopy(history)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     _plan(planner, model, history, score)
     require(
-        torch.equal(history.tokens, tokens) and torch.equal(history.lengths, lengths),
+        all(_unchanged(getattr(history, each.name), getattr(before, each.name)) for each in fields(before)),
         "planning changes the history that it was given; copy before writing",
     )
     kept = all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
@@ -164,7 +166,7 @@ CONTRACTS: tuple[Contract, ...] = (
 )
 
 
-def _setting(component: Component) -> tuple[Planner, SequenceModel, Score]:
+def _setting(component: Component) -> tuple[Planner, AutoregressiveModel, Score]:
     """The planner with a model and a score that it accepts."""
     planner: Planner = component.build(critic=samples.critic())
     layout = samples.layout()
@@ -172,9 +174,9 @@ def _setting(component: Component) -> tuple[Planner, SequenceModel, Score]:
     return planner, _model(planner, layout, component), score
 
 
-def _model(planner: Planner, layout: Layout, component: Component) -> SequenceModel:
+def _model(planner: Planner, layout: Layout, component: Component) -> AutoregressiveModel:
     """A model of a kind that the planner serves: of tokens, or else of codes."""
-    if "tokens" not in planner.serves:
+    if not issubclass(TokenModel, planner.serves):
         return samples.code_model(layout, window=max(samples.WINDOW, planner.horizon))
     return samples.model(layout, window=_window(component))
 
@@ -200,6 +202,18 @@ def _noise(environments: list[int]) -> Noise:
     return Noise.of(5, torch.tensor(environments), time=0)
 
 
-def _plan(planner: Planner, model: SequenceModel, history: History, score: Score) -> Plan:
+def _rows(history: TokenHistory | CodeHistory, rows: list[int], padding: int = 0) -> TokenHistory | CodeHistory:
+    """Some environments of a history, without `padding` tokens on the left."""
+    if isinstance(history, CodeHistory):
+        return CodeHistory(history.state[rows])
+    goal = None if history.goal is None else history.goal[rows]
+    return TokenHistory(history.tokens[rows, padding:], history.lengths[rows], goal)
+
+
+def _unchanged(after: Any, before: Any) -> bool:
+    return torch.equal(after, before) if isinstance(before, Tensor) else bool(after == before)
+
+
+def _plan(planner: Planner, model: AutoregressiveModel, history: History, score: Score) -> Plan:
     with torch.no_grad():
-        return planner.plan(model, history, score, _noise(list(range(len(history.tokens)))))
+        return planner.plan(model, history, score, _noise(list(range(len(history)))))

@@ -13,10 +13,12 @@ from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
 from seqrl.layout import FIELDS, Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.autoregressive import AutoregressiveModel
+from seqrl.models.code import CodeModel
+from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
 from seqrl.tokenizers.vq import VqTokenizer
-from seqrl.types import Batch, History
+from seqrl.types import CodeHistory, TokenBatch, TokenHistory, VectorBatch
 
 OBSERVATION_SIZE, ACTION_SIZE = 3, 2
 WINDOW = 6  # transitions; one more than the longest default context of a planner
@@ -69,21 +71,21 @@ def scramble(module: nn.Module, seed: int = 0) -> None:
                 parameter.add_(0.3 * noise)
 
 
-def model(fields: Layout, *, window: int = WINDOW) -> SequenceModel:
+def model(fields: Layout, *, window: int = WINDOW) -> TokenModel:
     """A model of one layer in float64, with a tokenizer fitted to `store()` and confident predictions."""
     tokenizer = {"name": "uniform", "num_bins": 8}
     backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 16}
-    made = SequenceModel(fields, tokenizer, backbone, context=window).double().eval()
+    made = TokenModel(fields, tokenizer, backbone, context=window).double().eval()
     made.tokenizer.fit(torch.from_numpy(transitions(store(), fields)))
     scramble(made)
     return made
 
 
-def code_model(fields: Layout, *, window: int = WINDOW) -> SequenceModel:
+def code_model(fields: Layout, *, window: int = WINDOW) -> CodeModel:
     """A prior over codes of 3 transitions, as `model`; `window` is a multiple of 3."""
     backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 16}
     tokenizer = {"name": "vq", "num_codes": 8, "code_dim": 4}
-    made = SequenceModel(fields, tokenizer, backbone, context=window).double().eval()
+    made = CodeModel(fields, tokenizer, backbone, context=window).double().eval()
     made.tokenizer.fit(torch.from_numpy(transitions(store(), fields)))
     scramble(made)
     assert isinstance(made.tokenizer, VqTokenizer)
@@ -107,29 +109,29 @@ def critic() -> Critic:
     return made.double().eval()
 
 
-def history(model: SequenceModel, lengths: Iterable[int]) -> History:
+def history(model: AutoregressiveModel, lengths: Iterable[int]) -> TokenHistory | CodeHistory:
     """What environments with different numbers of past transitions showed, the padding filled with nonsense."""
     counts = torch.tensor(list(lengths))
-    if model.of_codes:  # which know nothing of the past
+    if isinstance(model, CodeModel):  # which know nothing of the past
         present = torch.randn(len(counts), model.layout.size, generator=torch.Generator().manual_seed(1))
         return model.history(torch.zeros(len(counts), 0, model.layout.size), present.double())
     past = int(counts.max())
     size = past * model.tokens_per_step + model.places("action").start
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(model.termination_token, (len(counts), size), generator=generator)
-    prefix = torch.randint(model.num_classes, (len(counts), model.prefix_size), generator=generator)
-    return History(tokens, counts, prefix if model.prefix_size else None)
+    goals = torch.randint(model.num_classes, (len(counts), model.prefix_size), generator=generator)
+    return TokenHistory(tokens, counts, goals if model.prefix_size else None)
 
 
-def batch(model: SequenceModel, *, windows: int = 4) -> Batch:
+def batch(model: TokenModel, *, windows: int = 4) -> TokenBatch:
     """Training windows of which every other one ends early: the tokens past its end carry no loss."""
     generator = torch.Generator().manual_seed(2)
     shape = (windows, model.context, model.tokens_per_step)
     tokens = torch.randint(model.termination_token, shape, generator=generator)
     mask = torch.ones(shape, dtype=torch.bool)
     mask[::2, model.context // 2 :] = False
-    prefix = torch.randint(model.num_classes, (windows, model.prefix_size), generator=generator)
-    return Batch(tokens, mask, prefix if model.prefix_size else None)
+    goals = torch.randint(model.num_classes, (windows, model.prefix_size), generator=generator)
+    return TokenBatch(tokens, mask, goals if model.prefix_size else None)
 
 
 def vector_model(fields: Layout, *, window: int = WINDOW) -> VectorModel:
@@ -141,14 +143,14 @@ def vector_model(fields: Layout, *, window: int = WINDOW) -> VectorModel:
     return made
 
 
-def vector_batch(model: VectorModel, *, windows: int = 4) -> Batch:
+def vector_batch(model: VectorModel, *, windows: int = 4) -> VectorBatch:
     """Windows of `store()`'s kind, every other one of which ends early."""
     generator = torch.Generator().manual_seed(2)
     values = torch.randn(windows, model.context, model.layout.size, dtype=torch.float64, generator=generator).tanh()
-    mask = torch.ones(values.shape, dtype=torch.bool)
+    mask = torch.ones(values.shape[:2], dtype=torch.bool)
     mask[::2, model.context // 2 :] = False
     goals = torch.randn(windows, model.goal_size, dtype=torch.float64, generator=generator)
-    return Batch(values, mask, goals if model.goal_size else None, torch.arange(windows))
+    return VectorBatch(values, mask, goals if model.goal_size else None, torch.arange(windows))
 
 
 def columns(rows: int = 200) -> Tensor:

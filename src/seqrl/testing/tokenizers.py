@@ -190,7 +190,7 @@ def vectors_and_back(component: Component) -> None:
 
 
 def windows_and_codes(component: Component) -> None:
-    """Of codes: windows become (B, T // steps_per_code, 1) integers in [0, V), one by one, and transitions again."""
+    """Of codes: windows become (B, T // steps_per_code) integers in [0, V), one by one, and transitions again."""
     values = samples.columns()
     tokenizer = _fitted(component, values)
     assert isinstance(tokenizer, CodeTokenizer)
@@ -199,8 +199,8 @@ def windows_and_codes(component: Component) -> None:
     codes = tokenizer.encode_windows(windows)
     count = WINDOW // tokenizer.steps_per_code
     require(
-        codes.shape == (8, count, 1) and codes.dtype == torch.int64,
-        f"encode_windows gives {shape(codes)} for 8 windows of {WINDOW}; it must give int64 of shape (8, {count}, 1)",
+        codes.shape == (8, count) and codes.dtype == torch.int64,
+        f"encode_windows gives {shape(codes)} for 8 windows of {WINDOW}; it must give int64 of shape (8, {count})",
     )
     low, high = int(codes.min()), int(codes.max())
     require(
@@ -214,7 +214,7 @@ def windows_and_codes(component: Component) -> None:
         close(state, windows[:, 0, observation]), "state() normalises an observation in another way than encode() does"
     )
     with torch.no_grad():
-        decoded = tokenizer.decode_codes(codes[..., 0], state)
+        decoded = tokenizer.decode_codes(codes, state)
     require(
         decoded.shape == windows.shape and bool(decoded.isfinite().all()),
         f"decode_codes gives {shape(decoded)}, or numbers that are not finite; floats of {shape(windows)} are needed",

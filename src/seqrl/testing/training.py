@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import ConfigError
-from seqrl.models.token import SequenceModel
-from seqrl.models.vector import VectorModel
+from seqrl.models import Model
+from seqrl.models.token import TokenModel
 from seqrl.objectives import Objective, Outcome
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
-from seqrl.types import Batch
+from seqrl.types import TokenBatch, VectorBatch
 
 
 def loss_is_finite(component: Component) -> None:
@@ -46,15 +46,18 @@ def loss_is_differentiable(component: Component) -> None:
 def masked_tokens_do_not_count(component: Component) -> None:
     """Tokens past the end of an episode change neither the loss nor its count; a batch of them has none."""
     model, batch = _setting(component)
-    changed = batch.tokens + 1 if isinstance(model, VectorModel) else (batch.tokens + 1) % model.num_classes
-    other = replace(batch, tokens=torch.where(batch.mask, batch.tokens, changed))
+    if isinstance(batch, TokenBatch):
+        changed = (batch.tokens + 1) % model.num_classes
+        other: TokenBatch | VectorBatch = replace(batch, tokens=torch.where(batch.mask, batch.tokens, changed))
+    else:
+        other = replace(batch, values=torch.where(batch.mask[..., None], batch.values, batch.values + 1))
     before, after = _outcome(component, model, batch), _outcome(component, model, other)
     require(
         close(before.total, after.total) and torch.equal(before.count, after.count),
         f"other tokens at masked places change the loss from {before.total:.6g} to {after.total:.6g}; "
         "multiply each target's loss by its mask",
     )
-    nothing = float(_outcome(component, model, replace(batch, mask=torch.zeros_like(batch.mask))).total.detach())
+    nothing = float(_outcome(component, model, batch.without_loss()).total.detach())
     require(nothing == 0.0, f"a batch that is masked throughout has a loss of {nothing:.6g}, not 0")
 
 
@@ -62,7 +65,7 @@ def rows_add_up(component: Component) -> None:
     """The total of a batch is the sum over its rows, so that ranks and batches can be added up."""
     model, batch = _setting(component)
     whole = _outcome(component, model, batch)
-    parts = [_outcome(component, model, batch.share(row, len(batch.tokens))) for row in range(len(batch.tokens))]
+    parts = [_outcome(component, model, batch.share(row, len(batch))) for row in range(len(batch))]
     summed = float(whole.total.detach())
     total, count = sum(float(p.total.detach()) for p in parts), sum(float(p.count) for p in parts)
     require(
@@ -131,19 +134,17 @@ OBJECTIVE_CONTRACTS: tuple[Contract, ...] = (
 DATA_CONTRACTS: tuple[Contract, ...] = (store_is_sound, attributes_are_plain, loads_the_same_twice)
 
 
-def _setting(component: Component, *, goal: bool = False) -> tuple[SequenceModel | VectorModel, Batch]:
+def _setting(component: Component, *, goal: bool = False) -> tuple[Any, TokenBatch | VectorBatch]:
     """A model that the objective can train, of tokens or else of vectors, and a batch for it."""
-    model = samples.model(samples.layout(goal=goal))
-    batch = samples.batch(model)
-    try:
-        _outcome(component, model, batch)
-    except ConfigError:
-        vectors = samples.vector_model(samples.layout(goal=goal))
-        return vectors, samples.vector_batch(vectors)
-    return model, batch
+    objective: Objective = component.build()
+    if issubclass(TokenModel, objective.learns):
+        model = samples.model(samples.layout(goal=goal))
+        return model, samples.batch(model)
+    vectors = samples.vector_model(samples.layout(goal=goal))
+    return vectors, samples.vector_batch(vectors)
 
 
-def _outcome(component: Component, model: SequenceModel | VectorModel, batch: Batch) -> Outcome:
+def _outcome(component: Component, model: Model, batch: TokenBatch | VectorBatch) -> Outcome:
     objective: Objective = component.build()
     return objective(model, batch)
 

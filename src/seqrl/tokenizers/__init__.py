@@ -101,7 +101,7 @@ class CodeTokenizer(Tokenizer, ABC):
 
     @abstractmethod
     def encode_windows(self, values: Tensor) -> Tensor:
-        """(B, T, S) normalised windows to (B, T // steps_per_code, 1) int64."""
+        """(B, T, S) normalised windows to (B, T // steps_per_code) int64."""
 
     @abstractmethod
     def imagine(self, state: Tensor) -> Imagination:

@@ -41,7 +41,7 @@ def reconstruction_report(tokenizer: CodeTokenizer, windows: Tensor, layout: Lay
         One row per scalar, as `round_trip_report`.
     """
     state = windows[:, 0, layout.field("observation").slice]
-    decoded = tokenizer.decode_codes(tokenizer.encode_windows(windows)[..., 0], state).cpu()
+    decoded = tokenizer.decode_codes(tokenizer.encode_windows(windows), state).cpu()
     real = ~windows[..., 0].isnan().cpu()
     values = tokenizer.decode(windows).cpu()[real]
     errors = (decoded[real] - values).abs().numpy()

@@ -149,12 +149,12 @@ class VqTokenizer(CodeTokenizer):
 
     @torch.no_grad()
     def encode_windows(self, values: Tensor) -> Tensor:
-        """(B, T, S) normalised windows, NaN past the end of the episode, to (B, T // steps_per_code, 1) codes."""
+        """(B, T, S) normalised windows, NaN past the end of the episode, to (B, T // steps_per_code) codes."""
         training = self.training
         self.eval()
-        codes = self.codebook.nearest(self._features(*_split(values)))
+        codes: Tensor = self.codebook.nearest(self._features(*_split(values)))
         self.train(training)
-        return codes[..., None]
+        return codes
 
     def imagine(self, state: Tensor) -> Imagination:
         return _VqImagination(self, state)

@@ -48,7 +48,7 @@ class TrainingMetrics(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._steps += 1
-        self._tokens += batch.tokens.numel() * trainer.world_size if isinstance(batch, Batch) else 0
+        self._tokens += batch.size * trainer.world_size if isinstance(batch, Batch) else 0
         if not is_log_step(trainer.global_step, self.every):
             return
         seconds = time.perf_counter() - self._since

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,9 +16,13 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions, transition_chunks
 from seqrl.data.sampler import StepOrder, split_episodes
 from seqrl.data.token_cache import cached_tokens, encoder_identity, token_dtype, token_key, tokens_in_memory
-from seqrl.data.windows import Windows, WindowSettings
+from seqrl.data.windows import TokenWindows, ValueWindows, VectorWindows, Windows, WindowSettings
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
+from seqrl.models import Model
+from seqrl.models.code import CodeModel
+from seqrl.models.token import TokenModel
+from seqrl.models.vector import VectorModel
 from seqrl.training.defaults import training_defaults
 from seqrl.training.loading import StepsFrom, step_loader
 from seqrl.training.module import SequenceModule
@@ -67,9 +72,6 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.validation_batches = validation_batches
         self.seed = seed
         self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
-        self._tokens: np.ndarray | None = None
-        self._padding = 0.0  # of values
-        self._goal_columns: list[int] | None = None
 
     @classmethod
     def for_module(
@@ -107,55 +109,77 @@ class EpisodeDataModule(pl.LightningDataModule):
     def tokenize(self, module: SequenceModule) -> None:
         """Encode the episodes with a module's tokenizer, fitted to the training episodes if it has no statistics.
 
-        The tokens are kept in the cache folder, for other runs and ranks with the same data and tokenizer.
+        Tokens are kept in the cache folder, for other runs and ranks with the same data and tokenizer.
         """
         if not module.tokenizer_fitted:
             module.fit_tokenizer(self.training_values())
-        tokenizer = module.model.tokenizer
-        of_codes = tokenizer.output == "codes"  # made of windows, when they are needed
-        identity = None if of_codes else encoder_identity(tokenizer, module.config["tokenizer"])
-        self._goal_columns = module.model.goal_columns
-        self._padding = torch.nan if of_codes else 0.0
-        vocab_size = tokenizer.vocab_size if tokenizer.output == "tokens" else None
-        self.encode(tokenizer.encode, vocab_size, identity=identity)
+        _ENCODERS[type(module.model)](self, module)
 
     def encode(
-        self, encode: Callable[[Tensor], Tensor], vocab_size: int | None, *, identity: str | None = None
+        self,
+        encode: Callable[[Tensor], Tensor],
+        vocab_size: int,
+        *,
+        identity: str | None = None,
+        goal_columns: Sequence[int] | None = None,
     ) -> None:
         """Tokenize all transitions.
 
         Args:
-            encode: (n, S) float to (n, K) integers in [0, vocab_size), such as a fitted tokenizer's; to (n, S)
-                normalised values where `vocab_size` is None.
+            encode: (n, S) float to (n, K) integers in [0, vocab_size), such as a fitted tokenizer's.
             identity: `seqrl.data.token_cache.encoder_identity` of what `encode` does; the tokens then lie in the
                 cache folder. Without it they lie in memory.
+            goal_columns: which of the K tokens hold the dimensions of the goal; by default as for one token per scalar.
         """
+        tokens = self._encoded(encode, token_dtype(vocab_size), identity)
+        settings: dict[str, Any] = {"termination_token": vocab_size, "goal_columns": goal_columns}
+        self._cut(partial(TokenWindows, self.store, tokens, self.layout, self.window, **settings))
+
+    def _encode_tokens(self, module: SequenceModule) -> None:
+        model = module.model
+        assert isinstance(model, TokenModel)
+        identity = encoder_identity(model.tokenizer, module.config["tokenizer"])
+        vocab_size, columns = model.tokenizer.vocab_size, model.goal_columns
+        self.encode(model.tokenizer.encode, vocab_size, identity=identity, goal_columns=columns)
+
+    def _encode_vectors(self, module: SequenceModule) -> None:
+        tokenizer = module.model.tokenizer
+        identity = encoder_identity(tokenizer, module.config["tokenizer"])
+        values = self._encoded(tokenizer.encode, np.dtype(np.float32), identity)
+        self._cut(partial(VectorWindows, self.store, values, self.layout, self.window))
+
+    def _encode_values(self, module: SequenceModule) -> None:
+        values = self._encoded(module.model.tokenizer.encode, np.dtype(np.float32), None)
+        self._cut(partial(ValueWindows, self.store, values, self.layout, self.window))
+
+    def _encoded(self, encode: Callable[[Tensor], Tensor], dtype: np.dtype[Any], identity: str | None) -> np.ndarray:
+        """What `encode` makes of all transitions, of the cache folder where there is an identity."""
 
         def chunks() -> Iterator[tuple[int, np.ndarray]]:
             with torch.no_grad():
                 for first, values in transition_chunks(self.store, self.layout):
                     yield first, encode(torch.from_numpy(values)).numpy()
 
-        rows, dtype = len(self.store), token_dtype(vocab_size)
         if identity is None:
-            self._tokens = tokens_in_memory(dtype, chunks)
-        else:
-            self._tokens = cached_tokens(token_key(self.store, self.layout, identity), rows, dtype, chunks)
-        self._termination_token = vocab_size
-        self.train_windows = self._windows(self.train_episodes)
+            return tokens_in_memory(dtype, chunks)
+        return cached_tokens(token_key(self.store, self.layout, identity), len(self.store), dtype, chunks)
+
+    def _cut(self, windows: Callable[..., Windows[Any]]) -> None:
+        """Cut training and held-out windows; `windows` makes those of some episodes."""
+        self.train_windows = windows(episodes=self.train_episodes)
         if len(self.validation_episodes):
-            self._validation_windows = self._windows(self.validation_episodes)
+            self._validation_windows = windows(episodes=self.validation_episodes)
         self.order = StepOrder(len(self.train_windows), self.batch_size, self.seed)
 
     @property
     def steps_per_epoch(self) -> int:
         return self.order.steps_per_epoch
 
-    def sample_windows(self, count: int) -> Tensor:
-        """(B, T, K or S) windows, at most `count`, evenly spread over the held-out episodes, or all if none is."""
+    def sample_windows(self, count: int) -> Any:
+        """A batch of windows, at most `count`, evenly spread over the held-out episodes, or all if none is."""
         windows = self._validation_windows if len(self.validation_episodes) else self.train_windows
         indices = np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(np.int64)
-        return windows.batch(indices, np.random.default_rng(self.seed)).tokens
+        return windows.batch(indices, np.random.default_rng(self.seed))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
@@ -178,24 +202,18 @@ class EpisodeDataModule(pl.LightningDataModule):
         batches = _ValidationBatches(windows, size, count, self.seed, trainer.global_rank, trainer.world_size)
         return step_loader(batches, range(count))
 
-    def _windows(self, episodes: np.ndarray) -> Windows:
-        assert self._tokens is not None, "encode() comes first"
-        return Windows(
-            self.store,
-            self._tokens,
-            self.layout,
-            self.window,
-            termination_token=self._termination_token,
-            goal_columns=self._goal_columns,
-            padding=self._padding,
-            episodes=episodes,
-        )
+
+_ENCODERS: dict[type[Model], Callable[[EpisodeDataModule, SequenceModule], None]] = {
+    TokenModel: EpisodeDataModule._encode_tokens,
+    VectorModel: EpisodeDataModule._encode_vectors,
+    CodeModel: EpisodeDataModule._encode_values,
+}
 
 
 class _TrainingBatches(Dataset[Batch]):
     """One rank's share of the batch of every global step."""
 
-    def __init__(self, windows: Windows, order: StepOrder, rank: int, world_size: int) -> None:
+    def __init__(self, windows: Windows[Any], order: StepOrder, rank: int, world_size: int) -> None:
         self.windows, self.order, self.rank, self.world_size = windows, order, rank, world_size
 
     def __getitem__(self, step: int) -> Batch:
@@ -205,7 +223,7 @@ class _TrainingBatches(Dataset[Batch]):
 class _ValidationBatches(Dataset[Batch]):
     """One rank's share of the same batches of held-out windows every time."""
 
-    def __init__(self, windows: Windows, size: int, count: int, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, windows: Windows[Any], size: int, count: int, seed: int, rank: int, world_size: int) -> None:
         self.windows, self.seed, self.rank, self.world_size = windows, seed, rank, world_size
         self.indices = np.linspace(0, len(windows) - 1, size * count).round().astype(np.int64).reshape(count, size)
 
@@ -214,14 +232,18 @@ class _ValidationBatches(Dataset[Batch]):
         return _share(self.windows, self.indices[index], generator, self.rank, self.world_size)
 
 
-def _share(windows: Windows, indices: np.ndarray, generator: np.random.Generator, rank: int, world_size: int) -> Batch:
+def _share(
+    windows: Windows[Any], indices: np.ndarray, generator: np.random.Generator, rank: int, world_size: int
+) -> Batch:
     """One rank's windows of a batch, which are the same windows whatever the number of ranks.
 
     A rank that is left without any gets one of another's, which carries no loss: sharded weights are gathered by all.
     """
     if rank >= len(indices):
-        other = windows.batch(indices[:1], generator)
-        return replace(other, mask=torch.zeros_like(other.mask))
+        other: Batch = windows.batch(indices[:1], generator)
+        return other.without_loss()
     if windows.goal is None:  # nothing is drawn: the windows of the other ranks need not be cut
-        return windows.batch(indices[rank::world_size], generator)
-    return windows.batch(indices, generator).share(rank, world_size)
+        own: Batch = windows.batch(indices[rank::world_size], generator)
+        return own
+    whole: Batch = windows.batch(indices, generator)
+    return whole.share(rank, world_size)

@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from seqrl.checkpoints.loading import build_model
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
+from seqrl.models.building import MODELS, build_model
 from seqrl.objectives import Objective
 from seqrl.registry import OBJECTIVE
 from seqrl.training.checkpoint_io import note
@@ -26,7 +26,7 @@ from seqrl.types import Batch
 
 
 class SequenceModule(pl.LightningModule):
-    """Trains a `SequenceModel` on windows of tokens, or a `VectorModel` on windows of values.
+    """Trains a model, on windows of what its tokenizer makes of the data.
 
     Logs `train/loss` (weighted, per token, in nats; of vectors as their objective has it), and per field `loss` and, of
     tokens and discrete values, `accuracy` (share that the mode predicts, 0 to 1), under `train/` and `val/`;
@@ -47,16 +47,16 @@ class SequenceModule(pl.LightningModule):
         self.model = build_model(config)
         check_optimizer(config["optimizer"])
         self._objective: Objective = OBJECTIVE.build(config["objective"])
-        output = self.model.tokenizer.output
-        if output not in self._objective.learns:
-            other = "regression" if output == "vectors" else "next_token"
+        if not isinstance(self.model, self._objective.learns):
+            learnt = " or ".join(model.made_of for model in MODELS if issubclass(model, self._objective.learns))
+            objectives: dict[str, Any] = {name: OBJECTIVE.get(name) for name in OBJECTIVE.builtin_names()}
+            fitting = [name for name, objective in objectives.items() if isinstance(self.model, objective.learns)]
             raise ConfigError(
-                f"objective={config['objective']['name']} learns {' or '.join(self._objective.learns)}, and "
-                f"tokenizer={config['tokenizer']['name']} makes {output}; use objective={other}"
+                f"objective={config['objective']['name']} learns {learnt}, and "
+                f"tokenizer={config['tokenizer']['name']} makes {self.model.made_of}; use objective={fitting[0]}"
             )
-        modes = self.model.layout.categories if output == "vectors" else None
-        self.train_metrics = FieldMeans(self.model.fields, modes=modes)
-        self.val_metrics = FieldMeans(self.model.fields, modes=modes)
+        self.train_metrics = FieldMeans(self.model.fields, modes=self.model.modal_fields)
+        self.val_metrics = FieldMeans(self.model.fields, modes=self.model.modal_fields)
         self.tokenizer_fitted = False
 
     @classmethod

@@ -133,7 +133,7 @@ def _fit_tokenizer(
     )
     tokenizer = module.model.tokenizer.eval()
     assert isinstance(tokenizer, CodeTokenizer)
-    rows = reconstruction_report(tokenizer, data.sample_windows(_REPORT_WINDOWS), data.layout)
+    rows = reconstruction_report(tokenizer, data.sample_windows(_REPORT_WINDOWS).values, data.layout)
     _write_report(folder.path / "tokenizer.csv", rows)
     tokenizer.train()  # Lightning warns of parts in eval mode; it encodes in that mode all the same
 

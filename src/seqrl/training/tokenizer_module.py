@@ -17,7 +17,7 @@ from seqrl.training.metrics import ScalarMeans, log_validation, pop_means
 from seqrl.training.module import SequenceModule
 from seqrl.training.optim import adamw_and_schedule
 from seqrl.training.seeding import seed_step
-from seqrl.types import Batch
+from seqrl.types import ValueBatch
 
 
 class TokenizerModule(pl.LightningModule):
@@ -52,15 +52,15 @@ class TokenizerModule(pl.LightningModule):
         self.train_metrics = ScalarMeans(names)
         self.val_metrics = ScalarMeans(names)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: ValueBatch, batch_index: int) -> Tensor:
         seed_step(self, self.config["seed"])
-        losses = self.tokenizer.loss(batch.tokens, batch.mask[..., :1])
-        self.train_metrics.update(losses, len(batch.tokens))
+        losses = self.tokenizer.loss(batch.values, batch.mask[..., None])
+        self.train_metrics.update(losses, len(batch))
         return losses["loss"]
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        losses = self.tokenizer.loss(batch.tokens, batch.mask[..., :1])
-        self.val_metrics.update(losses, len(batch.tokens) if batch.mask.any() else 0)
+    def validation_step(self, batch: ValueBatch, batch_index: int) -> None:
+        losses = self.tokenizer.loss(batch.values, batch.mask[..., None])
+        self.val_metrics.update(losses, len(batch) if batch.mask.any() else 0)
 
     def on_validation_epoch_end(self) -> None:
         log_validation(self, self.pop_metrics("val"))

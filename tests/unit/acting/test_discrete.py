@@ -19,7 +19,7 @@ from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.collect import RandomActor, collect
 from seqrl.formats import writers
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.registry import TOKENIZER
 from seqrl.sources import find_source
 from seqrl.sources.arrays import ArraysSource
@@ -213,7 +213,7 @@ def test_two_actions_of_every_planner(recorded: tuple[str, EpisodeStore], name: 
     layout = Layout.from_config({"fields": FIELDS}, **found.sizes)
     torch.manual_seed(0)
     backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8}
-    model = SequenceModel(layout, {"name": name, "num_bins": 20}, backbone, context=5)
+    model = TokenModel(layout, {"name": name, "num_bins": 20}, backbone, context=5)
     model.tokenizer.fit(torch.from_numpy(transitions(found, layout)))
     beam = {"name": "beam", "beam_width": 2, "horizon": 2, "context": 3, "cdf_act": None}
     for planner in ({"name": "sample"}, beam, {"name": "random"}, {"name": "zero"}):

@@ -14,11 +14,11 @@ from seqrl.acting.policy import Policy
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.registry import CONDITION
 from seqrl.scores import Score
-from seqrl.types import History, Plan
+from seqrl.types import Plan, TokenHistory
 
 LayoutConfig = Callable[..., dict[str, Any]]
 
@@ -27,12 +27,12 @@ SAMPLE = {"name": "sample", "temperature": 1.0}
 BEAM = {"name": "beam", "beam_width": 3, "n_expand": 2, "horizon": 3, "context": 3}
 
 
-def make_model(config: dict[str, Any], tokenizer: str = "uniform") -> SequenceModel:
+def make_model(config: dict[str, Any], tokenizer: str = "uniform") -> TokenModel:
     """Random weights, large enough that what the model sees decides what it does; float64."""
     torch.manual_seed(0)
     layout = Layout.from_config(config, 3, 2)
     backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8}
-    model = SequenceModel(layout, {"name": tokenizer, "num_bins": 6}, backbone, context=4)
+    model = TokenModel(layout, {"name": tokenizer, "num_bins": 6}, backbone, context=4)
     model.tokenizer.fit(torch.from_numpy(np.random.default_rng(0).normal(size=(50, layout.size)).astype(np.float32)))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -40,12 +40,12 @@ def make_model(config: dict[str, Any], tokenizer: str = "uniform") -> SequenceMo
 
 
 @pytest.fixture
-def model(plain_layout_config: LayoutConfig) -> SequenceModel:
+def model(plain_layout_config: LayoutConfig) -> TokenModel:
     return make_model(plain_layout_config())
 
 
 @pytest.fixture
-def goal_model(plain_layout_config: LayoutConfig) -> SequenceModel:
+def goal_model(plain_layout_config: LayoutConfig) -> TokenModel:
     return make_model(plain_layout_config(goal=GOAL))
 
 
@@ -55,13 +55,13 @@ class _Recorder(Planner):
     horizon = 5
 
     def __init__(self) -> None:
-        self.histories: list[History] = []
+        self.histories: list[TokenHistory] = []
         self.noises: list[Noise] = []
 
     def check(self, layout: Layout, score: Score) -> None:
         """Fits everything."""
 
-    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         self.histories.append(history)
         self.noises.append(noise)
         rows = torch.arange(1.0, len(history.tokens) + 1)[:, None]
@@ -69,7 +69,7 @@ class _Recorder(Planner):
         return Plan(values[..., None].expand(-1, -1, 2), torch.zeros(len(rows)))
 
 
-def recording(model: SequenceModel, **options: Any) -> tuple[Policy, _Recorder]:
+def recording(model: TokenModel, **options: Any) -> tuple[Policy, _Recorder]:
     policy, planner = Policy(model, planner={**BEAM, "horizon": _Recorder.horizon}, **options), _Recorder()
     policy.planner = planner
     return policy, planner
@@ -112,7 +112,7 @@ def test_an_environment_gets_the_same_actions_alone_and_in_a_batch(
 
 @pytest.mark.parametrize("planner", [SAMPLE, BEAM], ids=["sample", "beam"])
 def test_random_choices_follow_seed_key_and_time_alone(
-    model: SequenceModel, experience: dict[str, np.ndarray], planner: dict[str, Any]
+    model: TokenModel, experience: dict[str, np.ndarray], planner: dict[str, Any]
 ) -> None:
     same = {name: np.repeat(array[:1], 4, axis=0) for name, array in experience.items()}
     actions = drive(Policy(model, planner=planner), **same)
@@ -124,7 +124,7 @@ def test_random_choices_follow_seed_key_and_time_alone(
     assert not np.array_equal(actions, drive(Policy(model, planner=planner, seed=1), **same))
 
 
-def test_noise_is_addressed_by_seed_key_and_time(model: SequenceModel) -> None:
+def test_noise_is_addressed_by_seed_key_and_time(model: TokenModel) -> None:
     policy, planner = recording(model, seed=5)
     policy.reset(3, environments=np.array([4, 9, 4]))
     policy.act(np.zeros((3, 3)))
@@ -133,7 +133,7 @@ def test_noise_is_addressed_by_seed_key_and_time(model: SequenceModel) -> None:
     assert planner.noises[1].keys.equal(Noise.of(5, torch.tensor([9, 4]), 1).keys)
 
 
-def test_the_history_holds_what_was_seen_done_and_earned(model: SequenceModel) -> None:
+def test_the_history_holds_what_was_seen_done_and_earned(model: TokenModel) -> None:
     policy, planner = recording(model)
     policy.reset(2)
     observations, rewards = (
@@ -154,10 +154,10 @@ def test_the_history_holds_what_was_seen_done_and_earned(model: SequenceModel) -
         present = model.tokenizer.encode(torch.from_numpy(np.hstack([observations[t], np.zeros((2, 4))])))[:, :3]
         assert history.tokens.equal(torch.cat([*kept, present], dim=1))
         assert history.lengths.tolist() == [len(kept)] * 2
-        assert history.prefix is None
+        assert history.goal is None
 
 
-def test_plan_every_carries_out_the_planned_actions_in_order(model: SequenceModel) -> None:
+def test_plan_every_carries_out_the_planned_actions_in_order(model: TokenModel) -> None:
     policy, planner = recording(model, plan_every=3)
     policy.reset(2)
     taken = [policy.act(np.zeros((2, 3)), np.zeros(2))[:, 0].tolist() for _ in range(7)]
@@ -166,14 +166,14 @@ def test_plan_every_carries_out_the_planned_actions_in_order(model: SequenceMode
     assert planner.histories[1].lengths.tolist() == [3, 3]  # what happened in between is not forgotten
 
 
-def test_a_whole_plan_may_be_carried_out(model: SequenceModel) -> None:
+def test_a_whole_plan_may_be_carried_out(model: TokenModel) -> None:
     policy, _ = recording(model, plan_every=5)
     policy.reset(1)
     taken = [float(policy.act(np.zeros((1, 3)), np.zeros(1))[0, 0]) for _ in range(6)]
     assert taken == [110, 111, 112, 113, 114, 210]
 
 
-def test_reset_forgets_history_and_queue(model: SequenceModel) -> None:
+def test_reset_forgets_history_and_queue(model: TokenModel) -> None:
     policy, planner = recording(model, plan_every=3)
     for _ in range(2):
         policy.reset(1)
@@ -182,7 +182,7 @@ def test_reset_forgets_history_and_queue(model: SequenceModel) -> None:
     assert len(planner.histories) == 2
 
 
-def test_where_all_have_ended_nothing_is_planned(model: SequenceModel) -> None:
+def test_where_all_have_ended_nothing_is_planned(model: TokenModel) -> None:
     policy = Policy(model, planner=SAMPLE)
     policy.reset(2)
     actions = policy.act(np.zeros((2, 3)), active=np.zeros(2, bool))
@@ -190,7 +190,7 @@ def test_where_all_have_ended_nothing_is_planned(model: SequenceModel) -> None:
     assert policy.plan is None
 
 
-def test_inactive_rows_get_zeros_and_cost_nothing(model: SequenceModel) -> None:
+def test_inactive_rows_get_zeros_and_cost_nothing(model: TokenModel) -> None:
     policy, planner = recording(model)
     policy.reset(3)
     policy.act(np.zeros((3, 3)))
@@ -199,7 +199,7 @@ def test_inactive_rows_get_zeros_and_cost_nothing(model: SequenceModel) -> None:
     assert len(planner.histories[1].tokens) == 2
 
 
-def test_rows_that_end_while_a_plan_is_carried_out_get_zeros(model: SequenceModel) -> None:
+def test_rows_that_end_while_a_plan_is_carried_out_get_zeros(model: TokenModel) -> None:
     policy, _ = recording(model, plan_every=3)
     policy.reset(2)
     policy.act(np.zeros((2, 3)))
@@ -207,7 +207,7 @@ def test_rows_that_end_while_a_plan_is_carried_out_get_zeros(model: SequenceMode
     assert actions.tolist() == [[0, 0], [121, 121]]
 
 
-def test_rows_that_end_do_not_change_the_others(model: SequenceModel, experience: dict[str, np.ndarray]) -> None:
+def test_rows_that_end_do_not_change_the_others(model: TokenModel, experience: dict[str, np.ndarray]) -> None:
     policy = Policy(model, planner=BEAM, seed=1)
     whole = drive(policy, **experience)
     policy.reset(4, environments=experience["keys"])
@@ -220,7 +220,7 @@ def test_rows_that_end_do_not_change_the_others(model: SequenceModel, experience
         assert (actions[~active] == 0).all()
 
 
-def test_goals_reach_the_planner_in_the_bins_of_their_dimensions(goal_model: SequenceModel) -> None:
+def test_goals_reach_the_planner_in_the_bins_of_their_dimensions(goal_model: TokenModel) -> None:
     goals = np.array([[0.3, -1.0], [1.2, 0.4]])
     values = torch.zeros(2, 7)
     values[:, :2] = torch.from_numpy(goals)
@@ -228,21 +228,21 @@ def test_goals_reach_the_planner_in_the_bins_of_their_dimensions(goal_model: Seq
     policy, planner = recording(goal_model, condition={"name": "goal"})
     policy.reset(2, goals=goals)
     policy.act(np.zeros((2, 3)), active=np.array([False, True]))
-    assert planner.histories[0].prefix is not None
-    assert planner.histories[0].prefix.equal(wanted[1:])
+    assert planner.histories[0].goal is not None
+    assert planner.histories[0].goal.equal(wanted[1:])
 
 
-def test_without_a_condition_the_goal_is_null(goal_model: SequenceModel) -> None:
+def test_without_a_condition_the_goal_is_null(goal_model: TokenModel) -> None:
     policy, planner = recording(goal_model)
     policy.reset(2, goals=np.ones((2, 2)))  # not looked at
     assert policy.goals is None
     policy.act(np.zeros((2, 3)))
-    assert planner.histories[0].prefix is not None
-    assert planner.histories[0].prefix.tolist() == [[6, 6]] * 2
+    assert planner.histories[0].goal is not None
+    assert planner.histories[0].goal.tolist() == [[6, 6]] * 2
 
 
 @pytest.mark.parametrize("goals", [None, np.zeros((2, 3)), np.zeros((1, 2)), np.zeros(2)])
-def test_a_goal_strategy_needs_fitting_goals(goal_model: SequenceModel, goals: np.ndarray | None) -> None:
+def test_a_goal_strategy_needs_fitting_goals(goal_model: TokenModel, goals: np.ndarray | None) -> None:
     policy = Policy(goal_model, planner=SAMPLE, condition={"name": "goal"})
     given = "none given" if goals is None else r"shape \(.*\) given"
     with pytest.raises(ConfigError, match=rf"condition 'goal' needs goals of shape \(2, 2\); {given}"):
@@ -250,7 +250,7 @@ def test_a_goal_strategy_needs_fitting_goals(goal_model: SequenceModel, goals: n
 
 
 def test_strategies_that_the_layout_cannot_carry_are_refused(
-    model: SequenceModel, plain_layout_config: LayoutConfig
+    model: TokenModel, plain_layout_config: LayoutConfig
 ) -> None:
     with pytest.raises(
         ConfigError, match=r"layout has no goal, which condition 'goal' needs; train with 'layout\.goal="
@@ -262,7 +262,7 @@ def test_strategies_that_the_layout_cannot_carry_are_refused(
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 3), (3,), (2, 1, 3)])
-def test_observations_of_another_shape_are_refused(model: SequenceModel, shape: tuple[int, ...]) -> None:
+def test_observations_of_another_shape_are_refused(model: TokenModel, shape: tuple[int, ...]) -> None:
     policy = Policy(model, planner=SAMPLE)
     policy.reset(2)
     with pytest.raises(ConfigError, match=rf"observations have shape \({shape[0]},.*the policy was reset for \(2, 3\)"):
@@ -273,7 +273,7 @@ def test_observations_of_another_shape_are_refused(model: SequenceModel, shape: 
     ("planner", "plan_every", "horizon"), [(BEAM, 0, 3), (BEAM, -1, 3), (BEAM, 4, 3), (SAMPLE, 2, 1)]
 )
 def test_more_steps_than_a_plan_has_are_refused(
-    model: SequenceModel, planner: dict[str, Any], plan_every: int, horizon: int
+    model: TokenModel, planner: dict[str, Any], plan_every: int, horizon: int
 ) -> None:
     with pytest.raises(ConfigError, match=rf"plan_every={plan_every} is outside \[1, {horizon}\], the steps of this"):
         Policy(model, planner=planner, plan_every=plan_every)
@@ -282,18 +282,18 @@ def test_more_steps_than_a_plan_has_are_refused(
 @pytest.mark.parametrize("context", [1, 5])
 @pytest.mark.parametrize("planner", [SAMPLE, BEAM], ids=["sample", "beam"])
 def test_a_context_beyond_the_trained_window_is_refused(
-    model: SequenceModel, planner: dict[str, Any], context: int
+    model: TokenModel, planner: dict[str, Any], context: int
 ) -> None:
     with pytest.raises(ConfigError, match=rf"planner\.context={context} is outside \[2, 4\], the trained window"):
         Policy(model, planner={**planner, "context": context})
 
 
-def test_the_model_is_put_into_eval_mode(model: SequenceModel) -> None:
+def test_the_model_is_put_into_eval_mode(model: TokenModel) -> None:
     Policy(model.train(), planner=SAMPLE)
     assert not model.training
 
 
-def test_what_is_not_finite_or_of_another_shape_is_refused(model: SequenceModel, goal_model: SequenceModel) -> None:
+def test_what_is_not_finite_or_of_another_shape_is_refused(model: TokenModel, goal_model: TokenModel) -> None:
     policy = Policy(model, planner={"name": "sample"})
     policy.reset(3)
     seen = np.zeros((3, model.layout.field("observation").size))
@@ -310,7 +310,7 @@ def test_what_is_not_finite_or_of_another_shape_is_refused(model: SequenceModel,
         CONDITION.build({"name": "target_return", "target": math.nan})
 
 
-def test_rewards_are_asked_for_where_the_layout_has_them(model: SequenceModel) -> None:
+def test_rewards_are_asked_for_where_the_layout_has_them(model: TokenModel) -> None:
     policy = Policy(model, planner={"name": "sample"})
     policy.reset(1)
     policy.act(np.zeros((1, 3)))

@@ -12,28 +12,28 @@ from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.evaluation.placement import placed
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.registry import PLANNER, SCORE
-from seqrl.types import History
+from seqrl.types import TokenHistory
 
 OBS, ACT, V = 3, 2, 7
 K = OBS + ACT + 2
 BACKBONES = ({"name": "gpt", "dim": 32}, {"name": "llama", "dim": 32, "qk_norm": True})
 
 
-def make(backbone: dict[str, Any], tokenizer: str = "uniform") -> SequenceModel:
+def make(backbone: dict[str, Any], tokenizer: str = "uniform") -> TokenModel:
     torch.manual_seed(0)
     fields = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
     layout = Layout.from_config({"fields": fields, "goal": None}, OBS, ACT)
-    model = SequenceModel(layout, {"name": tokenizer, "num_bins": V}, backbone, context=4)
+    model = TokenModel(layout, {"name": tokenizer, "num_bins": V}, backbone, context=4)
     for parameter in (*model.embedding.parameters(), *model.head.parameters()):
         torch.nn.init.normal_(parameter, std=0.5)
     model.tokenizer.fit(torch.rand(200, K) + 1.0 / 3.0)
     return model.eval().requires_grad_(False)
 
 
-def history(rows: int = 4) -> History:
-    return History(torch.randint(0, V, (rows, K + OBS)), torch.ones(rows, dtype=torch.int64))
+def history(rows: int = 4) -> TokenHistory:
+    return TokenHistory(torch.randint(0, V, (rows, K + OBS)), torch.ones(rows, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("tokenizer", ["uniform", "quantile"])

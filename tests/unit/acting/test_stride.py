@@ -10,7 +10,7 @@ import torch
 
 from seqrl.acting.policy import Policy
 from seqrl.data.returns import transition_chunks, transitions
-from seqrl.data.windows import Windows, WindowSettings
+from seqrl.data.windows import VectorWindows, WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.testing import samples
@@ -52,13 +52,13 @@ def test_chunks_do_not_change_what_a_stride_adds_up() -> None:
 def test_a_window_takes_every_stride_th_step_of_its_episode() -> None:
     store = samples.store()
     rows = np.arange(len(store))[:, None].astype(np.float32)
-    windows = Windows(store, rows, layout(3), WindowSettings(length=3), termination_token=None, padding=-1.0)
+    windows = VectorWindows(store, rows, layout(3), WindowSettings(length=3))
     batch = windows.batch(np.arange(len(windows)), np.random.default_rng(0))
     assert batch.starts is not None
     starts = [first + t for first, length in zip(store.offsets, store.lengths, strict=False) for t in range(length - 1)]
-    for start, row, since in zip(starts, batch.tokens[..., 0].tolist(), batch.starts.tolist(), strict=True):
+    for start, row, since in zip(starts, batch.values[..., 0].tolist(), batch.starts.tolist(), strict=True):
         stop = store.offsets[np.searchsorted(store.offsets, start, side="right")]
-        assert row == [start + 3 * k if start + 3 * k < stop else -1.0 for k in range(3)]
+        assert row == [start + 3 * k if start + 3 * k < stop else 0.0 for k in range(3)]
         assert since == start - store.offsets[np.searchsorted(store.offsets, start, side="right") - 1]
 
 
@@ -115,14 +115,13 @@ def test_padding_of_vectors_carries_no_loss(terminate_truncated: bool) -> None:
     """Nobody acted past the end: an action of zeros there is nothing to learn, true end or not."""
     store = samples.store()
     assert store.terminated.any()
-    windows = Windows(
+    windows = VectorWindows(
         store,
         transitions(store, layout(1)),
         layout(1),
         WindowSettings(length=4, terminate_truncated=terminate_truncated),
-        termination_token=None,
     )
-    mask = windows.batch(np.arange(len(windows)), np.random.default_rng(0)).mask[..., 0]
+    mask = windows.batch(np.arange(len(windows)), np.random.default_rng(0)).mask
     left = np.concatenate([np.arange(length, 1, -1) for length in store.lengths])  # steps to the end, from the start on
     assert mask.sum(1).tolist() == np.minimum(left, 4).tolist()
 
@@ -131,13 +130,13 @@ def test_values_are_padded_and_lack_of_a_goal_is_nan() -> None:
     store = samples.store()
     goal = {"dims": [1], "dropout": 1.0}
     values = transitions(store, layout(1, goal=goal))
-    windows = Windows(store, values, layout(1, goal=goal), WindowSettings(length=4), termination_token=None)
+    windows = VectorWindows(store, values, layout(1, goal=goal), WindowSettings(length=4))
     batch = windows.batch(np.arange(len(windows)), np.random.default_rng(0))
-    assert batch.tokens.dtype == torch.float32
-    assert batch.prefix is not None
-    assert batch.prefix.isnan().all()
-    kept = Windows(
-        store, values, layout(1, goal={**goal, "dropout": 0.0}), WindowSettings(length=4), termination_token=None
-    ).batch(np.arange(len(windows)), np.random.default_rng(0))
-    assert kept.prefix is not None
-    assert np.isin(kept.prefix.numpy(), values[:, 2]).all()  # observation 1 is scalar 2: the return stands first
+    assert batch.values.dtype == torch.float32
+    assert batch.goal is not None
+    assert batch.goal.isnan().all()
+    kept = VectorWindows(store, values, layout(1, goal={**goal, "dropout": 0.0}), WindowSettings(length=4)).batch(
+        np.arange(len(windows)), np.random.default_rng(0)
+    )
+    assert kept.goal is not None
+    assert np.isin(kept.goal.numpy(), values[:, 2]).all()  # observation 1 is scalar 2: the return stands first

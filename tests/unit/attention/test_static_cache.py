@@ -22,9 +22,9 @@ from seqrl.attention import engine
 from seqrl.decoding.noise import Noise
 from seqrl.decoding.session import DecodingSession
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.registry import PLANNER, SCORE
-from seqrl.types import History
+from seqrl.types import TokenHistory
 
 OBS, ACT, V, CONTEXT = 3, 2, 7, 4
 K = OBS + ACT + 2
@@ -36,24 +36,24 @@ BACKBONES = {
 }
 
 
-def make(backbone: str = "llama", *, goal: bool = False, hidden: bool = True) -> SequenceModel:
+def make(backbone: str = "llama", *, goal: bool = False, hidden: bool = True) -> TokenModel:
     """A tiny float64 model with large random weights, so that every token matters."""
     torch.manual_seed(0)
     fields = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": hidden}}
     layout = Layout.from_config({"fields": fields, "goal": {"dims": [0, 2]} if goal else None}, OBS, ACT)
     options = {**BACKBONES[backbone], "num_layers": 2}
-    model = SequenceModel(layout, {"name": "uniform", "num_bins": V}, options, context=5)
+    model = TokenModel(layout, {"name": "uniform", "num_bins": V}, options, context=5)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     model.tokenizer.fit(torch.tensor([[-1.0] * K, [1.0] * K]))
     return model.double().eval().requires_grad_(False)
 
 
-def history(lengths: list[int], *, goal: bool = False) -> History:
+def history(lengths: list[int], *, goal: bool = False) -> TokenHistory:
     generator = torch.Generator().manual_seed(3)
     tokens = torch.randint(0, V, (len(lengths), max(lengths) * K + OBS), generator=generator)
     prefix = torch.randint(0, V + 1, (len(lengths), 2), generator=generator) if goal else None
-    return History(tokens, torch.tensor(lengths), prefix)
+    return TokenHistory(tokens, torch.tensor(lengths), prefix)
 
 
 def engine_of(session: DecodingSession) -> engine.StepEngine | None:
@@ -271,7 +271,7 @@ def test_the_larger_memory_is_kept() -> None:
     ],
     ids=["another dtype", "another weight"],
 )
-def test_recorded_steps_are_not_used_with_weights_that_lie_elsewhere(change: Callable[[SequenceModel], Any]) -> None:
+def test_recorded_steps_are_not_used_with_weights_that_lie_elsewhere(change: Callable[[TokenModel], Any]) -> None:
     model = make()
     used = engine_of(decoding.start(model, history([1]), context=CONTEXT, static=True))
     old = [parameter.data for parameter in model.parameters()]  # or the new ones may take their place

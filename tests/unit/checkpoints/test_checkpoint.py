@@ -17,7 +17,7 @@ import torch
 from seqrl.checkpoints.loading import load
 from seqrl.errors import CheckpointError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.training.module import SequenceModule
 
 BACKBONE = {"name": "gpt", "num_layers": 1, "num_heads": 1, "dim": 4}
@@ -39,15 +39,15 @@ def config(plain_layout_config: Callable[..., dict[str, Any]]) -> dict[str, Any]
 
 
 @pytest.fixture
-def model(config: dict[str, Any]) -> SequenceModel:
+def model(config: dict[str, Any]) -> TokenModel:
     layout = Layout.from_config(config["layout"], 2, 1)
-    found = SequenceModel(layout, config["tokenizer"], config["backbone"], context=3)
+    found = TokenModel(layout, config["tokenizer"], config["backbone"], context=3)
     found.tokenizer.fit(torch.from_numpy(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)))
     return found.eval()
 
 
 @pytest.fixture
-def content(config: dict[str, Any], model: SequenceModel) -> dict[str, Any]:
+def content(config: dict[str, Any], model: TokenModel) -> dict[str, Any]:
     return {
         "seqrl": {"format": 1, "plugins": [], "versions": {"seqrl": "0.1.0"}},
         "hyper_parameters": {"config": config},
@@ -69,7 +69,7 @@ def refusal(path: Path) -> str:
 
 
 def test_a_model_comes_back_with_its_tokenizer(
-    tmp_path: Path, content: dict[str, Any], model: SequenceModel, config: dict[str, Any]
+    tmp_path: Path, content: dict[str, Any], model: TokenModel, config: dict[str, Any]
 ) -> None:
     loaded = load(saved(tmp_path, content))
     assert not loaded.model.training

@@ -69,9 +69,7 @@ def share(store: EpisodeStore, layout: Layout, rank: int, world_size: int, step:
     data.trainer = _Trainer(rank, world_size, step)  # type: ignore[assignment]
     batches = list(data.train_dataloader())
     return [
-        np.stack([b.tokens[:, 0, 0].numpy(), b.prefix[:, 0].numpy()], 1).tolist()
-        for b in batches
-        if b.prefix is not None
+        np.stack([b.tokens[:, 0, 0].numpy(), b.goal[:, 0].numpy()], 1).tolist() for b in batches if b.goal is not None
     ]
 
 

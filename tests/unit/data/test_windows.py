@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.windows import Windows, WindowSettings
+from seqrl.data.windows import TokenWindows, WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.testing import samples
-from seqrl.types import Batch
+from seqrl.types import TokenBatch
 
 END = 1000  # termination token, larger than any row number
 FIELDS = {"observation": {}, "action": {}}
@@ -32,10 +32,12 @@ def row_tokens(store: EpisodeStore) -> np.ndarray:
     return np.stack([rows, rows % 7, rows % 5], axis=1).astype(np.int32)
 
 
-def make_windows(store: EpisodeStore, length: int, goal: dict[str, object] | None = None, **options: object) -> Windows:
+def make_windows(
+    store: EpisodeStore, length: int, goal: dict[str, object] | None = None, **options: object
+) -> TokenWindows:
     settings = WindowSettings(length, terminate_truncated=bool(options.pop("terminate_truncated", True)))
     discount = float(options.pop("discount", 0.9))  # type: ignore[arg-type]
-    return Windows(
+    return TokenWindows(
         store,
         row_tokens(store),
         layout(goal, discount),
@@ -45,13 +47,13 @@ def make_windows(store: EpisodeStore, length: int, goal: dict[str, object] | Non
     )
 
 
-def every(windows: Windows, seed: int = 0) -> Batch:
+def every(windows: TokenWindows, seed: int = 0) -> TokenBatch:
     return windows.batch(np.arange(len(windows)), np.random.default_rng(seed))
 
 
-def goal_rows(windows: Windows, seed: int = 0) -> np.ndarray:
+def goal_rows(windows: TokenWindows, seed: int = 0) -> np.ndarray:
     """The row from which each window's goal was taken, END for the null goal."""
-    prefix = every(windows, seed).prefix
+    prefix = every(windows, seed).goal
     assert prefix is not None
     return prefix[:, 0].numpy()
 
@@ -113,7 +115,7 @@ def test_goals_lie_at_or_after_the_end_of_the_window_inside_the_segment(
     starts = every(windows).tokens[:, 0, 0].numpy()
     rows = goal_rows(windows, seed)
     tokens = row_tokens(store)
-    np.testing.assert_array_equal(every(windows, seed).prefix, tokens[rows][:, :2])
+    np.testing.assert_array_equal(every(windows, seed).goal, tokens[rows][:, :2])
     for start, row in zip(starts, rows, strict=True):
         stop = next(b for a, b in spans(store.segments) if a <= start < b)
         episode_stop = next(b for a, b in spans(store.offsets) if a <= start < b)
@@ -136,7 +138,7 @@ def many_goals(kind: str, discount: float = 0.9) -> np.ndarray:
     """20 000 goals of the window at row 5, three long: how many steps after row 8, the first that may be one."""
     windows = make_windows(one_episode(), 3, {"dims": [0], "dropout": 0.0, "draw": kind}, discount=discount)
     indices = np.full(20_000, 5)
-    prefix = windows.batch(indices, np.random.default_rng(0)).prefix
+    prefix = windows.batch(indices, np.random.default_rng(0)).goal
     assert prefix is not None
     return prefix[:, 0].numpy() - 8
 
@@ -163,11 +165,11 @@ def test_dropout_gives_its_share_of_windows_the_null_goal() -> None:
     store = one_episode()
     windows = make_windows(store, 3, {"dims": [0, 1], "dropout": 0.3, "draw": "uniform"})
     batch = windows.batch(np.full(10_000, 5), np.random.default_rng(0))
-    assert batch.prefix is not None
-    null = (batch.prefix == END).numpy()
+    assert batch.goal is not None
+    null = (batch.goal == END).numpy()
     assert (null[:, 0] == null[:, 1]).all()  # the whole goal or nothing
     assert abs(null[:, 0].mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 10_000)
-    kept = np.bincount(batch.prefix[:, 0].numpy()[~null[:, 0]], minlength=40)[8:]
+    kept = np.bincount(batch.goal[:, 0].numpy()[~null[:, 0]], minlength=40)[8:]
     assert np.abs(kept - kept.mean()).max() < 5 * np.sqrt(kept.mean())  # whichever goal it would have been
     assert (goal_rows(make_windows(store, 3, {"dims": [0], "dropout": 1.0})) == END).all()
     assert (goal_rows(make_windows(store, 3, {"dims": [0], "dropout": 0.0})) != END).all()
@@ -180,7 +182,7 @@ def test_goals_depend_on_the_generator_alone() -> None:
 
 
 def test_without_a_goal_there_is_no_prefix(tiny_store: EpisodeStore) -> None:
-    assert every(make_windows(tiny_store, 4)).prefix is None
+    assert every(make_windows(tiny_store, 4)).goal is None
 
 
 def test_only_the_chosen_episodes_are_cut_but_the_longest_of_all_counts(tiny_store: EpisodeStore) -> None:
@@ -194,7 +196,7 @@ def test_only_the_chosen_episodes_are_cut_but_the_longest_of_all_counts(tiny_sto
 def test_small_integers_are_widened_before_the_termination_token_is_written() -> None:
     store = one_episode(5)
     tokens = np.full((5, 3), 7, np.uint8)
-    windows = Windows(store, tokens, layout(), WindowSettings(9), termination_token=300)
+    windows = TokenWindows(store, tokens, layout(), WindowSettings(9), termination_token=300)
     assert every(windows).tokens.max() == 300
 
 
@@ -213,8 +215,8 @@ def test_windows_with_the_null_goal_are_those_of_a_layout_without_goals() -> Non
     some = every(make_windows(store, 4, {"dims": [0], "dropout": 0.5}))
     assert torch.equal(without.tokens, plain.tokens)
     assert torch.equal(without.mask, plain.mask)
-    assert some.prefix is not None
-    null = some.prefix[:, 0] == END
+    assert some.goal is not None
+    null = some.goal[:, 0] == END
     assert 0 < null.sum() < len(null)
     assert torch.equal(some.tokens[null], plain.tokens[null])
     assert not torch.equal(some.mask[~null], plain.mask[~null]), "with a goal, a segment's end ends the loss"
@@ -227,8 +229,8 @@ def test_a_stride_past_every_end_is_refused() -> None:
     for stride, fits in ((4, True), (5, False)):
         made = Layout.from_config({**config, "stride": stride}, 1, 1)
         if fits:
-            Windows(store, np.zeros((6, 2)), made, WindowSettings(2), termination_token=1)
+            TokenWindows(store, np.zeros((6, 2)), made, WindowSettings(2), termination_token=1)
             continue
         with pytest.raises(ConfigError, match=r"layout\.stride=5 passes the end of every episode \(the longest has 5"):
-            Windows(store, np.zeros((6, 2)), made, WindowSettings(2), termination_token=1)
-        Windows(store, np.zeros((6, 2)), made, WindowSettings(1), termination_token=1)
+            TokenWindows(store, np.zeros((6, 2)), made, WindowSettings(2), termination_token=1)
+        TokenWindows(store, np.zeros((6, 2)), made, WindowSettings(1), termination_token=1)

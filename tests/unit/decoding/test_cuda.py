@@ -18,9 +18,9 @@ from seqrl.attention import Attention, engine
 from seqrl.backbones.gpt import GptBackbone
 from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.registry import PLANNER, SCORE
-from seqrl.types import History, Plan
+from seqrl.types import Plan, TokenHistory
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -32,27 +32,27 @@ BACKBONES = {
 }
 
 
-def make(backbone: str = "llama", *, goal: bool = False) -> SequenceModel:
+def make(backbone: str = "llama", *, goal: bool = False) -> TokenModel:
     """A tiny float64 model on the CPU with large random weights, so that every token matters."""
     torch.manual_seed(0)
     fields = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
     layout = Layout.from_config({"fields": fields, "goal": {"dims": [0, 2]} if goal else None}, OBS, ACT)
-    model = SequenceModel(layout, {"name": "uniform", "num_bins": V}, BACKBONES[backbone], context=5)
+    model = TokenModel(layout, {"name": "uniform", "num_bins": V}, BACKBONES[backbone], context=5)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     model.tokenizer.fit(torch.tensor([[-1.0] * K, [1.0] * K]))
     return model.double().eval().requires_grad_(False)
 
 
-def history(device: str, *, goal: bool = False, rows: int = 3) -> History:
+def history(device: str, *, goal: bool = False, rows: int = 3) -> TokenHistory:
     generator = torch.Generator().manual_seed(3)
     tokens = torch.randint(0, V, (rows, 2 * K + OBS), generator=generator)
     prefix = torch.randint(0, V + 1, (rows, 2), generator=generator) if goal else None
     lengths = torch.arange(rows) % 3
-    return History(tokens.to(device), lengths.to(device), None if prefix is None else prefix.to(device))
+    return TokenHistory(tokens.to(device), lengths.to(device), None if prefix is None else prefix.to(device))
 
 
-def plan(model: SequenceModel, start: History, mode: str, seed: int = 0) -> Plan:
+def plan(model: TokenModel, start: TokenHistory, mode: str, seed: int = 0) -> Plan:
     options = {"beam_width": 8, "n_expand": 2, "horizon": 5, "context": CONTEXT, "cdf_act": 0.2, "cache": mode}
     keys = torch.arange(len(start.tokens), device=start.tokens.device)
     score = SCORE.build({"name": "reward"}, discount=0.9)

@@ -20,9 +20,9 @@ from seqrl.decoding.noise import Noise
 from seqrl.decoding.session import DecodingSession
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.registry import PLANNER, SCORE
-from seqrl.types import History
+from seqrl.types import TokenHistory
 
 OBS, ACT, V, CONTEXT = 3, 2, 7, 4
 K = OBS + ACT + 2
@@ -38,25 +38,25 @@ BACKBONES = {
 }
 
 
-def make(backbone: str = "llama", *, goal: bool = False, hidden: bool = True, num_layers: int = 2) -> SequenceModel:
+def make(backbone: str = "llama", *, goal: bool = False, hidden: bool = True, num_layers: int = 2) -> TokenModel:
     """A tiny float64 model with large random weights, so that every token matters."""
     torch.manual_seed(0)
     fields = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": hidden}}
     layout = Layout.from_config({"fields": fields, "goal": {"dims": [0, 2]} if goal else None}, OBS, ACT)
     options = {**BACKBONES[backbone], "num_layers": num_layers}
-    model = SequenceModel(layout, {"name": "uniform", "num_bins": V}, options, context=5)
+    model = TokenModel(layout, {"name": "uniform", "num_bins": V}, options, context=5)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     model.tokenizer.fit(torch.tensor([[-1.0] * K, [1.0] * K]))
     return model.double().eval().requires_grad_(False)
 
 
-def one_history(rows: int = 1, transitions: int = 1) -> History:
+def one_history(rows: int = 1, transitions: int = 1) -> TokenHistory:
     tokens = torch.randint(0, V, (rows, transitions * K + OBS), generator=torch.Generator().manual_seed(2))
-    return History(tokens, torch.full((rows,), transitions))
+    return TokenHistory(tokens, torch.full((rows,), transitions))
 
 
-def next_logits(model: SequenceModel, tokens: Tensor, prefix: Tensor | None) -> Tensor:
+def next_logits(model: TokenModel, tokens: Tensor, prefix: Tensor | None) -> Tensor:
     """(V + 1,) by the training-time forward pass over the newest tokens of one row that fit the context."""
     excess = max(0, len(tokens) - LIMIT)
     kept = tokens[-(-excess // K) * K :]
@@ -64,7 +64,7 @@ def next_logits(model: SequenceModel, tokens: Tensor, prefix: Tensor | None) -> 
     return model(padded.view(1, -1, K), prefix)[0, len(kept) - 1]
 
 
-def sliding_logits(model: SequenceModel, tokens: Tensor) -> Tensor:
+def sliding_logits(model: TokenModel, tokens: Tensor) -> Tensor:
     """(V + 1,) by one pass over all tokens ever, each of which saw what the context held when it came.
 
     When token i comes, the newest transitions that fit the limit remain, token i included.
@@ -83,7 +83,7 @@ def sliding_logits(model: SequenceModel, tokens: Tensor) -> Tensor:
 class Rows:
     """A session, and beside it the tokens of every row, held as plain lists."""
 
-    def __init__(self, model: SequenceModel, mode: str, *, past: int = 2, guidance: float = 1.0) -> None:
+    def __init__(self, model: TokenModel, mode: str, *, past: int = 2, guidance: float = 1.0) -> None:
         self.generator = torch.Generator().manual_seed(3)
         lengths = torch.tensor([past, 0, past - 1])
         history = torch.randint(0, V, (3, past * K + OBS), generator=self.generator)
@@ -93,7 +93,7 @@ class Rows:
             prefix = torch.randint(0, V + 1, (3, 2), generator=self.generator)
         self.tokens = [history[r, (past - int(lengths[r])) * K :] for r in range(3)]
         self.prefixes = [None if prefix is None else prefix[r : r + 1] for r in range(3)]
-        start = History(history, lengths, prefix, guidance=guidance)
+        start = TokenHistory(history, lengths, prefix, guidance=guidance)
         self.session = decoding.start(model, start, cache=mode, context=CONTEXT)
 
     def select(self, rows: list[int]) -> None:
@@ -152,7 +152,7 @@ def test_a_session_equals_the_training_pass(mode: str, backbone: str, goal: bool
     Rows(model, mode).follow(SCRIPTS[script], lambda row, prefix: next_logits(model, row, prefix), 4 * K)
 
 
-def probabilities_by_the_formula(model: SequenceModel, row: Tensor, prefix: Tensor | None, guidance: float) -> Tensor:
+def probabilities_by_the_formula(model: TokenModel, row: Tensor, prefix: Tensor | None, guidance: float) -> Tensor:
     """(V + 1,) p(x) (p(x | g) / p(x))^w, up to a factor."""
     toward = next_logits(model, row, prefix).softmax(-1)
     without = next_logits(model, row, torch.full((1, 2), V)).softmax(-1)
@@ -228,7 +228,7 @@ def cache_of(session: DecodingSession) -> KeyValueCache:
 class _Counter:
     """Notes the (rows, tokens) of every pass of a backbone."""
 
-    def __init__(self, model: SequenceModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, model: TokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
         self.passes: list[tuple[int, int]] = []
         forward = model.backbone.forward
 
@@ -322,7 +322,7 @@ def test_a_search_finds_the_same_plan_with_and_without_cache(backbone: str, cut:
     """Sampled actions, ragged histories, a beam that prunes: the same tokens in float64."""
     model = make(backbone)
     tokens = torch.randint(0, V, (3, 3 * K + OBS), generator=torch.Generator().manual_seed(5))
-    history = History(tokens, torch.tensor([3, 0, 2]))
+    history = TokenHistory(tokens, torch.tensor([3, 0, 2]))
     plans = []
     for mode in ("none", "exact"):
         options = {"beam_width": 5, "n_expand": 3, "horizon": 4, "context": 4 if cut else 5, "cdf_act": 0.2}
@@ -349,7 +349,7 @@ def test_a_session_refuses_what_it_cannot_do(arguments: dict[str, Any], words: s
 
 
 def test_a_goal_model_refuses_a_history_without_one() -> None:
-    with pytest.raises(ConfigError, match="prefix"):
+    with pytest.raises(ConfigError, match="the history's goal does not fit the layout"):
         make(goal=True).start(one_history())
 
 

@@ -18,13 +18,13 @@ from seqrl.acting.policy import Policy
 from seqrl.analysis.maze import PathPanel, draw_paths
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
-from seqrl.data.windows import Windows, WindowSettings
+from seqrl.data.windows import TokenWindows, WindowSettings
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.evaluation.goals import far_enough, is_maze, judge, maze_of, start_states
 from seqrl.evaluation.protocol import check_protocol
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.paths import config_dir
 from seqrl.registry import CONDITION
 from seqrl.types import Plan
@@ -164,13 +164,13 @@ def test_only_the_goal_strategy_has_a_goal(strategy: str) -> None:
     assert {"/condition": "goal" if strategy == "goal" else "none"} in config["defaults"]
 
 
-def goal_model(dims: list[int]) -> SequenceModel:
+def goal_model(dims: list[int]) -> TokenModel:
     """Three observation dimensions, one of action, reward and value; random weights that make the goal matter."""
     torch.manual_seed(0)
     fields = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
     layout = Layout.from_config({"fields": fields, "goal": {"dims": dims, "dropout": 0.0, "draw": "last"}}, 3, 1)
     backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8}
-    model = SequenceModel(layout, {"name": "uniform", "num_bins": 9}, backbone, context=3)
+    model = TokenModel(layout, {"name": "uniform", "num_bins": 9}, backbone, context=3)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     return model
@@ -194,12 +194,12 @@ def test_training_and_decoding_write_the_same_goal_of_chosen_dimensions() -> Non
     model.tokenizer.fit(values)
     tokens = model.tokenizer.encode(values).numpy()
     settings, columns = WindowSettings(3), model.goal_columns
-    windows = Windows(store, tokens, model.layout, settings, termination_token=9, goal_columns=columns)
-    prefix = windows.batch(np.arange(len(windows)), np.random.default_rng(0)).prefix
+    windows = TokenWindows(store, tokens, model.layout, settings, termination_token=9, goal_columns=columns)
+    prefix = windows.batch(np.arange(len(windows)), np.random.default_rng(0)).goal
     assert prefix is not None
     rows = [16 if start <= 15 else 29 for start in range(29)]  # the state after the segment's end, or the last one
     wanted = torch.from_numpy(store.observations[rows][:, [2, 0]])
-    assert prefix.equal(model.goal_prefix(wanted, len(rows)))
+    assert prefix.equal(model.encode_goals(wanted, len(rows)))
 
 
 def goal_actions(guidance: float, *, condition: str = "goal", temperature: float = 1.0) -> np.ndarray:
@@ -240,11 +240,11 @@ def test_goals_come_after_all_steps_that_a_strided_window_spans(stride: int, dra
         {"fields": {"observation": {}, "action": {}}, "goal": goal, "discount": 0.9, "stride": stride}, 3, 1
     )
     rows = np.arange(60)[:, None].repeat(4, axis=1)
-    windows = Windows(store, rows, layout, WindowSettings(4), termination_token=1000, goal_columns=[0])
+    windows = TokenWindows(store, rows, layout, WindowSettings(4), termination_token=1000, goal_columns=[0])
     batch = windows.batch(np.arange(59).repeat(20), np.random.default_rng(0))
-    assert batch.prefix is not None
+    assert batch.goal is not None
     starts = np.arange(59).repeat(20).tolist()
-    for start, seen, drawn in zip(starts, batch.tokens[:, :, 0].tolist(), batch.prefix, strict=True):
+    for start, seen, drawn in zip(starts, batch.tokens[:, :, 0].tolist(), batch.goal, strict=True):
         stop = 31 if start <= 30 else 60  # of the segment
         inside = [row for row in range(start, start + 4 * stride, stride) if row < stop]
         assert seen == inside + [1000] * (4 - len(inside))

@@ -17,7 +17,7 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.evaluation.plan_quality import TAIL, PlanLog, diagnose
 from seqrl.evaluation.rollout import Episodes
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.scores.critic import CriticScore
 from seqrl.scores.reward import RewardScore
 from seqrl.types import Plan
@@ -38,7 +38,7 @@ def episodes() -> Episodes:
 
 def policy(penalty: float | None = None) -> Any:
     layout = Layout.from_config({"fields": FIELDS, "discount": GAMMA, "termination_penalty": penalty}, 2, 1)
-    model = SequenceModel(
+    model = TokenModel(
         layout,
         {"name": "uniform", "num_bins": 5},
         {"name": "gpt", "num_layers": 1, "num_heads": 1, "dim": 4},

@@ -9,15 +9,15 @@ from torch.nn import functional as F
 
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.registry import BACKBONE
-from seqrl.types import Batch
+from seqrl.types import TokenBatch
 
 OBS, ACT, V, T = 3, 2, 7, 5
 K = OBS + ACT + 2
 
 
-def make(goal: bool = False, hidden: bool = True, context: int = T, seed: int = 0) -> SequenceModel:
+def make(goal: bool = False, hidden: bool = True, context: int = T, seed: int = 0) -> TokenModel:
     """A tiny float64 model with large random weights, so that every token matters."""
     torch.manual_seed(seed)
     layout = Layout.from_config(
@@ -33,7 +33,7 @@ def make(goal: bool = False, hidden: bool = True, context: int = T, seed: int = 
         OBS,
         ACT,
     )
-    model = SequenceModel(
+    model = TokenModel(
         layout,
         {"name": "uniform", "num_bins": V},
         {"name": "gpt", "num_layers": 2, "num_heads": 2, "dim": 8},
@@ -48,7 +48,7 @@ def random_tokens(rows: int, transitions: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, V + 1, (rows, transitions, K), generator=torch.Generator().manual_seed(seed))
 
 
-def gpt_by_hand(model: SequenceModel, tokens: list[int], prefix: list[int]) -> np.ndarray:
+def gpt_by_hand(model: TokenModel, tokens: list[int], prefix: list[int]) -> np.ndarray:
     """Logits of every next token, one position after the other, in NumPy loops; value keys left out."""
     weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
     classes, dim, heads = V + 1, 8, 2
@@ -84,7 +84,7 @@ def gpt_by_hand(model: SequenceModel, tokens: list[int], prefix: list[int]) -> n
     return np.stack([head_weights[(i + 1) % K] @ features[i] for i in range(len(tokens))])
 
 
-def llama_by_hand(model: SequenceModel, tokens: list[int], base: float) -> np.ndarray:
+def llama_by_hand(model: TokenModel, tokens: list[int], base: float) -> np.ndarray:
     """The same for `llama` with 4 query heads on 2 key heads: positions as complex rotations, everything in loops."""
     weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
     classes, dim, heads, kv_heads = V + 1, 16, 4, 2
@@ -129,7 +129,7 @@ def llama_by_hand(model: SequenceModel, tokens: list[int], base: float) -> np.nd
 @pytest.mark.parametrize(("qk_norm", "base"), [(False, 10_000.0), (True, 10_000.0), (False, 30.0)])
 def test_llama_equals_a_computation_by_hand(qk_norm: bool, base: float) -> None:
     torch.manual_seed(0)
-    model = SequenceModel(
+    model = TokenModel(
         make().layout,
         {"name": "uniform", "num_bins": V},
         {
@@ -153,7 +153,7 @@ def test_llama_equals_a_computation_by_hand(qk_norm: bool, base: float) -> None:
 def test_llama_has_as_many_weights_as_gpt() -> None:
     sizes = {}
     for name, options in (("gpt", {}), ("llama", {"num_kv_heads": None})):
-        model = SequenceModel(make().layout, {"name": "uniform"}, {"name": name, **options}, context=10)
+        model = TokenModel(make().layout, {"name": "uniform"}, {"name": name, **options}, context=10)
         sizes[name] = sum(p.numel() for p in model.backbone.parameters() if p.ndim == 2)
     positions = 10 * K * 128
     assert sizes["llama"] == pytest.approx(sizes["gpt"] - positions, rel=0.02)
@@ -195,11 +195,11 @@ def test_loss_equals_a_float64_computation_by_hand() -> None:
             total -= log_probs[target] * (5.0 if OBS <= i % K < OBS + ACT else 1.0)
             count += 1
             correct += (OBS <= i % K < OBS + ACT) and int(logits[i - 1].argmax() == target)
-    valid = OBJECTIVE.build({"name": "next_token"})(model, Batch(tokens, mask))
+    valid = OBJECTIVE.build({"name": "next_token"})(model, TokenBatch(tokens, mask))
     assert (valid.total / valid.count).item() == pytest.approx(total / count, abs=1e-5)
     assert int(valid.fields["action"].correct) == correct
     assert int(valid.fields["observation"].count) == 2 * OBS - 2 + OBS  # two windows less their first token, one masked
-    published = OBJECTIVE.build({"name": "next_token", "average": "all"})(model, Batch(tokens, mask))
+    published = OBJECTIVE.build({"name": "next_token", "average": "all"})(model, TokenBatch(tokens, mask))
     assert (published.total / published.count).item() == pytest.approx(total / (2 * (2 * K - 1)), abs=1e-5)
 
 
@@ -208,7 +208,7 @@ def test_loss_equals_a_float64_computation_by_hand() -> None:
 def test_every_dropout_acts_in_training_alone(name: str, dropout: str) -> None:
     rates = {"embedding_dropout": 0.0, "residual_dropout": 0.0, "attention_dropout": 0.0, dropout: 0.5}
     backbone = {"name": name, "num_layers": 1, "num_heads": 2, "dim": 8, **rates}
-    model = SequenceModel(make().layout, {"name": "uniform", "num_bins": V}, backbone, context=T)
+    model = TokenModel(make().layout, {"name": "uniform", "num_bins": V}, backbone, context=T)
     tokens = random_tokens(2, 2)
     assert not torch.equal(model.train()(tokens), model(tokens))
     assert torch.equal(model.eval()(tokens), model(tokens))
@@ -258,7 +258,7 @@ def test_the_model_overfits_one_batch() -> None:
             module.p = 0.0
     for block in model.backbone.blocks:
         block.attention_dropout = 0.0
-    batch = Batch(random_tokens(4, 2), torch.ones(4, 2, K, dtype=torch.bool))
+    batch = TokenBatch(random_tokens(4, 2), torch.ones(4, 2, K, dtype=torch.bool))
     objective = OBJECTIVE.build({"name": "next_token"})
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for _ in range(200):

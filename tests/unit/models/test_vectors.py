@@ -11,13 +11,13 @@ import torch
 from seqrl.acting.policy import Policy
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.code import CodeModel
+from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
-from seqrl.objectives.next_token import NextTokenObjective
 from seqrl.objectives.regression import RegressionObjective
 from seqrl.testing import samples
 from seqrl.training.module import SequenceModule
-from seqrl.types import Batch
+from seqrl.types import VectorBatch
 
 GPT = {"name": "gpt", "num_layers": 2, "num_heads": 2, "dim": 16}
 DT_FIELDS = {"return": {"loss_weight": 0.0}, "observation": {"loss_weight": 0.0}, "action": {}}
@@ -89,9 +89,9 @@ def test_one_transition_and_an_mlp_are_behaviour_cloning() -> None:
 def test_the_loss_is_the_mean_square_of_what_counts() -> None:
     model = dt()
     x = values(model)
-    mask = torch.ones(x.shape, dtype=torch.bool)
+    mask = torch.ones(x.shape[:2], dtype=torch.bool)
     mask[1, 2:] = False
-    outcome = RegressionObjective()(model, Batch(x, mask))
+    outcome = RegressionObjective()(model, VectorBatch(x, mask))
     errors = (model(x)["action"] - x[..., model.layout.field("action").slice]).detach().numpy() ** 2
     counted = np.concatenate([errors[0].ravel(), errors[1, :2].ravel()])
     assert float((outcome.total / outcome.count).detach()) == pytest.approx(counted.mean())
@@ -104,7 +104,7 @@ def test_discrete_actions_are_logits_with_a_cross_entropy() -> None:
     x[..., -1] = torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])
     logits = model(x)["action"]
     assert logits.shape == (2, 4, 3)
-    outcome = RegressionObjective()(model, Batch(x, torch.ones(x.shape, dtype=torch.bool)))
+    outcome = RegressionObjective()(model, VectorBatch(x, torch.ones(x.shape[:2], dtype=torch.bool)))
     chosen = logits.detach().softmax(-1).numpy()[np.arange(2)[:, None], np.arange(4), x[..., -1].long().numpy()]
     assert float((outcome.total / outcome.count).detach()) == pytest.approx(float(-np.log(chosen).mean()))
     policy = Policy(model, planner={"name": "sample"}, condition={"name": "target_return", "target": 1.0})
@@ -158,7 +158,7 @@ def test_a_null_goal_is_not_a_goal_of_zeros(vectors: Any) -> None:
     model = dt(goal={"dims": [0, 2]}, vectors=vectors)
     x = values(model)
     goals = torch.zeros(2, 2, dtype=torch.float64)
-    null = model.goal_prefix(None, 2).double()
+    null = model.encode_goals(None, 2).double()
     assert null.isnan().all()
     answers = [model(x, prefix)["action"] for prefix in (goals, goals + 0.5, null)]
     assert all(a.isfinite().all() for a in answers)
@@ -169,18 +169,13 @@ def test_goals_are_normalised_like_their_observations() -> None:
     model = dt(goal={"dims": [0, 2]})
     model.tokenizer.shift += torch.arange(6)
     model.tokenizer.scale *= 2.0
-    prefix = model.goal_prefix(torch.tensor([[5.0, 9.0]]), 1)
+    prefix = model.encode_goals(torch.tensor([[5.0, 9.0]]), 1)
     assert prefix.tolist() == [[(5.0 - 1) / 2, (9.0 - 3) / 2]]  # observation 0 is scalar 1, observation 2 scalar 3
 
 
 def test_what_does_not_fit_is_refused() -> None:
     vectors = dt()
     tokens = samples.model(samples.layout())
-    batch = Batch(values(vectors), torch.ones(values(vectors).shape, dtype=torch.bool))
-    with pytest.raises(ConfigError, match="objective=next_token learns tokens"):
-        NextTokenObjective()(vectors, batch)
-    with pytest.raises(ConfigError, match="objective=regression learns vectors"):
-        RegressionObjective()(tokens, samples.batch(tokens))
     with pytest.raises(ConfigError, match="planner=beam decodes tokens, and this checkpoint's tokenizer makes vectors"):
         Policy(vectors, planner={"name": "beam"})
     with pytest.raises(ConfigError, match=r"needs a desired return; use strategy=return condition\.target="):
@@ -188,16 +183,16 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no 'return' field"):
         Policy(tokens, planner={"name": "sample"}, condition={"name": "target_return", "target": 3.0})
     with pytest.raises(ConfigError, match="makes vectors, not tokens"):
-        SequenceModel(vectors.layout, {"name": "continuous"}, GPT, context=4)
+        TokenModel(vectors.layout, {"name": "continuous"}, GPT, context=4)
     with pytest.raises(ConfigError, match="makes tokens, not vectors; use tokenizer=continuous"):
         VectorModel(vectors.layout, {"name": "uniform"}, GPT, context=4, longest_episode=9)
     with pytest.raises(ConfigError, match="backbone=mlp sees one position at a time"):
-        SequenceModel(samples.layout(), {"name": "uniform"}, {"name": "mlp"}, context=4)
+        TokenModel(samples.layout(), {"name": "uniform"}, {"name": "mlp"}, context=4)
     with pytest.raises(ConfigError, match="use precision=float32"):
         vectors.cast(torch.bfloat16)
     for unseen in (samples.layout(goal=True), samples.layout(with_return=True)):
         with pytest.raises(ConfigError, match=r"follow the present observation alone.*use layout=tt"):
-            SequenceModel(unseen, {"name": "vq", "num_codes": 8, "code_dim": 4}, GPT, context=6)
+            CodeModel(unseen, {"name": "vq", "num_codes": 8, "code_dim": 4}, GPT, context=6)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from torch import nn
 
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.optimizers.adamw import split_decay
 from seqrl.registry import OPTIMIZER
 
 
 def test_only_the_weights_of_linear_layers_decay(tiny_layout: Layout) -> None:
     backbone = {"name": "gpt", "num_layers": 2, "num_heads": 2, "dim": 8}
-    model = SequenceModel(tiny_layout, {"name": "uniform", "num_bins": 5}, backbone, context=3)
+    model = TokenModel(tiny_layout, {"name": "uniform", "num_bins": 5}, backbone, context=3)
     decayed, plain = split_decay(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert {names[id(p)] for p in decayed} == {

@@ -15,7 +15,7 @@ from seqrl.acting.policy import Policy
 from seqrl.critics import Critic, Transitions
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.planners.actor import ActorPlanner
 from seqrl.planners.beam import BeamPlanner
 from seqrl.scores import Score, Trace
@@ -112,7 +112,7 @@ class Watching(Score):
         return trace.action_log_probs.sum(-1)
 
 
-def planned(model: SequenceModel, score: Score, **options: Any) -> Any:
+def planned(model: TokenModel, score: Score, **options: Any) -> Any:
     planner = BeamPlanner(beam_width=3, n_expand=2, **options)
     with torch.no_grad():
         return planner.plan(model, samples.history(model, [2, 0]), score, Noise.of(5, torch.arange(2), time=0))

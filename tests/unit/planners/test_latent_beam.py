@@ -14,24 +14,24 @@ from seqrl.benchmarks.latent import LatentSettings, bench_latent
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.code import CodeModel
 from seqrl.planners.latent_beam import LatentBeamPlanner
 from seqrl.registry import SCORE
 from seqrl.scores.critic import CriticScore
 from seqrl.testing.samples import scramble
 from seqrl.tokenizers.vq import VqTokenizer
-from seqrl.types import History, Plan
+from seqrl.types import CodeHistory, Plan
 
 OBSERVATION, ACTION, STEPS, CODES = 3, 2, 3, 12
 DISCOUNT = 0.9
 
 
-def make_model(backbone: str = "gpt") -> SequenceModel:
+def make_model(backbone: str = "gpt") -> CodeModel:
     fields = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
     layout = Layout.from_config({"fields": fields, "discount": DISCOUNT}, OBSERVATION, ACTION)
     sizes = {"name": backbone, "num_layers": 1, "num_heads": 2, "dim": 16}
     tokenizer = {"name": "vq", "num_codes": CODES, "code_dim": 8, "steps_per_code": STEPS}
-    model = SequenceModel(layout, tokenizer, sizes, context=12).double().eval()
+    model = CodeModel(layout, tokenizer, sizes, context=12).double().eval()
     scramble(model)
     tokenizer_of(model).fit(
         torch.randn(500, layout.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -41,12 +41,12 @@ def make_model(backbone: str = "gpt") -> SequenceModel:
     return model
 
 
-def tokenizer_of(model: SequenceModel) -> VqTokenizer:
+def tokenizer_of(model: CodeModel) -> VqTokenizer:
     assert isinstance(model.tokenizer, VqTokenizer)
     return model.tokenizer
 
 
-def make_history(model: SequenceModel, rows: int = 3) -> History:
+def make_history(model: CodeModel, rows: int = 3) -> CodeHistory:
     present = torch.randn(rows, model.layout.size, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     return model.history(torch.zeros(rows, 0, model.layout.size), present)
 
@@ -59,14 +59,14 @@ def reward_score() -> Any:
     return SCORE.build({"name": "reward"}, discount=DISCOUNT)
 
 
-def plan(model: SequenceModel, history: History, rows: list[int] | None = None, **options: Any) -> Plan:
+def plan(model: CodeModel, history: CodeHistory, rows: list[int] | None = None, **options: Any) -> Plan:
     settings = {"beam_width": 4, "n_expand": 3, "horizon": 9, **options}
-    noise = make_noise(rows or list(range(len(history.lengths))))
+    noise = make_noise(rows or list(range(len(history))))
     return LatentBeamPlanner(**settings).plan(model, history, reward_score(), noise)
 
 
 def reference(
-    model: SequenceModel,
+    model: CodeModel,
     state: Tensor,
     noise: Noise,
     *,
@@ -101,9 +101,9 @@ def reference(
     return best[1], best[2], best[0]
 
 
-def prior(model: SequenceModel, codes: list[int], state: Tensor) -> Tensor:
+def prior(model: CodeModel, codes: list[int], state: Tensor) -> Tensor:
     """(V,) probabilities of the next code."""
-    padded = torch.tensor([[*codes, 0]])[..., None]
+    padded = torch.tensor([[*codes, 0]])
     logits: Tensor = model(padded, state)[0, len(codes), :CODES]
     return logits.softmax(-1)
 
@@ -115,10 +115,9 @@ def test_plans_are_those_of_a_plain_loop(threshold: float, weight: float) -> Non
     history = make_history(model)
     found = plan(model, history, prob_threshold=threshold, prob_weight=weight)
     assert found.actions.shape == (3, 9, ACTION)
-    assert history.prefix is not None
     for row in range(3):
         _, transitions, value = reference(
-            model, history.prefix[row : row + 1], make_noise([row]),
+            model, history.state[row : row + 1], make_noise([row]),
             width=4, expand=3, codes=3, threshold=threshold, weight=weight,
         )  # fmt: skip
         assert torch.allclose(found.actions[row], transitions[:, 3:5], rtol=0, atol=1e-9)
@@ -140,10 +139,9 @@ def test_rows_do_not_see_each_other() -> None:
     model = make_model()
     history = make_history(model)
     together = plan(model, history)
-    assert history.prefix is not None
     for row in range(3):
         rows = slice(row, row + 1)
-        alone = plan(model, History(history.tokens[rows], history.lengths[rows], history.prefix[rows]), rows=[row])
+        alone = plan(model, CodeHistory(history.state[rows]), rows=[row])
         assert torch.allclose(alone.actions[0], together.actions[row], rtol=0, atol=1e-9)
 
 
@@ -151,9 +149,8 @@ def test_greedy_takes_the_likeliest_codes() -> None:
     model = make_model()
     history = make_history(model, rows=2)
     found = plan(model, history, beam_width=1, n_expand=1, temperature=0.0, horizon=6)
-    assert history.prefix is not None
     for row in range(2):
-        state, codes = history.prefix[row : row + 1], list[int]()
+        state, codes = history.state[row : row + 1], list[int]()
         for _ in range(2):
             codes.append(int(prior(model, codes, state).argmax()))
         wanted = tokenizer_of(model).decode_codes(torch.tensor([codes]), state)[0, :, 3:5]

@@ -13,10 +13,10 @@ from seqrl.decoding.noise import Noise
 from seqrl.decoding.session import DecodingSession
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.registry import PLANNER, SCORE
 from seqrl.scores import Score, Trace
-from seqrl.types import History, Plan
+from seqrl.types import Plan, TokenHistory
 
 OBS, ACT, V = 2, 2, 4
 K = OBS + ACT + 2
@@ -25,9 +25,9 @@ LAYOUT = {"fields": {"observation": {}, "action": {}, "reward": {}, "value": {"h
 
 
 @pytest.fixture(scope="module")
-def model() -> SequenceModel:
+def model() -> TokenModel:
     torch.manual_seed(0)
-    made = SequenceModel(
+    made = TokenModel(
         Layout.from_config(LAYOUT, OBS, ACT),
         {"name": "uniform", "num_bins": V},
         {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8},
@@ -39,30 +39,30 @@ def model() -> SequenceModel:
     return made.double().eval()
 
 
-def histories(rows: int, transitions: int = 2) -> History:
+def histories(rows: int, transitions: int = 2) -> TokenHistory:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, V, (rows, transitions * K + OBS), generator=generator)
-    return History(tokens, torch.full((rows,), transitions))
+    return TokenHistory(tokens, torch.full((rows,), transitions))
 
 
 def noise(rows: int, seed: int = 0) -> Noise:
     return Noise.of(seed, torch.arange(rows), 0)
 
 
-def plan(model: SequenceModel, name: str, history: History, score: str = "reward", seed: int = 0, **options) -> Plan:
+def plan(model: TokenModel, name: str, history: TokenHistory, score: str = "reward", seed: int = 0, **options) -> Plan:
     built = SCORE.build({"name": score}, discount=0.9)
     with torch.no_grad():
         return PLANNER.build({"name": name, **options}).plan(model, history, built, noise(len(history.tokens), seed))
 
 
-def next_probabilities(model: SequenceModel, tokens: list[int]) -> np.ndarray:
+def next_probabilities(model: TokenModel, tokens: list[int]) -> np.ndarray:
     padded = tokens + [0] * (-(len(tokens) + 1) % K + 1)
     with torch.no_grad():
         logits = model(torch.tensor(padded).view(1, -1, K))[0, len(tokens) - 1]
     return logits.softmax(-1).numpy()
 
 
-def imagine(model: SequenceModel, tokens: list[int], actions: list[list[int]]) -> tuple[list[int], float]:
+def imagine(model: TokenModel, tokens: list[int], actions: list[list[int]]) -> tuple[list[int], float]:
     """Roll greedy predictions out under given action tokens; the score by the paper's formula, gamma 0.9."""
     tokens, score = list(tokens), 0.0
     for h, action in enumerate(actions):
@@ -81,7 +81,7 @@ def imagine(model: SequenceModel, tokens: list[int], actions: list[list[int]]) -
     return tokens, score
 
 
-def test_a_plan_is_scored_as_the_paper_says(model: SequenceModel) -> None:
+def test_a_plan_is_scored_as_the_paper_says(model: TokenModel) -> None:
     """The winner's tokens, replayed one at a time through the training-time pass, give its score and its actions."""
     history = histories(3, transitions=1)
     found = plan(model, "beam", history, beam_width=3, n_expand=2, horizon=3, context=6)
@@ -94,7 +94,7 @@ def test_a_plan_is_scored_as_the_paper_says(model: SequenceModel) -> None:
         np.testing.assert_allclose(found.actions[row].numpy(), centres[found.tokens[row, :, OBS : OBS + ACT].numpy()])
 
 
-def test_a_wide_beam_finds_the_best_of_all_plans(model: SequenceModel) -> None:
+def test_a_wide_beam_finds_the_best_of_all_plans(model: TokenModel) -> None:
     """With every action sampled, H = 1 must find the best of all V^ACT + termination actions."""
     history = histories(1)
     found = plan(model, "beam", history, beam_width=400, n_expand=4, horizon=1, cdf_act=None, context=6)
@@ -108,7 +108,7 @@ def test_a_wide_beam_finds_the_best_of_all_plans(model: SequenceModel) -> None:
 
 
 @pytest.mark.parametrize("counted", ["action", "all"])
-def test_a_plan_is_worth_its_likelihood(model: SequenceModel, counted: str) -> None:
+def test_a_plan_is_worth_its_likelihood(model: TokenModel, counted: str) -> None:
     """In nats under the unfiltered distributions, the present observation not counted."""
     history = histories(3, transitions=1)
     score = SCORE.build({"name": "likelihood", "tokens": counted})
@@ -124,7 +124,7 @@ def test_a_plan_is_worth_its_likelihood(model: SequenceModel, counted: str) -> N
         assert float(found.value[row]) == pytest.approx(nats, abs=1e-9)
 
 
-def test_copies_of_a_beam_stand_side_by_side(model: SequenceModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_of_a_beam_stand_side_by_side(model: TokenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a session need not copy what they share."""
     selected: list[Tensor] = []
     select = DecodingSession.select
@@ -148,7 +148,7 @@ class _FixedScores(Score):
         return torch.zeros(trace.rewards.shape[:-1], dtype=torch.float64)
 
 
-def test_ties_go_to_the_lower_index_and_the_beam_is_cut_to_its_width(model: SequenceModel) -> None:
+def test_ties_go_to_the_lower_index_and_the_beam_is_cut_to_its_width(model: TokenModel) -> None:
     score = _FixedScores()
     planner = PLANNER.build({"name": "beam", "beam_width": 3, "n_expand": 2, "horizon": 3, "context": 6})
     with torch.no_grad():
@@ -170,27 +170,27 @@ def test_ties_go_to_the_lower_index_and_the_beam_is_cut_to_its_width(model: Sequ
     ],
 )
 class TestPromises:
-    def test_exact_gives_the_tokens_of_none(self, model: SequenceModel, name: str, options: dict) -> None:
+    def test_exact_gives_the_tokens_of_none(self, model: TokenModel, name: str, options: dict) -> None:
         exact = plan(model, name, histories(3, 3), cache="exact", **options)
         none = plan(model, name, histories(3, 3), cache="none", **options)
         assert torch.equal(exact.tokens, none.tokens)
 
-    def test_a_plan_does_not_depend_on_the_other_rows(self, model: SequenceModel, name: str, options: dict) -> None:
+    def test_a_plan_does_not_depend_on_the_other_rows(self, model: TokenModel, name: str, options: dict) -> None:
         history, score = histories(3), SCORE.build({"name": "reward"}, discount=0.9)
         planner = PLANNER.build({"name": name, **options})
         with torch.no_grad():
             together = planner.plan(model, history, score, noise(3))
             for row in (2, 0):
-                own = History(history.tokens[row : row + 1], history.lengths[row : row + 1])
+                own = TokenHistory(history.tokens[row : row + 1], history.lengths[row : row + 1])
                 alone = planner.plan(model, own, score, Noise.of(0, torch.tensor([row]), 0))
                 assert torch.equal(alone.tokens[0], together.tokens[row])
 
-    def test_the_present_observation_opens_the_plan(self, model: SequenceModel, name: str, options: dict) -> None:
+    def test_the_present_observation_opens_the_plan(self, model: TokenModel, name: str, options: dict) -> None:
         history = histories(3)
         assert torch.equal(plan(model, name, history, **options).tokens[:, 0, :OBS], history.tokens[:, -OBS:])
 
 
-def test_the_seed_decides(model: SequenceModel) -> None:
+def test_the_seed_decides(model: TokenModel) -> None:
     options = {"beam_width": 2, "horizon": 2, "cdf_act": None, "context": 6}
     first, again, other = (plan(model, "beam", histories(8), seed=s, **options).tokens for s in (0, 0, 1))
     assert torch.equal(first, again)
@@ -198,7 +198,7 @@ def test_the_seed_decides(model: SequenceModel) -> None:
 
 
 @pytest.mark.parametrize("name", ["beam", "sample"])
-def test_no_two_tokens_share_a_draw(model: SequenceModel, name: str) -> None:
+def test_no_two_tokens_share_a_draw(model: TokenModel, name: str) -> None:
     asked: list[int] = []
 
     class Counted(Noise):
@@ -213,7 +213,7 @@ def test_no_two_tokens_share_a_draw(model: SequenceModel, name: str) -> None:
     assert len(asked) == len(set(asked)) == (3 * ACT + 2 * OBS if name == "beam" else ACT)
 
 
-def test_greedy_sampling_takes_the_likeliest_tokens(model: SequenceModel) -> None:
+def test_greedy_sampling_takes_the_likeliest_tokens(model: TokenModel) -> None:
     history = histories(2, transitions=1)
     found = plan(model, "sample", history, temperature=0.0)
     for row in range(2):
@@ -226,15 +226,15 @@ def test_greedy_sampling_takes_the_likeliest_tokens(model: SequenceModel) -> Non
         assert float(found.value[row]) == pytest.approx(log_prob, abs=1e-9)
 
 
-def test_sampled_actions_follow_the_model(model: SequenceModel) -> None:
+def test_sampled_actions_follow_the_model(model: TokenModel) -> None:
     one = histories(1, transitions=1)
-    many = History(one.tokens.expand(4000, -1), one.lengths.expand(4000))
+    many = TokenHistory(one.tokens.expand(4000, -1), one.lengths.expand(4000))
     drawn = plan(model, "sample", many).tokens[:, 0, OBS]
     share = np.bincount(drawn.numpy(), minlength=V + 1) / 4000
     np.testing.assert_allclose(share, next_probabilities(model, one.tokens[0].tolist()), atol=0.03)
 
 
-def test_likelihood_counts_action_tokens_or_all(model: SequenceModel) -> None:
+def test_likelihood_counts_action_tokens_or_all(model: TokenModel) -> None:
     trace = Trace(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), None, None)
     assert float(SCORE.build({"name": "likelihood"})(trace)) == 3.0
     assert float(SCORE.build({"name": "likelihood", "tokens": "all"})(trace)) == 7.0
@@ -245,7 +245,7 @@ def test_reward_score_adds_the_value_after_the_last_reward() -> None:
     assert float(SCORE.build({"name": "reward"}, discount=0.5)(trace)) == pytest.approx(1 + 0.5 * 10 + 0.25 * 7)
 
 
-def test_baselines(model: SequenceModel) -> None:
+def test_baselines(model: TokenModel) -> None:
     history = histories(500)
     assert torch.equal(plan(model, "zero", history).actions, torch.zeros(500, 1, ACT))
     drawn = plan(model, "random", history).actions
@@ -275,7 +275,7 @@ class _Watch(Score):
 
 @pytest.mark.parametrize(("budget", "transitions"), [(1.0, 1), (19.9, 1), (20.1, 2), (35.0, 3), (500.0, 5), (None, 5)])
 def test_a_time_budget_ends_the_search_before_it_is_exceeded(
-    model: SequenceModel, monkeypatch: pytest.MonkeyPatch, budget: float | None, transitions: int
+    model: TokenModel, monkeypatch: pytest.MonkeyPatch, budget: float | None, transitions: int
 ) -> None:
     """The plan is then the best so far: that of a search with a shorter horizon."""
     watch = _Watch()
@@ -293,7 +293,7 @@ def test_a_time_budget_ends_the_search_before_it_is_exceeded(
 
 @pytest.mark.parametrize(("budget", "transitions"), [(59.0, 1), (69.0, 2), (79.0, 3), (81.0, 4)])
 def test_a_time_budget_reckons_with_the_slowest_transition(
-    model: SequenceModel, monkeypatch: pytest.MonkeyPatch, budget: float, transitions: int
+    model: TokenModel, monkeypatch: pytest.MonkeyPatch, budget: float, transitions: int
 ) -> None:
     """The first one takes 30 ms, all others 10."""
     watch = _Watch(first=0.030)
@@ -319,7 +319,7 @@ def test_a_time_budget_must_be_some_time(budget: float) -> None:
         ({"k_obs": None, "cdf_obs": 0.99, "cdf_act": None}, "observation"),
     ],
 )
-def test_a_filter_is_that_of_its_field(model: SequenceModel, options: dict, greedy: str) -> None:
+def test_a_filter_is_that_of_its_field(model: TokenModel, options: dict, greedy: str) -> None:
     """A field of which the likeliest token alone is kept is greedy, the other one is drawn."""
     history = histories(8, transitions=1)
     found = plan(model, "beam", history, beam_width=1, n_expand=1, horizon=2, context=6, **options)
@@ -358,7 +358,7 @@ def test_a_search_imagines_only_what_was_learnt() -> None:
 
 
 @pytest.mark.parametrize("percentile", [0.0, 0.3, 0.5, 0.9])
-def test_reward_and_value_are_percentiles_of_their_bins(model: SequenceModel, percentile: float) -> None:
+def test_reward_and_value_are_percentiles_of_their_bins(model: TokenModel, percentile: float) -> None:
     """By a loop over the bins: the first whose share, with those before it, exceeds the percentile."""
 
     def passed(probabilities: np.ndarray, centres: list[float]) -> float:
@@ -394,7 +394,7 @@ def test_a_percentile_is_a_share(percentile: float) -> None:
         ("observation", {"k_obs": None, "cdf_obs": 0.35}),
     ],
 )
-def test_a_filter_leaves_what_an_independent_sort_leaves(model: SequenceModel, field: str, option: dict) -> None:
+def test_a_filter_leaves_what_an_independent_sort_leaves(model: TokenModel, field: str, option: dict) -> None:
     """Every drawn token lies in the head of its distribution, and over many rows all of the head is drawn."""
     history = histories(60, transitions=1)
     options = {"cdf_act": None, "k_obs": 1, **option}

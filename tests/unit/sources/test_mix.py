@@ -19,7 +19,7 @@ from seqrl.cli.train import _reroute
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.gathered import Rows, concatenate, select
 from seqrl.data.returns import transitions
-from seqrl.data.windows import Windows, WindowSettings
+from seqrl.data.windows import TokenWindows, WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.paths import config_dir
@@ -108,7 +108,7 @@ def test_subsets_of_mixes_of_subsets_equal_copies(
     if wanted.lengths.max() < 2:
         return
     tokens = np.arange(len(wanted) * 5).reshape(-1, 5)
-    made = [Windows(s, tokens, LAYOUT, WindowSettings(3), termination_token=9999) for s in (found, wanted)]
+    made = [TokenWindows(s, tokens, LAYOUT, WindowSettings(3), termination_token=9999) for s in (found, wanted)]
     ours, theirs = (w.batch(np.arange(len(w)), np.random.default_rng(0)) for w in made)
     for name in ("tokens", "mask", "prefix"):
         assert getattr(ours, name).equal(getattr(theirs, name))

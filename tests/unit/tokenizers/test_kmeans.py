@@ -10,11 +10,11 @@ import torch
 
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.token import SequenceModel
+from seqrl.models.token import TokenModel
 from seqrl.registry import TOKENIZER
 from seqrl.tokenizers import Tokenizer
 from seqrl.tokenizers.kmeans import KmeansTokenizer
-from seqrl.types import Batch
+from seqrl.types import TokenBatch
 
 OBSERVATION, ACTION = 3, 2
 SIZE = OBSERVATION + ACTION + 2
@@ -123,14 +123,14 @@ def test_the_same_data_give_the_same_centres() -> None:
 def test_model_knows_where_the_code_is() -> None:
     backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8}
     tokenizer = {"name": "kmeans", "num_clusters": 5, "num_bins": 6}
-    model = SequenceModel(make_layout(), tokenizer, backbone, context=3)
+    model = TokenModel(make_layout(), tokenizer, backbone, context=3)
     assert model.tokens_per_step == SIZE + 1
     assert model.places("action") == slice(3, 6)
     assert model.places("reward") == slice(6, 7)
     assert model.hidden.tolist() == [False] * 7 + [True]
     model.tokenizer.fit(make_values(100))
     tokens = model.tokenizer.encode(make_values(12).view(4, 3, SIZE))
-    batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
     assert model(batch.tokens).shape == (4, 3 * (SIZE + 1) - 1, 7)
 
 

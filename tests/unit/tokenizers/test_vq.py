@@ -75,7 +75,7 @@ def test_code_knows_transitions_up_to_its_own_and_no_later_one() -> None:
     tokenizer = make_tokenizer()
     windows = random(64, WINDOW, SIZE)
     before = tokenizer.encode_windows(windows)
-    assert before.shape == (64, WINDOW // STEPS, 1)
+    assert before.shape == (64, WINDOW // STEPS)
     for step in range(WINDOW):
         changed = windows.clone()
         changed[:, step] = random(64, SIZE, seed=step + 1)
@@ -126,7 +126,7 @@ def test_errors_are_those_of_decoded_codes_and_nothing_past_the_end_counts_but_z
     mask[0, 7:] = False
     mask[1, 8:] = False
     losses = tokenizer.loss(windows, mask)
-    codes = tokenizer.encode_windows(windows)[..., 0]
+    codes = tokenizer.encode_windows(windows)
     decoded = tokenizer.decode_codes(codes, windows[:, 0, :OBSERVATION])
     mean, std = tokenizer.mean.numpy(), tokenizer.std.numpy()
     errors: dict[str, list[float]] = {"observation": [], "action": [], "reward": [], "value": []}
@@ -401,7 +401,7 @@ def test_tokenizer_is_trained_and_resumed_exactly_and_then_frozen_under_its_prio
     assert not any(parameter.requires_grad for parameter in module.model.tokenizer.parameters())  # DDP would miss them
     assert all(torch.equal(value, trained[name]) for name, value in states[0].items())
     loaded = load(path).model
-    windows = data.sample_windows(8)
+    windows = data.sample_windows(8).values
     assert isinstance(loaded.tokenizer, VqTokenizer)
     assert isinstance(module.model.tokenizer, VqTokenizer)
     assert torch.equal(loaded.tokenizer.encode_windows(windows), module.model.tokenizer.encode_windows(windows))
@@ -418,7 +418,7 @@ def test_report_compares_what_is_not_past_the_end() -> None:
     windows = random(10, WINDOW, SIZE)
     windows[0, 2:] = torch.nan
     rows = reconstruction_report(tokenizer, windows, layout)
-    codes = tokenizer.encode_windows(windows)[..., 0]
+    codes = tokenizer.encode_windows(windows)
     decoded = tokenizer.decode_codes(codes, windows[:, 0, :OBSERVATION])
     found = [abs(float(decoded[r, t, 4] - (windows[r, t, 4] * tokenizer.std[4] + tokenizer.mean[4]).clamp(
         tokenizer.low[4], tokenizer.high[4]))) for r in range(10) for t in range(WINDOW if r else 2)]  # fmt: skip

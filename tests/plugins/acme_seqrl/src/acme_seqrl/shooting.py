@@ -1,9 +1,9 @@
 import torch
 
-from seqrl import Layout, Planner, Score, SequenceModel, decoding, register_planner
+from seqrl import Layout, Planner, Score, TokenModel, decoding, register_planner
 from seqrl.decoding.noise import Noise, draw
 from seqrl.scores import Trace
-from seqrl.types import History, Plan
+from seqrl.types import Plan, TokenHistory
 
 
 @register_planner("shooting")
@@ -21,7 +21,7 @@ class ShootingPlanner(Planner):
     def check(self, layout: Layout, score: Score) -> None:
         score.check(layout)
 
-    def plan(self, model: SequenceModel, history: History, score: Score, noise: Noise) -> Plan:
+    def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         rows, count, steps = len(history.tokens), self.num_samples, model.tokens_per_step
         observation, action = (model.layout.field(name) for name in ("observation", "action"))
         session = decoding.start(model, history)

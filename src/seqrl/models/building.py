@@ -1,0 +1,55 @@
+"""Models made from configs: which class of model a tokenizer asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from seqrl.layout import Layout
+from seqrl.models import Model
+from seqrl.models.code import CodeModel
+from seqrl.models.token import TokenModel
+from seqrl.models.vector import VectorModel
+from seqrl.registry import TOKENIZER
+from seqrl.tokenizers import Tokenizer
+
+MODELS: tuple[type[Model], ...] = (TokenModel, CodeModel, VectorModel)
+
+
+def model_class(tokenizer: Mapping[str, Any]) -> type[Model]:
+    """The class of model that reads what a tokenizer makes.
+
+    Args:
+        tokenizer: component config, `{"name": ..., **options}`.
+
+    Raises:
+        seqrl.errors.ConfigError: no name, or an unknown one.
+    """
+    named: type[Tokenizer] = TOKENIZER.named_by(tokenizer)
+    return next(model for model in MODELS if model.made_of == named.output)
+
+
+def build_model(config: Mapping[str, Any]) -> Model:
+    """The untrained model that a run's config asks for.
+
+    Args:
+        config: resolved, with `observation_size`, `action_size`, `longest_episode` and, where there are any,
+            `categories` of the data.
+
+    Raises:
+        seqrl.errors.ConfigError: whatever the components refuse.
+    """
+    sizes = (config["observation_size"], config["action_size"], config.get("categories"))
+    layout = Layout.from_config(config["layout"], *sizes)
+    tokenizer, backbone, context = config["tokenizer"], config["backbone"], config["window"]["length"]
+    if model_class(tokenizer) is VectorModel:
+        return VectorModel(layout, tokenizer, backbone, context=context, longest_episode=config["longest_episode"])
+    return SequenceModel(layout, tokenizer, backbone, context=context)
+
+
+def SequenceModel(
+    layout: Layout, tokenizer: Mapping[str, Any], backbone: Mapping[str, Any], *, context: int
+) -> TokenModel | CodeModel:
+    """The model of tokens or of codes, whichever the tokenizer asks for; see `TokenModel` and `CodeModel`."""
+    kind = CodeModel if model_class(tokenizer) is CodeModel else TokenModel
+    return kind(layout, tokenizer, backbone, context=context)
