@@ -202,10 +202,8 @@ def logits_by_hand(weights: Weights, sizes: Sizes, tokens: Tensor) -> Tensor:
         row = torch.where(tokens[:, i] == sizes.bins, sizes.bins * sizes.step, row)  # one stop token for all places
         columns.append(weights["tok_emb.weight"][row] + weights["pos_emb"][0, i])
     x = torch.stack(columns, dim=1)
-    seen = torch.zeros(length, length, dtype=torch.bool)
-    for i in range(length):
-        for j in range(i + 1):
-            seen[i, j] = j % sizes.step != sizes.step - 1  # values tell the future
+    is_value = [j % sizes.step == sizes.step - 1 for j in range(length)]  # which tell the future
+    seen = torch.tensor([[j <= i and not is_value[j] for j in range(length)] for i in range(length)])
     size = sizes.width // sizes.heads
     for layer in range(sizes.layers):
         block = f"blocks.{layer}."
