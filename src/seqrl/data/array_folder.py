@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from seqrl.data.gathered import CHUNK_ROWS, Rows
+from seqrl.data.gathered_rows import CHUNK_ROWS, Rows
 from seqrl.errors import DataError
 from seqrl.files import write_folder
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from seqrl.data.gathered import CHUNK_ROWS
+from seqrl.data.gathered_rows import CHUNK_ROWS
 from seqrl.errors import ConfigError, DataError
 
 
@@ -100,6 +101,17 @@ def refuse_discrete(array: np.ndarray, name: str, origin: str) -> None:
             f"{origin} has discrete {name} (one {array.dtype} per step): say how many values there are by data=arrays "
             f'data.{DISCRETE[name]}=N, or attributes={{"{DISCRETE[name]}": N}}{more}; or give amounts as floats'
         )
+
+
+def refuse_different(what: str, values: Sequence[Any], names: Sequence[str]) -> None:
+    """Refuse to mix stores that disagree on something.
+
+    Raises:
+        DataError: naming what each of the stores has.
+    """
+    if any(value != values[0] for value in values):
+        listed = ", ".join(f"{value or 'no'} in {name}" for value, name in zip(values, names, strict=True))
+        raise DataError(f"{what} cannot be mixed: {listed}; mix data of one environment")
 
 
 def check_max_transitions(max_transitions: int | None) -> None:

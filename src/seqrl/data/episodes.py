@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from seqrl.data.array_folder import MANIFEST, read_arrays, write_arrays
-from seqrl.data.checks import DISCRETE, choices, numbers, refuse_discrete
-from seqrl.data.gathered import CHUNK_ROWS, Rows, concatenate, ranges, select
-from seqrl.data.lists import join
+from seqrl.data.building import boundaries_of, cut_arrays, find_mismatch, join_episodes
+from seqrl.data.checks import DISCRETE, refuse_different
+from seqrl.data.gathered_rows import CHUNK_ROWS, Rows, concatenate, measure_deviations, ranges, select
 from seqrl.errors import DataError
 from seqrl.files import fingerprint_bytes
 
@@ -88,45 +88,8 @@ class EpisodeStore:
             DataError: no rows, disagreeing shapes, discrete actions that nobody declared, or NaN or infinity (named by
                 place).
         """
-        observations = _steps(observations, "observations", attributes, origin)
-        actions = _steps(actions, "actions", attributes, origin)
-        rewards = numbers(rewards, "rewards", 1, origin)
-        count = len(observations)
-        if count == 0:
-            raise DataError(f"{origin} holds no transitions; record at least one episode of two steps")
-        extras = {name: np.asarray(array) for name, array in (extras or {}).items()}
-        named = {"actions": actions, "rewards": rewards, "ends": ends, "terminals": terminals, **extras}
-        for name, array in named.items():
-            if np.ndim(array) == 0 or len(array) != count:
-                raise DataError(
-                    f"{origin}: {name} has {len(array) if np.ndim(array) else 'no'} rows and observations has {count}; "
-                    "one row per transition each"
-                )
-        ends, terminals = np.asarray(ends, bool), np.asarray(terminals, bool)
-        if (terminals & ~ends).any():
-            raise DataError(
-                f"{origin}: row {int(np.argmax(terminals & ~ends))} is terminal but not the end of an episode"
-            )
-        stops = np.flatnonzero(ends) + 1
-        if len(stops) == 0 or stops[-1] != count:
-            stops = np.append(stops, count)
-        offsets = np.concatenate([[0], stops]).astype(np.int64)
-        last = stops - 1
-        segments = offsets
-        if segment_ends is not None:
-            inner = np.flatnonzero(np.asarray(segment_ends, bool)) + 1
-            segments = np.unique(np.concatenate([offsets, inner])).astype(np.int64)
-        return EpisodeStore(
-            observations,
-            actions,
-            rewards,
-            offsets,
-            terminals[last],
-            ends[last] & ~terminals[last],
-            segments,
-            dict(attributes or {}),
-            extras,
-        )
+        given = observations, actions, rewards, ends, terminals, segment_ends
+        return EpisodeStore(**cut_arrays(*given, extras=extras or {}, attributes=attributes or {}, origin=origin))
 
     @staticmethod
     def from_episodes(
@@ -145,21 +108,7 @@ class EpisodeStore:
         Raises:
             DataError: an empty list, a missing array, or whatever `from_arrays` refuses.
         """
-        joined, lengths, terminated, truncated = join(episodes, ("observations", "actions", "rewards", *extras))
-        ends, terminals = np.zeros((2, int(lengths.sum())), bool)
-        last = np.cumsum(lengths) - 1
-        ends[last], terminals[last] = True, terminated
-        store = EpisodeStore.from_arrays(
-            joined["observations"],
-            joined["actions"],
-            joined["rewards"],
-            ends,
-            terminals,
-            extras={name: joined[name] for name in extras},
-            attributes=attributes,
-            origin="the list of episodes",
-        )
-        return replace(store, truncated=truncated)
+        return EpisodeStore(**join_episodes(episodes, extras, attributes or {}))
 
     @staticmethod
     def open(folder: str | Path) -> EpisodeStore:
@@ -177,7 +126,7 @@ class EpisodeStore:
         main = {name: arrays[name] for name in _SAVED}
         attributes, identity = notes.get("attributes"), notes.get("identity")
         store = EpisodeStore(**main, attributes=attributes or {}, extras=extras)._known_by(identity)
-        problem = store._problem() if identity else f"{MANIFEST} lists no identity"
+        problem = find_mismatch(main, extras) if identity else f"{MANIFEST} lists no identity"
         if problem:
             raise DataError(f"{str(folder)!r} is damaged: {problem}; save the episodes again")
         return store
@@ -218,10 +167,10 @@ class EpisodeStore:
             select(self.observations, starts, stops),
             select(self.actions, starts, stops),
             np.asarray(select(self.rewards, starts, stops)),
-            _boundaries(stops - starts),
+            boundaries_of(stops - starts),
             self.terminated[chosen],
             self.truncated[chosen],
-            _boundaries(np.diff(self.segments)[pieces]),
+            boundaries_of(np.diff(self.segments)[pieces]),
             self.attributes,
             {name: select(array, starts, stops) for name, array in self.extras.items()},
         )._known_by(
@@ -265,17 +214,11 @@ class EpisodeStore:
         if not stores:
             raise DataError("there is nothing to mix; give one store at least")
         names = [str(store.attributes.get("name", f"store {number}")) for number, store in enumerate(stores)]
-        for what in ("observations", "actions"):
-            sizes = [getattr(store, what).shape[1] for store in stores]
-            if len(set(sizes)) > 1:
-                listed = ", ".join(f"{size} in {name}" for name, size in zip(names, sizes, strict=True))
-                raise DataError(f"{what} of different sizes cannot be mixed: {listed}; mix data of one environment")
-        first, *others = stores
         for what, key in DISCRETE.items():
+            refuse_different(f"{what} of different sizes", [getattr(store, what).shape[1] for store in stores], names)
             counts = [store.attributes.get(key) for store in stores]
-            if any(count != counts[0] for count in counts):
-                listed = ", ".join(f"{count or 'no'} in {name}" for count, name in zip(counts, names, strict=True))
-                raise DataError(f"{what} with different numbers of discrete values cannot be mixed: {listed}")
+            refuse_different(f"{what} with different numbers of discrete values", counts, names)
+        first, *others = stores
         shared = {k: v for k, v in first.attributes.items() if all(s.attributes.get(k) == v for s in others)}
         extras = [
             name
@@ -287,10 +230,10 @@ class EpisodeStore:
             concatenate([store.observations for store in stores]),
             concatenate([store.actions for store in stores]),
             np.concatenate([store.rewards for store in stores]),
-            _boundaries(np.concatenate([store.lengths for store in stores])),
+            boundaries_of(np.concatenate([store.lengths for store in stores])),
             np.concatenate([store.terminated for store in stores]),
             np.concatenate([store.truncated for store in stores]),
-            _boundaries(np.concatenate([np.diff(store.segments) for store in stores])),
+            boundaries_of(np.concatenate([np.diff(store.segments) for store in stores])),
             {**shared, "name": "+".join(names), **(attributes or {})},
             {name: concatenate([store.extras[name] for store in stores]) for name in extras},
         )._known_by(fingerprint_bytes([b"\n".join(identities)]) if len(identities) == len(stores) else None)
@@ -328,16 +271,8 @@ class EpisodeStore:
 
     def standard_deviations(self) -> dict[str, list[float]]:
         """Of every dimension of `observation`, `action` and `reward` (a list of one), over all transitions."""
-        found = {}
-        for name, array in (("observation", self.observations), ("action", self.actions), ("reward", self.rewards)):
-            origin = np.asarray(array[:1], np.float64)  # near the mean, so that the sums lose no digits
-            total = squares = np.zeros(1)
-            for first in range(0, len(self), CHUNK_ROWS):
-                chunk = array[first : first + CHUNK_ROWS] - origin
-                total, squares = total + chunk.sum(0), squares + (chunk**2).sum(0)
-            variance = squares / len(self) - (total / len(self)) ** 2
-            found[name] = np.sqrt(np.maximum(variance, 0.0)).reshape(-1).tolist()
-        return found
+        named = {"observation": self.observations, "action": self.actions, "reward": self.rewards}
+        return {name: measure_deviations(array).tolist() for name, array in named.items()}
 
     def complete(self) -> np.ndarray:
         """(E,) bool; False for an episode that the recording cut short."""
@@ -361,37 +296,6 @@ class EpisodeStore:
         object.__setattr__(self, "identity", identity)  # of a store that nobody else has yet
         return self
 
-    def _problem(self) -> str | None:
-        """What does not fit together, or None."""
-        rows, episodes = len(self), self.num_episodes
-        for name, array, dims in (
-            ("observations", self.observations, 2),
-            ("actions", self.actions, 2),
-            ("rewards", self.rewards, 1),
-            *((f"extras {name!r}", array, array.ndim) for name, array in self.extras.items()),
-        ):
-            if array.ndim != dims or array.shape[:1] != (rows,):
-                return f"{name} has shape {array.shape} beside {rows} rewards"
-        for name, boundaries in (("offsets", self.offsets), ("segments", self.segments)):
-            if len(boundaries) < 2 or boundaries[0] != 0 or boundaries[-1] != rows or (np.diff(boundaries) < 1).any():
-                return f"{name} does not rise from 0 to {rows}"
-        if self.terminated.shape != (episodes,) or self.truncated.shape != (episodes,):
-            return f"terminated and truncated do not have {episodes} episodes"
-        return None
-
-
-def _steps(array: Any, name: str, attributes: Mapping[str, Any] | None, origin: str) -> FloatArray:
-    """(N, O) observations or (N, A) actions, checked: of real numbers, or as the attributes declare."""
-    count = (attributes or {}).get(DISCRETE[name])
-    if count is not None:
-        return choices(array, name, count, origin)
-    refuse_discrete(np.asarray(array), name, origin)
-    return numbers(array, name, 2, origin)
-
 
 _SAVED = ("observations", "actions", "rewards", "offsets", "terminated", "truncated", "segments")
 _EXTRA = "extras."  # before the names of extras, so that one may be called like an array of ours
-
-
-def _boundaries(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

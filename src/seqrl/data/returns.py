@@ -8,7 +8,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.gathered import CHUNK_ROWS
+from seqrl.data.gathered_rows import CHUNK_ROWS
 from seqrl.layout import Layout
 
 SAMPLE_SCALARS = 2**26  # of a sample of transitions: 256 MiB

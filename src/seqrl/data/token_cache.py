@@ -13,8 +13,8 @@ from torch import nn
 
 from seqrl import paths
 from seqrl.data.array_folder import write_npy
+from seqrl.data.cache import read_or_make
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.made_once import made_once
 from seqrl.files import fingerprint, fingerprint_bytes, write_file
 from seqrl.layout import Layout
 
@@ -54,7 +54,7 @@ def token_key(store: EpisodeStore, layout: Layout, encoder: str) -> str:
 def cached_tokens(key: str, rows: int, dtype: np.dtype[Any], chunks: Chunks, folder: Path | None = None) -> np.ndarray:
     """(N, K) tokens of a key, mapped read-only from the cache; made and written there first where it has none.
 
-    A file has its name only once it is whole. See `made_once` for who makes it, and for what becomes of a cache that
+    A file has its name only once it is whole. See `read_or_make` for who makes it, and for what becomes of a cache that
     cannot be written.
 
     Args:
@@ -68,7 +68,7 @@ def cached_tokens(key: str, rows: int, dtype: np.dtype[Any], chunks: Chunks, fol
         with write_file(path) as file:
             write_npy(file, rows, dtype, chunks())
 
-    return made_once(
+    return read_or_make(
         path, lambda path: _read(path, rows, dtype), make, lambda: tokens_in_memory(dtype, chunks), what="tokens"
     )
 

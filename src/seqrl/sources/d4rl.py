@@ -14,9 +14,9 @@ from seqrl.d4rl.catalogue import Entry
 from seqrl.d4rl.conventions import CONVENTIONS, advise, choose_rule, rows_without_timeouts
 from seqrl.d4rl.download import check_sha256, verify
 from seqrl.d4rl.fetch import fetch
+from seqrl.data.cache import read_or_build
 from seqrl.data.checks import check_max_transitions
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.store_cache import cached_store
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.formats.cutting import (
     EPISODE_RULES,
@@ -104,7 +104,7 @@ class D4rlSource(DataSource):
         path = self._fetched()
         like = self.entry or catalogue.resembling(path.name)
         if path.is_file():
-            store = cached_store(path, self._options(like), lambda: self._cut(like, TRAINING_KEYS).store())
+            store = read_or_build(path, self._options(like), lambda: self._cut(like, TRAINING_KEYS).store())
         else:  # reading tells why
             store = self._cut(like, TRAINING_KEYS).store()
         return store.described(**self._described(path, like, store.attributes))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from seqrl.cli.application import plain
 from seqrl.cli.train import _reroute
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.gathered import Rows, concatenate, select
+from seqrl.data.gathered_rows import Rows, concatenate, select
 from seqrl.data.returns import transitions
 from seqrl.data.windows import TokenWindows, WindowSettings
 from seqrl.errors import ConfigError, DataError

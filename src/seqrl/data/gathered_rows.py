@@ -93,6 +93,18 @@ def concatenate(arrays: Sequence[np.ndarray | Rows]) -> np.ndarray | Rows:
     )
 
 
+def measure_deviations(array: np.ndarray | Rows) -> np.ndarray:
+    """(D,) float64 standard deviations of the columns of (N, D) numbers, or (1,) of (N,), a chunk at a time."""
+    origin = np.asarray(array[:1], np.float64)  # near the mean, so that the sums lose no digits
+    total = squares = np.zeros(1)
+    for first in range(0, len(array), CHUNK_ROWS):
+        chunk = array[first : first + CHUNK_ROWS] - origin
+        total, squares = total + chunk.sum(0), squares + (chunk**2).sum(0)
+    variance = squares / len(array) - (total / len(array)) ** 2
+    found: np.ndarray = np.sqrt(np.maximum(variance, 0.0)).reshape(-1)
+    return found
+
+
 def ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """`starts[0], starts[0] + 1, ..., stops[0] - 1, starts[1], ...` as one array."""
     counts = stops - starts
