@@ -63,7 +63,7 @@ def interrupted_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractC
                 super().on_train_batch_end(trainer, *rest)
 
         with monkeypatch.context() as patched:
-            patched.setattr("seqrl.training.stages.StopAtInterrupt", InterruptAtStep)
+            patched.setattr("seqrl.training.fit.StopAtInterrupt", InterruptAtStep)
             yield
 
     return interrupting

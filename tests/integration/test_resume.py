@@ -27,7 +27,8 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder
 from seqrl.training.module import SequenceModule
-from seqrl.training.stages import finished, stages, train
+from seqrl.training.run import finished, train
+from seqrl.training.stages import list_stages
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*is deprecated",
@@ -185,7 +186,7 @@ def assert_equal_runs(config: dict[str, Any], whole: Path, parts: Path) -> None:
     """Metrics line by line, and of every stage both checkpoints with optimizer, schedule and what callbacks keep."""
     assert metrics(parts) == metrics(whole)
     assert RunFolder(parts).status() == RunFolder(whole).status()
-    for stage in stages(config):
+    for stage in (kind.name for kind in list_stages(config)):
         names = sorted(path.name for path in (whole / stage).iterdir())
         assert sorted(path.name for path in (parts / stage).iterdir()) == names
         for name in names:
@@ -255,7 +256,7 @@ def test_killed_at_any_moment(name: str, whole: Callable[[str], tuple[dict[str, 
             continue
         assert ended == -signal.SIGKILL
         kills += 1
-        for stage in stages(config):
+        for stage in (kind.name for kind in list_stages(config)):
             for path in (parts / stage).glob("*.ckpt"):
                 assert checkpoint_step(path, stage) > 0  # whatever is there can be loaded
     print(f"{name}: {kills} kills in {runs + 1} runs of {seconds:.1f} s")

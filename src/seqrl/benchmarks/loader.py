@@ -14,7 +14,9 @@ from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, 
 from seqrl.benchmarks.workload import WARM_UP, TrainSettings, train_block
 from seqrl.console import say
 from seqrl.runs.folder import RunFolder
-from seqrl.training.stages import quiet_lightning, run_trainer
+from seqrl.training.module import SequenceModule
+from seqrl.training.stages import model_stage
+from seqrl.training.trainer import make_trainer, quiet_lightning
 
 
 def bench_data(settings: TrainSettings, batches: int) -> dict[str, Any]:
@@ -35,7 +37,8 @@ def bench_data(settings: TrainSettings, batches: int) -> dict[str, Any]:
 
         def load(repeat: int) -> float:
             quiet_lightning()
-            data.trainer = run_trainer(asked, RunFolder(Path(folder) / "loader"), has_validation=False)
+            stage = model_stage(asked, SequenceModule(asked), data)
+            data.trainer = make_trainer(stage, RunFolder(Path(folder) / "loader"))
             loader = iter(data.train_dataloader())
             for _ in range(WARM_UP):
                 next(loader)

@@ -22,7 +22,8 @@ from seqrl.training.callbacks import StopAtInterrupt
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.defaults import model_config, training_defaults
 from seqrl.training.module import SequenceModule
-from seqrl.training.stages import quiet_lightning, run_trainer
+from seqrl.training.stages import model_stage
+from seqrl.training.trainer import make_trainer, quiet_lightning
 from seqrl.types import TokenBatch
 
 WARM_UP = 3  # steps before the clock starts
@@ -129,7 +130,8 @@ def train_block(
     module = _Stamped(config)
     interrupt = StopAtInterrupt()
     with _silent():
-        trainer = run_trainer(config, RunFolder(folder), has_validation=False, callbacks=[interrupt, *callbacks])
+        stage = model_stage(config, module, data)
+        trainer = make_trainer(stage, RunFolder(folder), callbacks=[interrupt, *callbacks])
         trainer.fit(module, data)
     if interrupt.interrupted:
         raise KeyboardInterrupt

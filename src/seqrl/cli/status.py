@@ -17,7 +17,8 @@ import yaml
 
 from seqrl.console import print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
-from seqrl.runs.folder import STAGES, is_held
+from seqrl.runs.folder import is_held
+from seqrl.runs.stages import KINDS
 
 KILLED = "stopped (killed?)"  # it says that it runs, and no process holds its folder
 
@@ -118,27 +119,26 @@ def of_run(path: Path) -> Status:
     file = path / "status.json"
     reached: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     held = is_held(path)
-    wanted = [
-        stage for stage in STAGES if stage in reached or stage == "model" or (stage == "critic" and config.get(stage))
-    ]
-    stage = next((each for each in wanted if reached.get(each, {}).get("state") != "done"), None)
+    wanted = [kind for kind in KINDS if kind.name in reached or kind.is_asked(config)]
+    unfinished = next((kind for kind in wanted if reached.get(kind.name, {}).get("state") != "done"), None)
+    stage = None if unfinished is None else unfinished.name
     entry = reached.get(stage or "evaluation", {})
     state = entry.get("state") or ("done" if stage is None else "running" if reached or held else "not started")
     if held:
         state = "evaluating" if stage is None else "running"
     elif state == "running":
         state = KILLED
-    stage = stage or ("evaluation" if entry or held else wanted[-1])
-    trained = wanted[-1] if stage == "evaluation" else stage
-    losses, logged = _losses(path / "metrics.csv", "" if trained == "model" else f"{trained}/")
-    own = config.get(f"{trained}_training") if trained != "model" else None
+    stage = stage or ("evaluation" if entry or held else wanted[-1].name)
+    trained = unfinished or wanted[-1]
+    losses, logged = _losses(path / "metrics.csv", trained.prefix)
+    own = config.get(trained.section) if trained.section else None
     written = [each.stat().st_mtime for each in (file, path / "metrics.csv", path / "results.json") if each.exists()]
     return Status(
         run=str(path),
         job=None,
         state=state,
         stage=stage,
-        step=max(reached.get(trained, {}).get("step", 0), logged if held else 0),
+        step=max(reached.get(trained.name, {}).get("step", 0), logged if held else 0),
         max_steps=(own or {}).get("max_steps") or config["training"]["max_steps"],
         loss=losses[-1] if losses else None,
         best_loss=min(filter(math.isfinite, losses), default=None),

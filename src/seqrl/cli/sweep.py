@@ -22,7 +22,8 @@ from seqrl.console import say, say_error
 from seqrl.errors import PrunedError
 from seqrl.evaluation.rows import ResultsRow
 from seqrl.files import fingerprint, write_text
-from seqrl.runs.folder import STAGES, RunFolder
+from seqrl.runs.folder import RunFolder
+from seqrl.runs.stages import KINDS
 
 
 @dataclass
@@ -184,7 +185,8 @@ def _fail(job: Job, error: Exception, record: Path) -> None:
         folder = RunFolder(Path(job.folder))
         status = folder.status()
         after = "evaluation" if status else "model"
-        stage = next((each for each in STAGES if each in status and status[each]["state"] != "done"), after)
+        begun = (kind.name for kind in KINDS if kind.name in status)
+        stage = next((name for name in begun if status[name]["state"] != "done"), after)
         folder.set_status(stage, "failed", status.get(stage, {}).get("step", 0), job.error)
         targets.insert(0, folder.path / "error.txt")
     for target in targets:

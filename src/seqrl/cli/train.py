@@ -17,7 +17,8 @@ from seqrl.cli.sweep import Identity, Job, forget_failure
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.plugins import load_plugins
-from seqrl.runs.folder import STAGES, RunFolder, run_name
+from seqrl.runs.folder import RunFolder, run_name
+from seqrl.runs.stages import KINDS, MODEL
 
 _DECODING = re.compile(r"[+~]*(planner|condition|score)(\.[^=]*)?=(.*)", re.DOTALL)
 
@@ -88,12 +89,13 @@ def _identify(cfg: DictConfig) -> Identity:
     evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
     name = run_name(config)
     folder = Path(config["runs_dir"]) / name
-    status = RunFolder(folder).status() if folder.is_dir() else {}
-    stages = [stage for stage in STAGES if stage in status]
-    complete = "model" in stages and all(
-        status[stage]["state"] == "done" and (folder / stage / "last.ckpt").exists() for stage in stages
-    )
+    complete = folder.is_dir() and _is_complete(RunFolder(folder))
     return Identity.of([name, evaluation, objective], folder, complete=complete)
+
+
+def _is_complete(folder: RunFolder) -> bool:
+    begun = [kind for kind in KINDS if kind.name in folder.status()]
+    return MODEL in begun and all(folder.is_done(kind.name) for kind in begun)
 
 
 def _train_and_evaluate(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, job: Job) -> None:
@@ -147,7 +149,7 @@ def last_metrics(path: Path) -> dict[str, float]:
 
 def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows) -> Path:
     from seqrl.evaluation.evaluate import check
-    from seqrl.training.stages import finished, load_data, train
+    from seqrl.training.run import finished, load_data, train
 
     last = finished(config, folder)
     if last is not None:

@@ -16,7 +16,6 @@ from seqrl.errors import ConfigError
 from seqrl.files import fingerprint, hold_lock, is_locked, write_text
 from seqrl.plugins import identities
 
-STAGES = ("tokenizer", "model", "critic")  # of a run, in order; each is one Lightning fit
 _LOCK = ".lock"
 
 # Settings that say where and how to run, not what to compute: they do not change a run's name.
@@ -120,6 +119,14 @@ class RunFolder:
     def set_status(self, stage: str, state: str, step: int, reason: str | None = None) -> None:
         entry = {"state": state, "step": step, **({} if reason is None else {"reason": reason})}
         write_text(self.path / "status.json", json.dumps({**self.status(), stage: entry}, indent=2) + "\n")
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where the newest checkpoint of a stage lies, once there is one."""
+        return self.path / stage / "last.ckpt"
+
+    def is_done(self, stage: str) -> bool:
+        """Whether a stage was trained to its end, and its checkpoint is there."""
+        return self.status().get(stage, {}).get("state") == "done" and self.checkpoint(stage).exists()
 
     @contextmanager
     def held(self) -> Iterator[None]:

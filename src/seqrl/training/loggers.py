@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.errors import ConfigError
 from seqrl.files import write_text
-from seqrl.runs.folder import STAGES
+from seqrl.runs.stages import MODEL, StageKind
 
 _NAMES = ("csv", "tensorboard")
 
@@ -27,14 +27,14 @@ class CsvMetrics(Logger):
 
     Args:
         path: of the file, which the stages of a run share.
-        stage: whose metrics these are. Names begin with it, but for the stage `model`.
+        stage: whose metrics these are; its prefix begins their names.
         resumed_step: rows of the stage after this step are from training that was lost, and are removed.
     """
 
-    def __init__(self, path: Path, *, stage: str = "model", resumed_step: int = 0) -> None:
+    def __init__(self, path: Path, *, stage: StageKind = MODEL, resumed_step: int = 0) -> None:
         super().__init__()
         self._path = path
-        self._prefix = _prefix(stage)
+        self._stage = stage
         self._resumed_step = resumed_step
         self._started = False
 
@@ -55,7 +55,7 @@ class CsvMetrics(Logger):
             self._start()
         with self._path.open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(
-                (step, f"{self._prefix}{name}", f"{value:.8g}") for name, value in metrics.items()
+                (step, f"{self._stage.prefix}{name}", f"{value:.8g}") for name, value in metrics.items()
             )
 
     @rank_zero_only
@@ -70,21 +70,13 @@ class CsvMetrics(Logger):
         if self._path.exists():
             with self._path.open(newline="") as file:
                 whole = [row for row in csv.reader(file) if len(row) == 3 and row[0].isdigit()]  # a kill can tear a row
-                kept = [row for row in whole if int(row[0]) <= self._resumed_step or not self._owns(row[1])]
+                kept = [row for row in whole if int(row[0]) <= self._resumed_step or not self._stage.owns(row[1])]
         lines = [",".join(row) for row in [["step", "name", "value"], *kept]]
         write_text(self._path, "\n".join(lines) + "\n")
         self._started = True
 
-    def _owns(self, name: str) -> bool:
-        others = (_prefix(stage) for stage in STAGES if stage != "model")
-        return name.startswith(self._prefix) if self._prefix else not name.startswith(tuple(others))
 
-
-def _prefix(stage: str) -> str:
-    return "" if stage == "model" else f"{stage}/"
-
-
-def loggers(folder: Path, *, names: Sequence[str] | None, stage: str = "model", resumed_step: int) -> list[Logger]:
+def loggers(folder: Path, *, names: Sequence[str] | None, stage: StageKind = MODEL, resumed_step: int) -> list[Logger]:
     """The loggers of a stage of a run, by name: `csv`, `tensorboard`.
 
     Raises:
@@ -100,6 +92,6 @@ def loggers(folder: Path, *, names: Sequence[str] | None, stage: str = "model", 
     if "tensorboard" in names:
         # A folder of its own for each other stage: TensorBoard then shows it as a run. What lies after purge_step in
         # the files of a killed process is hidden.
-        version = "" if stage == "model" else stage
+        version = stage.prefix.removesuffix("/")
         found.append(TensorBoardLogger(folder, name="tensorboard", version=version, purge_step=resumed_step + 1))
     return found

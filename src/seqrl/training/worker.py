@@ -26,7 +26,7 @@ from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
 from seqrl.runs.folder import RunFolder
 from seqrl.training.launch import LINE, STOPPED, Failure
-from seqrl.training.stages import train
+from seqrl.training.run import train
 
 
 def main(path: Path) -> int:

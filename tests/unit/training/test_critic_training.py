@@ -22,7 +22,7 @@ from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder
 from seqrl.sources.maze2d import Maze2dSource
 from seqrl.training.critic_module import TransitionDataModule, TransitionRows, _Batches
-from seqrl.training.stages import train
+from seqrl.training.run import train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*is deprecated",

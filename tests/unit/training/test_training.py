@@ -30,12 +30,14 @@ from seqrl.layout import Layout
 from seqrl.objectives import Outcome
 from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder
+from seqrl.runs.stages import KINDS, MODEL
 from seqrl.training.callbacks import ClipGradient
 from seqrl.training.checkpoint_io import AtomicCheckpointIO, resumable
 from seqrl.training.datamodule import EpisodeDataModule, _TrainingBatches
 from seqrl.training.loggers import CsvMetrics
 from seqrl.training.module import SequenceModule
-from seqrl.training.stages import build_trainer, train
+from seqrl.training.run import train
+from seqrl.training.trainer import build_trainer
 from seqrl.types import Batch
 
 pytestmark = pytest.mark.filterwarnings(
@@ -406,11 +408,11 @@ def test_stages_share_metrics_and_keep_their_checkpoints_apart(
 ) -> None:
     """One stage resumed leaves the rows of the others alone, and its checkpoint is not taken for another's."""
     path = tmp_path / "metrics.csv"
-    for stage in ("tokenizer", "model", "critic"):
+    for stage in KINDS:
         logger = CsvMetrics(path, stage=stage)
         for at in (1, 2, 3):
             logger.log_metrics({"train/loss": at}, at)
-    CsvMetrics(path, stage="model", resumed_step=1).log_metrics({"train/loss": 7.0}, 2)
+    CsvMetrics(path, stage=MODEL, resumed_step=1).log_metrics({"train/loss": 7.0}, 2)
     with path.open() as file:
         rows = [(row["name"], int(row["step"]), float(row["value"])) for row in csv.DictReader(file)]
     assert [row for row in rows if row[0] == "train/loss"] == [("train/loss", 1, 1.0), ("train/loss", 2, 7.0)]

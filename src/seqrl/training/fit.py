@@ -1,0 +1,84 @@
+"""One stage of a run, trained to its end or to where it is stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from seqrl.console import say
+from seqrl.errors import ConfigError, PrunedError, Stopped
+from seqrl.files import copy_file
+from seqrl.runs.folder import RunFolder
+from seqrl.training.callbacks import StopAtInterrupt
+from seqrl.training.checkpoint_io import resumable
+from seqrl.training.pruning import PruneTrial
+from seqrl.training.stages import Stage
+from seqrl.training.trainer import make_trainer
+
+
+def fit_stage(stage: Stage, folder: RunFolder) -> Path:
+    """Train a stage, or what is left of it; afterwards its module holds the weights of its `last.ckpt`.
+
+    Returns:
+        The stage's `last.ckpt`.
+
+    Raises:
+        seqrl.errors.Stopped: Ctrl-C, or a signal of a cluster; `last.ckpt` holds the last whole step.
+        seqrl.errors.DivergedError: a loss or gradient is not finite; see `StopWhenNotFinite`.
+        seqrl.errors.PrunedError: a search gave the training up.
+        seqrl.errors.CheckpointError: no checkpoint of those that are there can be read.
+    """
+    name = stage.kind.name
+    last = folder.checkpoint(name)
+    if folder.is_done(name):
+        stage.module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
+        return last
+    checkpoint, resumed_step = resumable(last.parent, name)
+    interrupt = StopAtInterrupt()
+    search = PruneTrial(**stage.trial) if stage.trial else None
+    callbacks = [interrupt, *([search] if search else [])]
+    trainer = make_trainer(stage, folder, resumed_step=resumed_step, callbacks=callbacks)
+    if trainer.is_global_zero and checkpoint is not None and checkpoint != last:
+        copy_file(checkpoint, last)  # else a run that needs no more steps would be left without it
+    try:
+        trainer.fit(stage.module, stage.data, ckpt_path=checkpoint, weights_only=True)
+    except BaseException as error:
+        if trainer.is_global_zero:
+            _note_failure(stage, folder, error, resumed_step)
+        if isinstance(error.__context__, Stopped):  # before the first step, Lightning turns that into SystemExit
+            raise error.__context__ from None
+        if _is_by_hand(error):
+            raise KeyboardInterrupt from error
+        raise
+    pruned = search is not None and search.pruned
+    state = "interrupted" if interrupt.number is not None else "pruned" if pruned else "done"
+    if trainer.is_global_zero:
+        if state == "done":
+            _say_metrics(stage, trainer)
+        folder.set_status(name, state, trainer.global_step)
+    if interrupt.number is not None:
+        raise Stopped(interrupt.number)
+    if pruned:
+        raise PrunedError(f"given up after {trainer.global_step} steps: other trials did better")
+    return last
+
+
+def _note_failure(stage: Stage, folder: RunFolder, error: BaseException, resumed_step: int) -> None:
+    begun = folder.status().get(stage.kind.name)
+    if begun is None and isinstance(error, ConfigError):
+        return  # it was refused, and there is nothing to tell
+    state = "interrupted" if _is_by_hand(error) else "pruned" if isinstance(error, PrunedError) else "failed"
+    reason = None if _is_by_hand(error) else f"{type(error).__name__}: {error}"
+    folder.set_status(stage.kind.name, state, resumed_step if begun is None else begun["step"], reason)
+
+
+def _is_by_hand(error: BaseException) -> bool:
+    return isinstance(error, (KeyboardInterrupt, SystemExit))  # a second Ctrl-C: Lightning exits
+
+
+def _say_metrics(stage: Stage, trainer: pl.Trainer) -> None:
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    if "val/loss" in logged:
+        say(f"{stage.kind.title}held-out loss after {trainer.global_step} steps: {stage.tell_loss(logged)}")

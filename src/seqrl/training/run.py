@@ -1,0 +1,85 @@
+"""The training of a run, stage by stage, resumed where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from seqrl.d4rl.reference import normalised_score
+from seqrl.data.episodes import EpisodeStore
+from seqrl.data.summary import DataSummary
+from seqrl.registry import DATA
+from seqrl.runs.folder import RunFolder
+from seqrl.runs.stages import MODEL
+from seqrl.training.fit import fit_stage
+from seqrl.training.stages import list_stages, make_stages
+from seqrl.training.trainer import quiet_lightning
+
+
+def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | None = None) -> Path:
+    """Train the stages that the resolved config of a run asks for, or what is left of them.
+
+    Args:
+        store: the episodes, where they are loaded already.
+
+    Returns:
+        The checkpoint of the finished model.
+
+    Raises:
+        seqrl.errors.Stopped: Ctrl-C, or a signal of a cluster; `last.ckpt` holds the last whole step.
+        seqrl.errors.SeqrlError: bad settings or data.
+    """
+    quiet_lightning()
+    done = finished(config, folder)
+    if done is not None:
+        return done
+    store = store or load_data(config)
+    config = {
+        **config,
+        **store.sizes,
+        "longest_episode": int(store.lengths.max()),
+        "dataset": asdict(summarize_data(store)),
+    }
+    pl.seed_everything(max(0, config["seed"]), verbose=False)  # a negative seed is refused below, in our words
+    for stage in make_stages(config, store, folder):
+        fit_stage(stage, folder)
+        stage.finish()
+    return folder.checkpoint(MODEL.name)
+
+
+def finished(config: Mapping[str, Any], folder: RunFolder) -> Path | None:
+    """The model's checkpoint of a run whose stages are all done, or None."""
+    done = all(folder.is_done(kind.name) for kind in list_stages(config))
+    return folder.checkpoint(MODEL.name) if done else None
+
+
+def load_data(config: Mapping[str, Any]) -> EpisodeStore:
+    """The episodes of a run; with `data.top_fraction` the best of them, see `EpisodeStore.best`."""
+    source = dict(config["data"])
+    top_fraction = source.pop("top_fraction", None)  # of every source, and none of its business
+    store: EpisodeStore = DATA.build(source).load()
+    return store if top_fraction is None else store.best(top_fraction)
+
+
+def summarize_data(store: EpisodeStore) -> DataSummary:
+    """What results say of the data: name, environment, size, and how well the behaviour did."""
+    complete = store.complete()
+    returns = store.returns()[complete if complete.any() else slice(None)]
+    env_id = store.attributes.get("env_id")
+    unlike = store.attributes.get("return_note")  # such returns are on another scale than an evaluation's
+    score = None if env_id is None or unlike else normalised_score(env_id, float(returns.mean()))
+    return DataSummary(
+        name=store.attributes.get("name", "arrays"),
+        d4rl_id=store.attributes.get("d4rl_id"),
+        env_id=env_id,
+        num_transitions=len(store),
+        num_episodes=store.num_episodes,
+        behaviour_return_mean=float(returns.mean()),
+        behaviour_return_max=float(returns.max()),
+        behaviour_score=score,
+        standard_deviations=store.standard_deviations(),
+    )

@@ -1,0 +1,115 @@
+"""The Lightning trainer of a stage: what happens beside its optimisation."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+
+from seqrl.errors import ConfigError
+from seqrl.runs.folder import RunFolder
+from seqrl.training.callbacks import ClipGradient, ShowProgress, TrainingMetrics
+from seqrl.training.checkpoint_io import AtomicCheckpointIO, Checkpoints
+from seqrl.training.health import StopWhenNotFinite
+from seqrl.training.loggers import loggers
+from seqrl.training.parallel import CompileModel, cluster_environment, strategy
+from seqrl.training.stages import Stage
+
+
+def make_trainer(
+    stage: Stage, folder: RunFolder, *, resumed_step: int = 0, callbacks: Sequence[Callback] = ()
+) -> pl.Trainer:
+    """The trainer of a stage: its metrics, checkpoints, loggers and progress bar.
+
+    Args:
+        resumed_step: what was logged after it is lost, and is removed.
+        callbacks: more of them.
+
+    Raises:
+        ConfigError: options or loggers that there are not.
+    """
+    settings, name = stage.settings, stage.kind.name
+    every, log_every = settings["checkpoint_every"], settings["log_every"]
+    gradient = ClipGradient(stage.clip_norm)
+    found: list[Callback] = [
+        *callbacks,
+        gradient,
+        StopWhenNotFinite(folder.path / name, every=log_every, checkpoint_every=every, gradient=gradient),
+        TrainingMetrics(log_every, gradient),
+        Checkpoints(
+            folder.path / name,
+            stage=name,
+            every=every,
+            keep=settings["keep_last"],
+            continued=resumed_step > 0,
+            saved=lambda step: folder.set_status(name, "running", step),
+        ),
+    ]
+    if settings["progress_bar"]:
+        found.append(ShowProgress(name, every=log_every))
+    return build_trainer(
+        stage.trainer,
+        max_steps=settings["max_steps"],
+        val_check_interval=min(settings["validate_every"], settings["max_steps"]),
+        callbacks=found,
+        logger=loggers(folder.path, names=settings["loggers"], stage=stage.kind, resumed_step=resumed_step),
+        enable_progress_bar=False,  # ours
+        limit_val_batches=1.0 if stage.has_validation else 0,
+        default_root_dir=folder.path,
+    )
+
+
+def quiet_lightning() -> None:
+    """Leave out what Lightning says of itself; warnings about a run stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning's own use of torch
+    warnings.filterwarnings("ignore", message=".*does not have many workers")  # batches are cut in the process
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")  # our order follows the step
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node may train as well
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # that is resuming
+
+
+def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
+    """A Lightning trainer for token windows: one long epoch, counted in steps.
+
+    Args:
+        options: `conf/trainer/*.yaml`, passed to `lightning.pytorch.Trainer`.
+
+    Raises:
+        ConfigError: options that the trainer refuses.
+    """
+    if options.get("accumulate_grad_batches", 1) != 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={options['accumulate_grad_batches']!r} is not possible, since a step is "
+            "one batch here; give training.batch_size, which the ranks of trainer.devices share"
+        )
+    threads = options.get("num_threads")
+    if threads is not None:
+        if not isinstance(threads, int) or threads < 1:
+            raise ConfigError(f"trainer.num_threads={threads!r} is no number of threads; give 1 or more, or null")
+        torch.set_num_threads(threads)
+    passed = {key: value for key, value in options.items() if key not in ("num_threads", "compile", "strategy")}
+    callbacks = [*fixed.pop("callbacks", []), *([CompileModel()] if options.get("compile") else [])]
+    try:
+        return pl.Trainer(
+            **passed,
+            **fixed,
+            strategy=strategy(options),
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO(), cluster_environment(options)],
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+            enable_model_summary=False,
+        )
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer={dict(passed)} is refused by Lightning: {error}") from error
