@@ -193,7 +193,7 @@ class RowSettings:
     progress_bar: bool = True
     goals: Annotated[tuple[Position, ...], Len(1)] | None = None
     start_cells: Annotated[tuple[Cell, ...], Len(1)] | None = None
-    min_cells: Annotated[float, Ge(0)] = 2
+    min_cells: Annotated[int, Ge(0)] = 2
     shuffle_goals: bool = False
 
 

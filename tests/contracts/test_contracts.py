@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqrl import testing
 from seqrl.attention.full import FullAttention
@@ -23,9 +23,11 @@ from seqrl.errors import ConfigError, DataError
 from seqrl.formats.writers import write
 from seqrl.objectives import Outcome
 from seqrl.objectives.next_token import NextTokenObjective
+from seqrl.optimizers.adamw import AdamW, split_decay
 from seqrl.planners.sample import SamplePlanner
 from seqrl.planners.zero import ZeroPlanner
 from seqrl.registry import registries, registry_of
+from seqrl.schedulers import Scheduler
 from seqrl.scores.likelihood import LikelihoodScore
 from seqrl.scores.reward import RewardScore
 from seqrl.sources import DataSource, find_source
@@ -317,6 +319,61 @@ class FullOfHolesSource(DataSource):
         return store
 
 
+class HalfOptimizer(AdamW):
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(split_decay(module)[0])
+
+
+class ClimbingOptimizer(AdamW):
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(module.parameters(), lr=0.05, maximize=True)
+
+
+class DriftingOptimizer(AdamW):
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        class Drift(torch.optim.SGD):
+            def step(self, closure: Any = None) -> Any:
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.data.mul_(0.99)
+                return super().step(closure)
+
+        return Drift(module.parameters(), lr=0.05)
+
+
+class ForgetfulOptimizer(AdamW):
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        class Slowing(torch.optim.SGD):
+            steps = 0
+
+            def step(self, closure: Any = None) -> Any:
+                self.steps += 1
+                for group in self.param_groups:
+                    group["lr"] = 0.05 / self.steps
+                return super().step(closure)
+
+        return Slowing(module.parameters(), lr=0.05)
+
+
+class NegativeScheduler(Scheduler):
+    def factor(self, step: int) -> float:
+        return 1.0 - step / 50
+
+
+class CountingScheduler(Scheduler):
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def factor(self, step: int) -> float:
+        self.calls += 1
+        return 1 / self.calls
+
+
+class TinyScheduler(Scheduler):
+    def factor(self, step: int) -> float:
+        return 1e-4
+
+
 class ClosedBackbone(GptBackbone):
     def __init__(self, max_length: int) -> None:
         raise RuntimeError("no")
@@ -370,6 +427,13 @@ BROKEN = [
     ("objective", UnmaskedObjective, "masked tokens do not count", "other tokens at masked places change the loss"),
     ("objective", MeanObjective, "rows add up", "give sums, not means"),
     ("objective", DetachedObjective, "loss is differentiable", "total carries no gradient"),
+    ("optimizer", HalfOptimizer, "every parameter once", r"the parameter '.*' stands in 0 groups"),
+    ("optimizer", ClimbingOptimizer, "loss falls", "30 steps on one batch change its loss from"),
+    ("optimizer", DriftingOptimizer, "learning rate is obeyed", "with a learning rate of 0 a step moves"),
+    ("optimizer", ForgetfulOptimizer, "state goes on", "resumed from its state"),
+    ("scheduler", NegativeScheduler, "factors are numbers", r"factor\(51\) is -0\.02"),
+    ("scheduler", CountingScheduler, "step alone decides", "a step has another factor"),
+    ("scheduler", TinyScheduler, "training gets somewhere", "the largest factor is 0.0001"),
     ("data", UnseededSource, "loads the same twice", "seed what is random"),
     ("data", FullOfHolesSource, "store is sound", "rewards holds NaN or infinity"),
 ]

@@ -142,7 +142,7 @@ def test_unknown_names_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> N
     assert "'strategy=reward' is for checkpoints" in error(
         capsys, "collect", "Hopper-v4", "a.npz", "strategy=reward", "--episodes", "1"
     )
-    assert "there is no maze 'tiny'. Mazes: umaze" in error(capsys, "generate", "maze2d", "--maze", "tiny")
+    assert "data.maze='tiny' is unknown. Choices: umaze" in error(capsys, "generate", "maze2d", "--maze", "tiny")
     assert "has no known format" in error(capsys, "convert", "hopper-tiny.hdf5", "a.csv")
     with pytest.raises(SystemExit):
         run(["convert", "hopper-tiny.hdf5", "a.npz", "b.npz"])

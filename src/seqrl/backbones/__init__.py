@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
+
+Dropout = Annotated[float, Ge(0), Lt(1)]
+"""The share of features that training leaves out."""
 
 
 class Backbone(nn.Module, ABC):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
-from seqrl.backbones import Backbone
+from seqrl.backbones import Backbone, Dropout
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
@@ -54,12 +57,12 @@ class GptBackbone(Backbone):
         self,
         max_length: int,
         *,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        dim: int = 128,
-        embedding_dropout: float = 0.1,
-        residual_dropout: float = 0.1,
-        attention_dropout: float = 0.1,
+        num_layers: Annotated[int, Ge(1)] = 4,
+        num_heads: Annotated[int, Ge(1)] = 4,
+        dim: Annotated[int, Ge(1)] = 128,
+        embedding_dropout: Dropout = 0.1,
+        residual_dropout: Dropout = 0.1,
+        attention_dropout: Dropout = 0.1,
     ) -> None:
         super().__init__()
         if dim % num_heads:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrl.attention import Attention
-from seqrl.backbones import Backbone
+from seqrl.backbones import Backbone, Dropout
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
@@ -84,21 +87,21 @@ class LlamaBackbone(Backbone):
         self,
         max_length: int,
         *,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        num_kv_heads: int | None = 2,
-        dim: int = 128,
+        num_layers: Annotated[int, Ge(1)] = 4,
+        num_heads: Annotated[int, Ge(1)] = 4,
+        num_kv_heads: Annotated[int, Ge(1)] | None = 2,
+        dim: Annotated[int, Ge(1)] = 128,
         qk_norm: bool = True,
-        rope_base: float = 10_000.0,
-        embedding_dropout: float = 0.1,
-        residual_dropout: float = 0.1,
-        attention_dropout: float = 0.1,
+        rope_base: Annotated[float, Gt(0)] = 10_000.0,
+        embedding_dropout: Dropout = 0.1,
+        residual_dropout: Dropout = 0.1,
+        attention_dropout: Dropout = 0.1,
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if dim % (2 * num_heads):
             raise ConfigError(f"backbone.dim={dim} is no multiple of twice backbone.num_heads={num_heads}")
-        if num_kv_heads < 1 or num_heads % num_kv_heads:
+        if num_heads % num_kv_heads:
             raise ConfigError(
                 f"backbone.num_kv_heads={num_kv_heads} does not divide backbone.num_heads={num_heads}; give a divisor, "
                 "or null for as many"

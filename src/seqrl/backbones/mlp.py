@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
-from seqrl.backbones import Backbone
+from seqrl.backbones import Backbone, Dropout
 from seqrl.registry import register_backbone
 
 
@@ -26,7 +29,9 @@ class MlpBackbone(Backbone):
     relative = True
     sees_context = False
 
-    def __init__(self, *, num_layers: int = 2, dim: int = 256, dropout: float = 0.0) -> None:
+    def __init__(
+        self, *, num_layers: Annotated[int, Ge(1)] = 2, dim: Annotated[int, Ge(1)] = 256, dropout: Dropout = 0.0
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.layers = nn.Sequential()

@@ -131,12 +131,11 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _generate_maze2d(options: argparse.Namespace) -> None:
     from seqrl.formats import writers
-    from seqrl.sources.maze2d import Maze2dSource
+    from seqrl.registry import DATA
 
     target = options.output or f"maze2d-{options.maze}.hdf5"
-    source = Maze2dSource(
-        options.maze, num_transitions=options.transitions, seed=options.seed, action_noise=options.action_noise
-    )
+    recipe = {"num_transitions": options.transitions, "seed": options.seed, "action_noise": options.action_noise}
+    source = DATA.build({"name": "maze2d", "maze": options.maze, **recipe})
     if ":" in target or Path(target).suffix not in writers.HDF5_SUFFIXES:
         raise ConfigError(f"{target!r} is no HDF5 file; give an .hdf5 name, then `seqrl data convert` it")
     writers.check_target(target, overwrite=options.overwrite)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Interval
 from torch import Tensor
 
 from seqrl.conditions import Condition
@@ -9,8 +12,6 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models import Model
 from seqrl.registry import register_condition
-
-_MOST = 1_000_000  # guidance; beyond, rounding decides
 
 
 @register_condition("goal")
@@ -30,9 +31,7 @@ class GoalCondition(Condition):
 
     wants_goals = True
 
-    def __init__(self, *, guidance: float = 1.0) -> None:
-        if not 0 <= guidance <= _MOST:
-            raise ConfigError(f"condition.guidance={guidance} is outside [0, {_MOST}]; give 1 for none")
+    def __init__(self, *, guidance: Annotated[float, Interval(ge=0, le=1_000_000)] = 1.0) -> None:
         self.guidance = float(guidance)
 
     def check(self, layout: Layout) -> None:

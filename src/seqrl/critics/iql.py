@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from seqrl.critics import Critic, Transitions
-from seqrl.errors import ConfigError
 from seqrl.registry import register_critic
 
 LOG_STD = (-5.0, 2.0)  # range of the policy's log standard deviation, in units of half the data's action range
@@ -44,27 +45,16 @@ class IqlCritic(Critic):
         action_size: int,
         discount: float,
         *,
-        expectile: float = 0.7,
-        temperature: float = 3.0,
-        max_weight: float = 100.0,
-        target_rate: float = 0.005,
-        dim: int = 256,
-        num_layers: int = 2,
-        reward_scale: float = 1.0,
+        expectile: Annotated[float, Ge(0.5), Lt(1)] = 0.7,
+        temperature: Annotated[float, Ge(0)] = 3.0,
+        max_weight: Annotated[float, Gt(0)] = 100.0,
+        target_rate: Annotated[float, Gt(0), Le(1)] = 0.005,
+        dim: Annotated[int, Ge(1)] = 256,
+        num_layers: Annotated[int, Ge(1)] = 2,
+        reward_scale: Annotated[float, Gt(0)] = 1.0,
         reward_shift: float = 0.0,
     ) -> None:
         super().__init__(observation_size, action_size, reward_shift=reward_shift)
-        for name, number, allowed, where in (
-            ("expectile", expectile, 0.5 <= expectile < 1, "[0.5, 1)"),
-            ("temperature", temperature, temperature >= 0, "[0, inf)"),
-            ("max_weight", max_weight, max_weight > 0, "(0, inf)"),
-            ("target_rate", target_rate, 0 < target_rate <= 1, "(0, 1]"),
-            ("dim", dim, dim >= 1, "[1, inf)"),
-            ("num_layers", num_layers, num_layers >= 1, "[1, inf)"),
-            ("reward_scale", reward_scale, reward_scale > 0, "(0, inf)"),
-        ):
-            if not allowed:
-                raise ConfigError(f"critic.{name}={number} is outside {where}")
         self.discount = discount
         self.expectile = expectile
         self.temperature = temperature

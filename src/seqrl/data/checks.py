@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.data.gathered_rows import CHUNK_ROWS
-from seqrl.errors import ConfigError, DataError
+from seqrl.errors import DataError
 
 
 def numbers(array: Any, name: str, dims: int, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -112,16 +112,6 @@ def refuse_different(what: str, values: Sequence[Any], names: Sequence[str]) -> 
     if any(value != values[0] for value in values):
         listed = ", ".join(f"{value or 'no'} in {name}" for value, name in zip(values, names, strict=True))
         raise DataError(f"{what} cannot be mixed: {listed}; mix data of one environment")
-
-
-def check_max_transitions(max_transitions: int | None) -> None:
-    """Refuse fewer than two rows, before any file is touched.
-
-    Raises:
-        ConfigError: saying so.
-    """
-    if max_transitions is not None and max_transitions < 2:
-        raise ConfigError(f"data.max_transitions={max_transitions} is too few; give 2 or more, or null for all")
 
 
 def whole_episodes(stops: np.ndarray, max_transitions: int | None, origin: str) -> int:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seqrl.errors import ConfigError
-
 # Multipliers and shifts of the SplitMix64 finaliser (Steele, Lea, Flood 2014), as signed 64-bit integers.
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -46,22 +44,6 @@ class Noise:
         step = torch.tensor(draw, dtype=torch.int64, device=self.keys.device) * _GAMMA
         bits = _mix(_mix(self.keys[:, None] + beam * _GAMMA) + step)
         return ((bits >> 11) & 0x1FFFFFFFFFFFFF).double() * 2.0**-53
-
-
-def check_filters(**options: float | None) -> None:
-    """Refuse limits that leave nothing to draw from: `k_*` and `top_k` are 1 or more, masses in [0, 1).
-
-    Raises:
-        ConfigError: names the option.
-    """
-    for name, value in options.items():
-        if value is None:
-            continue
-        is_count = name.startswith("k_") or name == "top_k"
-        if is_count and value < 1:
-            raise ConfigError(f"planner.{name}={value} is too small; give 1 or more, or null to keep all tokens")
-        if not is_count and not 0 <= value < 1:
-            raise ConfigError(f"planner.{name}={value} is outside [0, 1); give a share of the mass, or null")
 
 
 def keep_top_k(logits: Tensor, k: int | None) -> Tensor:

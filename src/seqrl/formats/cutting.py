@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
 from seqrl.data.checks import flags, row_count
-from seqrl.errors import ConfigError, DataError, did_you_mean
+from seqrl.errors import DataError
 from seqrl.formats.flat import INFO_KEYS, FlatEpisodes
 from seqrl.formats.hdf5 import GOALS
 from seqrl.formats.recording import Recording
 
 TERMINALS = ("terminals", "terminations", "terminated")
 TIMEOUTS = ("timeouts", "truncations", "truncated")
-EPISODE_RULES = ("timeouts", "terminals", "time_limit", "recordings", "stream")
+EpisodeRule = Literal["timeouts", "terminals", "time_limit", "recordings", "stream"]
+EPISODE_RULES: tuple[EpisodeRule, ...] = get_args(EpisodeRule)
 """What flags may mean; `cut_episodes` describes each."""
 
 _STEPS = ("observations", "actions", "rewards")
@@ -27,24 +29,6 @@ _NEEDED = (
     "needed are observations, actions, rewards, and either offsets or both terminals and timeouts (the guide "
     '"Your own data" has the layouts)'
 )
-
-
-def check_episode_rule(episodes: str, time_limit: int | None, *, more: tuple[str, ...] = ()) -> None:
-    """Refuse an unknown rule or a time limit under two steps, before any file is touched.
-
-    Args:
-        more: what is allowed beside the rules.
-
-    Raises:
-        ConfigError: naming the rules there are.
-    """
-    rules = (*more, *EPISODE_RULES)
-    if episodes not in rules:
-        raise ConfigError(
-            f"data.episodes={episodes!r} is unknown.{did_you_mean(episodes, rules)} Rules: {', '.join(rules)}"
-        )
-    if time_limit is not None and time_limit < 2:
-        raise ConfigError(f"data.time_limit={time_limit} is too short; give 2 steps or more")
 
 
 def layout_of(recording: Recording) -> str:

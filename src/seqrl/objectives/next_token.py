@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch.nn import functional as F
 
-from seqrl.errors import ConfigError
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.objectives import FieldOutcome, Objective, Outcome
 from seqrl.registry import register_objective
 from seqrl.types import CodeBatch, TokenBatch, ValueBatch
-
-AVERAGES = ("valid", "all")
 
 
 @register_objective("next_token")
@@ -27,9 +26,7 @@ class NextTokenObjective(Objective):
     Reference: Janner et al. 2021, equation 1; weights and mask from their code.
     """
 
-    def __init__(self, *, average: str = "valid") -> None:
-        if average not in AVERAGES:
-            raise ConfigError(f"objective.average={average!r} is unknown; give one of {', '.join(AVERAGES)}")
+    def __init__(self, *, average: Literal["valid", "all"] = "valid") -> None:
         self.average = average
 
     def __call__(self, model: AutoregressiveModel, batch: TokenBatch | CodeBatch | ValueBatch) -> Outcome:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.nn.functional import pad
 
 from seqrl import decoding
-from seqrl.decoding.noise import Noise, check_filters, draw, drop_tail, keep_top_k
-from seqrl.decoding.session import Session, check_cache
+from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
+from seqrl.decoding.session import CacheMode, Session
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
@@ -154,33 +156,25 @@ class BeamPlanner(Planner):
     def __init__(
         self,
         *,
-        beam_width: int = 128,
-        n_expand: int = 2,
-        horizon: int = 15,
-        context: int | None = 5,
-        k_act: int | None = None,
-        k_obs: int | None = 1,
-        cdf_act: float | None = 0.6,
-        cdf_obs: float | None = None,
-        percentile: float | None = None,
-        cache: str = "exact",
-        time_budget_ms: float | None = None,
+        beam_width: Annotated[int, Ge(1)] = 128,
+        n_expand: Annotated[int, Ge(1)] = 2,
+        horizon: Annotated[int, Ge(1)] = 15,
+        context: Annotated[int, Ge(1)] | None = 5,
+        k_act: Annotated[int, Ge(1)] | None = None,
+        k_obs: Annotated[int, Ge(1)] | None = 1,
+        cdf_act: Annotated[float, Ge(0), Lt(1)] | None = 0.6,
+        cdf_obs: Annotated[float, Ge(0), Lt(1)] | None = None,
+        percentile: Annotated[float, Ge(0), Lt(1)] | None = None,
+        cache: CacheMode = "exact",
+        time_budget_ms: Annotated[float, Gt(0)] | None = None,
     ) -> None:
-        if time_budget_ms is not None and not time_budget_ms > 0:
-            raise ConfigError(f"planner.time_budget_ms={time_budget_ms} is no time; give more than 0, or null")
-        for name, number in (("beam_width", beam_width), ("n_expand", n_expand), ("horizon", horizon)):
-            if number < 1:
-                raise ConfigError(f"planner.{name}={number} is too small; give 1 or more")
-        check_filters(k_act=k_act, k_obs=k_obs, cdf_act=cdf_act, cdf_obs=cdf_obs)
-        if percentile is not None and not 0 <= percentile < 1:
-            raise ConfigError(f"planner.percentile={percentile} is outside [0, 1); give 0.5 for the median, or null")
         self.beam_width = beam_width
         self.n_expand = n_expand
         self.horizon = horizon
         self.context = context
         self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, cdf_obs)}
         self.percentile = percentile
-        self.cache = check_cache(cache)
+        self.cache = cache
         self.time_budget_ms = time_budget_ms
 
     def check(self, layout: Layout, score: Score) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 from torch.nn import functional as F
 
 from seqrl import decoding
 from seqrl.decoding.noise import Noise, draw
-from seqrl.decoding.session import check_cache
+from seqrl.decoding.session import CacheMode
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.code import CodeModel
@@ -51,30 +53,21 @@ class LatentBeamPlanner(Planner):
     def __init__(
         self,
         *,
-        beam_width: int = 64,
-        n_expand: int = 4,
-        horizon: int = 15,
-        temperature: float = 1.0,
-        prob_threshold: float = 0.05,
-        prob_weight: float = 500.0,
-        cache: str = "exact",
+        beam_width: Annotated[int, Ge(1)] = 64,
+        n_expand: Annotated[int, Ge(1)] = 4,
+        horizon: Annotated[int, Ge(1)] = 15,
+        temperature: Annotated[float, Ge(0)] = 1.0,
+        prob_threshold: Annotated[float, Ge(0), Lt(1)] = 0.05,
+        prob_weight: Annotated[float, Ge(0)] = 500.0,
+        cache: CacheMode = "exact",
     ) -> None:
-        for name, number in (("beam_width", beam_width), ("n_expand", n_expand), ("horizon", horizon)):
-            if number < 1:
-                raise ConfigError(f"planner.{name}={number} is too small; give 1 or more")
-        if temperature < 0:
-            raise ConfigError(f"planner.temperature={temperature} is negative; give 0 (greedy) or more")
-        if not 0 <= prob_threshold < 1:
-            raise ConfigError(f"planner.prob_threshold={prob_threshold} is outside [0, 1)")
-        if prob_weight < 0:
-            raise ConfigError(f"planner.prob_weight={prob_weight} is negative; give 0 or more")
         self.beam_width = beam_width
         self.n_expand = n_expand
         self.horizon = horizon
         self.temperature = temperature
         self.prob_threshold = prob_threshold
         self.prob_weight = prob_weight
-        self.cache = check_cache(cache)
+        self.cache = cache
 
     def check(self, layout: Layout, score: Score) -> None:
         score.check(layout)

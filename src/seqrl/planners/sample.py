@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Lt
 
 from seqrl import decoding
-from seqrl.decoding.noise import Noise, check_filters, draw, drop_tail, keep_top_k
-from seqrl.decoding.session import check_cache
-from seqrl.errors import ConfigError
+from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
+from seqrl.decoding.session import CacheMode
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
@@ -40,20 +40,17 @@ class SamplePlanner(Planner):
     def __init__(
         self,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        tail_mass: float | None = None,
-        context: int | None = None,
-        cache: str = "exact",
+        temperature: Annotated[float, Ge(0)] = 1.0,
+        top_k: Annotated[int, Ge(1)] | None = None,
+        tail_mass: Annotated[float, Ge(0), Lt(1)] | None = None,
+        context: Annotated[int, Ge(1)] | None = None,
+        cache: CacheMode = "exact",
     ) -> None:
-        if temperature < 0:
-            raise ConfigError(f"planner.temperature={temperature} is negative; give 0 (greedy) or more")
-        check_filters(top_k=top_k, tail_mass=tail_mass)
         self.temperature = temperature
         self.top_k = top_k
         self.tail_mass = tail_mass
         self.context = context
-        self.cache = check_cache(cache)
+        self.cache = cache
 
     def check(self, layout: Layout, score: Score) -> None:
         layout.field("action")

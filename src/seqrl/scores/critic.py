@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -10,8 +12,6 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import register_score
 from seqrl.scores import Score, Trace
-
-USES = ("q", "v")
 
 
 @register_score("critic")
@@ -35,9 +35,7 @@ class CriticScore(Score):
 
     wants_transitions = True
 
-    def __init__(self, discount: float, critic: Critic | None = None, *, use: str = "q") -> None:
-        if use not in USES:
-            raise ConfigError(f"score.use={use!r} is unknown; give one of {', '.join(USES)}")
+    def __init__(self, discount: float, critic: Critic | None = None, *, use: Literal["q", "v"] = "q") -> None:
         self.discount = discount
         self.critic = critic
         self.use = use

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
-from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import register_score
 from seqrl.scores import Score, Trace
-
-TOKENS = ("action", "all")
 
 
 @register_score("likelihood")
@@ -23,9 +22,7 @@ class LikelihoodScore(Score):
     Reference: Janner et al. 2021, section 3.2, "imitation learning".
     """
 
-    def __init__(self, *, tokens: str = "action") -> None:
-        if tokens not in TOKENS:
-            raise ConfigError(f"score.tokens={tokens!r} is unknown; give one of {', '.join(TOKENS)}")
+    def __init__(self, *, tokens: Literal["action", "all"] = "action") -> None:
         self.tokens = tokens
 
     def check(self, layout: Layout) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
-from seqrl.data.checks import check_max_transitions
+from annotated_types import Ge
+
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
@@ -37,11 +39,10 @@ class ArraysSource(DataSource):
         *,
         dataset_name: str | None = None,
         env_id: str | None = None,
-        num_actions: int | None = None,
-        num_observations: int | None = None,
-        max_transitions: int | None = None,
+        num_actions: Annotated[int, Ge(2)] | None = None,
+        num_observations: Annotated[int, Ge(2)] | None = None,
+        max_transitions: Annotated[int, Ge(2)] | None = None,
     ) -> None:
-        check_max_transitions(max_transitions)
         self.path = Path(path).expanduser()
         self.name = dataset_name
         self.env_id = env_id

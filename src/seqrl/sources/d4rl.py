@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge
 
 from seqrl.d4rl import catalogue
 from seqrl.d4rl.catalogue import Entry
@@ -15,13 +16,12 @@ from seqrl.d4rl.conventions import CONVENTIONS, advise, choose_rule, rows_withou
 from seqrl.d4rl.download import check_sha256, verify
 from seqrl.d4rl.fetch import fetch
 from seqrl.data.cache import read_or_build
-from seqrl.data.checks import check_max_transitions
 from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import ConfigError, did_you_mean
+from seqrl.errors import ConfigError
 from seqrl.formats.cutting import (
     EPISODE_RULES,
     TRAINING_KEYS,
-    check_episode_rule,
+    EpisodeRule,
     cut_episodes,
     has_timeouts,
     layout_of,
@@ -30,8 +30,6 @@ from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.recording import Recording, read_recording
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
-
-READERS = ("seqrl", "package")
 
 
 @register_data("d4rl")
@@ -68,12 +66,12 @@ class D4rlSource(DataSource):
         id: str | None = None,
         url: str | None = None,
         sha256: str | None = None,
-        reader: str = "seqrl",
+        reader: Literal["seqrl", "package"] = "seqrl",
         dataset_name: str | None = None,
         env_id: str | None = None,
-        max_transitions: int | None = None,
-        episodes: str = "auto",
-        time_limit: int | None = None,
+        max_transitions: Annotated[int, Ge(2)] | None = None,
+        episodes: EpisodeRule | Literal["auto"] = "auto",
+        time_limit: Annotated[int, Ge(2)] | None = None,
     ) -> None:
         if (path is None) == (id is None):
             given = "neither is" if path is None else "both are"
@@ -81,12 +79,7 @@ class D4rlSource(DataSource):
                 f"data=d4rl reads data.id=hopper-medium-v2 (any id of `seqrl data list`) or data.path=FILE, and "
                 f"{given} given; give one of them"
             )
-        check_episode_rule(episodes, time_limit, more=("auto",))
         check_sha256(sha256)
-        check_max_transitions(max_transitions)
-        if reader not in READERS:
-            hint = did_you_mean(reader, READERS)
-            raise ConfigError(f"data.reader={reader!r} is unknown.{hint} Readers: {', '.join(READERS)}")
         if reader == "package" and id is None:
             raise ConfigError("data.reader=package reads D4RL's own data sets; give data.id instead of data.path")
         self.entry = None if id is None else catalogue.find(id)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
 from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
@@ -14,7 +16,7 @@ from seqrl.formats.cutting import cut_episodes
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 from seqrl.worlds import four_rooms
-from seqrl.worlds.recording import check_simulation, read_or_record
+from seqrl.worlds.recording import read_or_record
 
 FORMAT_VERSION = 1
 """Part of the cached file's name: raise it whenever the same options would give other numbers."""
@@ -38,12 +40,11 @@ class FourRoomsSource(DataSource):
     def __init__(
         self,
         *,
-        num_transitions: int = 100_000,
-        seed: int = 0,
-        action_noise: float = 0.05,
+        num_transitions: Annotated[int, Ge(2)] = 100_000,
+        seed: Annotated[int, Ge(0)] = 0,
+        action_noise: Annotated[float, Ge(0)] = 0.05,
         cache_dir: str | None = None,
     ) -> None:
-        check_simulation(num_transitions, seed, action_noise)
         self.num_transitions = num_transitions
         self.seed = seed
         self.action_noise = float(action_noise)

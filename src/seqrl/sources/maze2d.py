@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 
 from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
-from seqrl.formats.cutting import check_episode_rule, cut_episodes
+from seqrl.formats.cutting import EpisodeRule, cut_episodes
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 from seqrl.worlds import controller
 from seqrl.worlds.environments import maze2d_id
 from seqrl.worlds.maze import find_maze
-from seqrl.worlds.recording import check_simulation, read_or_record
+from seqrl.worlds.recording import read_or_record
 from seqrl.worlds.regions import cut_apart, find_regions
 
 FORMAT_VERSION = 1
@@ -47,18 +49,16 @@ class Maze2dSource(DataSource):
 
     def __init__(
         self,
-        maze: str = "umaze",
+        maze: Literal["umaze", "medium", "large"] = "umaze",
         *,
-        num_transitions: int = 60_000,
-        seed: int = 0,
-        action_noise: float = 0.1,
-        episodes: str = "time_limit",
-        apart: list[list[list[int]]] | None = None,
+        num_transitions: Annotated[int, Ge(2)] = 60_000,
+        seed: Annotated[int, Ge(0)] = 0,
+        action_noise: Annotated[float, Ge(0)] = 0.1,
+        episodes: EpisodeRule = "time_limit",
+        apart: Sequence[Sequence[tuple[int, int]]] | None = None,
         cache_dir: str | None = None,
     ) -> None:
         self.maze = find_maze(maze)
-        check_episode_rule(episodes, self.maze.max_episode_steps)
-        check_simulation(num_transitions, seed, action_noise)
         self.num_transitions = num_transitions
         self.seed = seed
         self.action_noise = float(action_noise)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
-from seqrl.data.checks import DISCRETE, check_max_transitions
+from seqrl.data.checks import DISCRETE
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import DataError
 from seqrl.formats.flat import FlatEpisodes
@@ -42,13 +43,12 @@ class MinariSource(DataSource):
         self,
         id: str,
         *,
-        observation_keys: list[str] | None = None,
+        observation_keys: Sequence[str] | None = None,
         download: bool = True,
         dataset_name: str | None = None,
         env_id: str | None = None,
-        max_transitions: int | None = None,
+        max_transitions: Annotated[int, Ge(2)] | None = None,
     ) -> None:
-        check_max_transitions(max_transitions)
         self.id = id
         self.observation_keys = observation_keys
         self.download = download

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from annotated_types import Len
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import ConfigError
-from seqrl.registry import DATA, register_data
+from seqrl.registry import DATA, Slot, register_data
 from seqrl.sources import DataSource, source_config
 
 
@@ -28,13 +29,11 @@ class MixSource(DataSource):
 
     def __init__(
         self,
-        parts: list[str | Mapping[str, Any]],
+        parts: Annotated[Sequence[str | Annotated[Mapping[str, Any], Slot("data")]], Len(1)],
         *,
         dataset_name: str | None = None,
         env_id: str | None = None,
     ) -> None:
-        if isinstance(parts, str | Mapping) or not parts:
-            raise ConfigError(f"data.parts={parts!r} is no list of sources; write data.mix=[FIRST,SECOND]")
         self.parts: list[DataSource] = [DATA.build(source_config(part)) for part in parts]
         self.name = dataset_name
         self.env_id = env_id

@@ -78,8 +78,15 @@ def step_alone_decides(component: Component) -> None:
     require(forward == backward[::-1], "a step has another factor when other steps were asked for before")
 
 
+def training_gets_somewhere(component: Component) -> None:
+    """The learning rate of the groups is what a user set: some step comes near it, and none goes far beyond."""
+    scheduler = _scheduler(component)
+    most = max(scheduler.factor(step) for step in range(MAX_STEPS))
+    require(0.1 <= most <= 10, f"the largest factor is {most:.4g}; scale factors so that it is about 1")
+
+
 OPTIMIZER_CONTRACTS = (every_parameter_once, loss_falls, learning_rate_is_obeyed, state_goes_on)
-SCHEDULER_CONTRACTS = (factors_are_numbers, step_alone_decides)
+SCHEDULER_CONTRACTS = (factors_are_numbers, step_alone_decides, training_gets_somewhere)
 
 
 def _optimizer(component: Component) -> Optimizer:

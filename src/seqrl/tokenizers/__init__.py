@@ -138,13 +138,6 @@ class CodeTokenizer(Tokenizer, ABC):
         return self.imagine(state).grow(codes, torch.arange(len(codes), device=codes.device))[0]
 
 
-def check_num_bins(num_bins: int) -> int:
-    """`num_bins` itself if it can be a vocabulary."""
-    if num_bins < 2:
-        raise ConfigError(f"tokenizer.num_bins={num_bins} is too small; give 2 or more")
-    return num_bins
-
-
 def discrete_scalars(layout: Layout | None, num_bins: int) -> dict[int, int]:
     """Which of the S scalars are discrete, and how many values they have; none without a layout.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
-from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
 from seqrl.tokenizers import Tokenizer
@@ -30,10 +32,8 @@ class ContinuousTokenizer(Tokenizer):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, size: int, layout: Layout, *, return_scale: float | None = None) -> None:
+    def __init__(self, size: int, layout: Layout, *, return_scale: Annotated[float, Gt(0)] | None = 1000.0) -> None:
         super().__init__()
-        if return_scale is not None and not return_scale > 0:
-            raise ConfigError(f"tokenizer.return_scale={return_scale} is no scale; give more than 0, or null")
         self.tokens_per_step = len(layout.vectors)
         self.vocab_size = 0
         self.return_scale = return_scale

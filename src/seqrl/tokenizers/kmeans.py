@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from seqrl.errors import ConfigError, did_you_mean
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import TOKENIZER, register_tokenizer
-from seqrl.tokenizers import Tokenizer, check_num_bins
+from seqrl.tokenizers import Tokenizer
 
-BINS = ("quantile", "uniform")
 _ROWS = 2**17  # of the actions that clusters are sought among: more of them move the centres by little
 _ITERATIONS = 50
 
@@ -46,18 +47,20 @@ class KmeansTokenizer(Tokenizer):
     high: Tensor
 
     def __init__(
-        self, size: int, layout: Layout, *, num_clusters: int = 64, num_bins: int = 100, bins: str = "quantile"
+        self,
+        size: int,
+        layout: Layout,
+        *,
+        num_clusters: Annotated[int, Ge(1)] = 64,
+        num_bins: Annotated[int, Ge(2)] = 100,
+        bins: Literal["quantile", "uniform"] = "quantile",
     ) -> None:
         super().__init__()
-        if num_clusters < 1:
-            raise ConfigError(f"tokenizer.num_clusters={num_clusters} is too small; give 1 or more")
-        if bins not in BINS:
-            raise ConfigError(f"tokenizer.bins={bins!r} is unknown.{did_you_mean(bins, BINS)} Bins: {', '.join(BINS)}")
         if "action" in layout.categories:
             raise ConfigError("tokenizer=kmeans is for continuous actions, and these are discrete; use uniform")
         self.tokens_per_step = size + 1
         self.num_clusters = num_clusters
-        self.vocab_size = max(num_clusters, check_num_bins(num_bins))
+        self.vocab_size = max(num_clusters, num_bins)
         self._action = layout.field("action").slice
         self.scalars: Tokenizer = TOKENIZER.build({"name": bins, "num_bins": num_bins}, size=size, layout=layout)
         action_size = layout.field("action").size

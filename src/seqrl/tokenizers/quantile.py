@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
-from seqrl.tokenizers import Tokenizer, check_num_bins, discrete_scalars
+from seqrl.tokenizers import Tokenizer, discrete_scalars
 
 
 @register_tokenizer("quantile")
@@ -33,10 +35,10 @@ class QuantileTokenizer(Tokenizer):
     centres: Tensor
     vocab_size: int
 
-    def __init__(self, size: int, layout: Layout | None = None, *, num_bins: int = 100) -> None:
+    def __init__(self, size: int, layout: Layout | None = None, *, num_bins: Annotated[int, Ge(2)] = 100) -> None:
         super().__init__()
         self.tokens_per_step = size
-        self.vocab_size = check_num_bins(num_bins)
+        self.vocab_size = num_bins
         self._discrete = discrete_scalars(layout, num_bins)
         self.register_buffer("boundaries", torch.zeros(size, num_bins - 1))
         self.register_buffer("centres", torch.zeros(size, num_bins))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
-from seqrl.tokenizers import Tokenizer, check_num_bins, discrete_scalars
+from seqrl.tokenizers import Tokenizer, discrete_scalars
 
 
 @register_tokenizer("uniform")
@@ -30,10 +33,10 @@ class UniformTokenizer(Tokenizer):
     last: Tensor
     vocab_size: int
 
-    def __init__(self, size: int, layout: Layout | None = None, *, num_bins: int = 100) -> None:
+    def __init__(self, size: int, layout: Layout | None = None, *, num_bins: Annotated[int, Ge(2)] = 100) -> None:
         super().__init__()
         self.tokens_per_step = size
-        self.vocab_size = check_num_bins(num_bins)
+        self.vocab_size = num_bins
         self._discrete = discrete_scalars(layout, num_bins)
         last = torch.full((size,), torch.inf, dtype=torch.float64)
         for s, count in self._discrete.items():

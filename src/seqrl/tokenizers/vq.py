@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ from seqrl.attention.tree import TreeAttention
 from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.registry import BACKBONE, register_tokenizer
+from seqrl.registry import BACKBONE, Slot, register_tokenizer
 from seqrl.tokenizers import CodeTokenizer, Imagination
 from seqrl.tokenizers._codebook import Codebook
 
@@ -66,26 +67,15 @@ class VqTokenizer(CodeTokenizer):
         window: int,
         model_backbone: Mapping[str, Any] | None = None,
         *,
-        num_codes: int = 512,
-        steps_per_code: int = 3,
-        code_dim: int = 512,
-        decay: float = 0.99,
-        commitment_weight: float = 1.0,
-        revive_after: int | None = 100,
-        backbone: Mapping[str, Any] | None = None,
+        num_codes: Annotated[int, Ge(2)] = 512,
+        steps_per_code: Annotated[int, Ge(1)] = 3,
+        code_dim: Annotated[int, Ge(1)] = 512,
+        decay: Annotated[float, Ge(0), Lt(1)] = 0.99,
+        commitment_weight: Annotated[float, Ge(0)] = 1.0,
+        revive_after: Annotated[int, Ge(1)] | None = 100,
+        backbone: Annotated[Mapping[str, Any], Slot("backbone")] | None = None,
     ) -> None:
         super().__init__()
-        for name, number in (("num_codes", num_codes), ("steps_per_code", steps_per_code), ("code_dim", code_dim)):
-            if number < (2 if name == "num_codes" else 1):
-                raise ConfigError(
-                    f"tokenizer.{name}={number} is too small; give {2 if name == 'num_codes' else 1} or more"
-                )
-        if not 0.0 <= decay < 1.0:
-            raise ConfigError(f"tokenizer.decay={decay} is outside [0, 1)")
-        if commitment_weight < 0:
-            raise ConfigError(f"tokenizer.commitment_weight={commitment_weight} is negative; give 0 or more")
-        if revive_after is not None and revive_after < 1:
-            raise ConfigError(f"tokenizer.revive_after={revive_after} is too small; give 1 or more, or null for never")
         if layout.categories:
             raise ConfigError(f"tokenizer=vq is for continuous values; {', '.join(layout.categories)} is discrete here")
         if window % steps_per_code:

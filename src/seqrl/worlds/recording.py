@@ -10,25 +10,10 @@ from typing import Any
 import numpy as np
 
 from seqrl.console import show_progress
-from seqrl.errors import ConfigError
 from seqrl.formats.cutting import TRAINING_KEYS
 from seqrl.formats.hdf5 import write_hdf5
 from seqrl.formats.recording import Recording, read_recording
 from seqrl.formats.writers import put
-
-
-def check_simulation(num_transitions: int, seed: int, action_noise: float) -> None:
-    """Refuse settings that nothing can be recorded with.
-
-    Raises:
-        ConfigError: names the setting.
-    """
-    if num_transitions < 2:
-        raise ConfigError(f"data.num_transitions={num_transitions} is too few; give 2 or more")
-    if seed < 0:
-        raise ConfigError(f"data.seed={seed} is negative; give 0 or more")
-    if not 0.0 <= action_noise < float("inf"):
-        raise ConfigError(f"data.action_noise={action_noise} is no standard deviation; give 0 or more")
 
 
 def read_or_record(

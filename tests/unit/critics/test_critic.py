@@ -14,6 +14,7 @@ from seqrl.critics.iql import IqlCritic, expectile_loss
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
+from seqrl.registry import CRITIC
 from seqrl.training.critic_module import TransitionDataModule
 
 DISCOUNT = 0.9
@@ -168,14 +169,14 @@ def test_the_slow_copy_moves_by_its_rate() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"expectile": 1.0}, r"critic.expectile=1.0 is outside \[0.5, 1\)"),
-        ({"reward_scale": 0.0}, r"critic.reward_scale=0.0 is outside \(0, inf\)"),
-        ({"num_layers": 0}, r"critic.num_layers=0 is outside \[1, inf\)"),
+        ({"expectile": 1.0}, r"critic.expectile=1.0 is too large; give 0\.5 or more and less than 1"),
+        ({"reward_scale": 0.0}, r"critic.reward_scale=0.0 is too small; give more than 0"),
+        ({"num_layers": 0}, r"critic.num_layers=0 is too small; give 1 or more"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        IqlCritic(3, 2, 0.9, **options)
+        CRITIC.check({"name": "iql", **options})
 
 
 def test_discrete_actions_are_refused() -> None:

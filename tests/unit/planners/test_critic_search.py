@@ -18,6 +18,7 @@ from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners.actor import ActorPlanner
 from seqrl.planners.beam import BeamPlanner
+from seqrl.registry import SCORE
 from seqrl.scores import Score, Trace
 from seqrl.scores.critic import CriticScore
 from seqrl.testing import samples
@@ -229,8 +230,8 @@ def test_a_termination_penalty_is_refused(plain_layout_config: Callable[..., dic
 
 
 def test_an_unknown_use_and_a_planner_that_shows_nothing_are_told() -> None:
-    with pytest.raises(ConfigError, match=r"score.use='w' is unknown; give one of q, v"):
-        CriticScore(0.9, use="w")
+    with pytest.raises(ConfigError, match=r"score.use='w' is unknown\. Choices: q or v"):
+        SCORE.check({"name": "critic", "use": "w"})
     shown = trace()
     with pytest.raises(ConfigError, match="use=v looks at imagined states that this planner does not show"):
         CriticScore(0.9, LinearCritic(), use="v")(

@@ -16,7 +16,7 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.code import CodeModel
 from seqrl.planners.latent_beam import LatentBeamPlanner
-from seqrl.registry import SCORE
+from seqrl.registry import PLANNER, SCORE
 from seqrl.scores.critic import CriticScore
 from seqrl.testing.samples import scramble
 from seqrl.tokenizers.vq import VqTokenizer
@@ -62,7 +62,8 @@ def reward_score() -> Any:
 def plan(model: CodeModel, history: CodeHistory, rows: list[int] | None = None, **options: Any) -> Plan:
     settings = {"beam_width": 4, "n_expand": 3, "horizon": 9, **options}
     noise = make_noise(rows or list(range(len(history))))
-    return LatentBeamPlanner(**settings).plan(model, history, reward_score(), noise)
+    planner: LatentBeamPlanner = PLANNER.build({"name": "latent_beam", **settings})
+    return planner.plan(model, history, reward_score(), noise)
 
 
 def reference(

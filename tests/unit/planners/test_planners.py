@@ -381,7 +381,7 @@ def test_reward_and_value_are_percentiles_of_their_bins(model: TokenModel, perce
 
 @pytest.mark.parametrize("percentile", [-0.1, 1.0, float("nan")])
 def test_a_percentile_is_a_share(percentile: float) -> None:
-    with pytest.raises(ConfigError, match=r"planner\.percentile=.*outside \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"planner\.percentile=.*; give 0 or more and less than 1, or null"):
         PLANNER.build({"name": "beam", "percentile": percentile})
 
 

@@ -13,6 +13,7 @@ from seqrl.envs import make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.recording import Recording
+from seqrl.registry import DATA
 from seqrl.sources.arrays import ArraysSource
 
 COUNT = 12
@@ -217,8 +218,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_too_few_transitions_are_refused(save: Any) -> None:
-    with pytest.raises(ConfigError, match="max_transitions=1 is too few"):
-        ArraysSource("x.npz", max_transitions=1)
+    with pytest.raises(ConfigError, match="max_transitions=1 is too small"):
+        DATA.check({"name": "arrays", "path": "x.npz", "max_transitions": 1})
     with pytest.raises(DataError, match=r"max_transitions=3 keeps no whole episode of mine.*has 4 steps"):
         ArraysSource(save(rows(offsets=OFFSETS)), max_transitions=3).load()
 

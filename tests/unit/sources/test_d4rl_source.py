@@ -22,6 +22,7 @@ from seqrl.d4rl import package as d4rl_package
 from seqrl.d4rl.catalogue import find, resembling
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError, DataError
+from seqrl.registry import DATA
 from seqrl.sources.d4rl import D4rlSource
 
 COUNT = 12
@@ -235,11 +236,11 @@ def test_episodes_of_one_step_are_refused(path: Path) -> None:
 
 def test_options_are_checked_before_the_file_is_touched() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'time_limit'"):
-        D4rlSource("nowhere.hdf5", episodes="timelimit")
+        DATA.check({"name": "d4rl", "path": "nowhere.hdf5", "episodes": "timelimit"})
     with pytest.raises(ConfigError, match="time_limit=1"):
-        D4rlSource("nowhere.hdf5", time_limit=1)
+        DATA.check({"name": "d4rl", "path": "nowhere.hdf5", "time_limit": 1})
     with pytest.raises(ConfigError, match="max_transitions=0"):
-        D4rlSource("nowhere.hdf5", max_transitions=0)
+        DATA.check({"name": "d4rl", "path": "nowhere.hdf5", "max_transitions": 0})
     with pytest.raises(ConfigError, match="Did you mean 'hopper-medium-v2'"):
         D4rlSource(id="hoppr-medium-v2")
     with pytest.raises(ConfigError, match=r"data\.id=.* or data\.path=FILE, and neither is given"):
@@ -247,7 +248,7 @@ def test_options_are_checked_before_the_file_is_touched() -> None:
     with pytest.raises(ConfigError, match="both are given"):
         D4rlSource("mine.hdf5", id="hopper-medium-v2")
     with pytest.raises(ConfigError, match="Did you mean 'package'"):
-        D4rlSource(id="hopper-medium-v2", reader="packages")
+        DATA.check({"name": "d4rl", "id": "hopper-medium-v2", "reader": "packages"})
     with pytest.raises(ConfigError, match=r"give data\.id instead"):
         D4rlSource("mine.hdf5", reader="package")
     with pytest.raises(ConfigError, match="64 hexadecimal"):

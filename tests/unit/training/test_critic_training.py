@@ -151,7 +151,7 @@ def test_a_run_without_a_critic_has_none(config: dict[str, Any], tmp_path: Path)
 
 def test_bad_settings_are_refused_before_the_model_is_trained(config: dict[str, Any], tmp_path: Path) -> None:
     bad = {**config, "critic": {**config["critic"], "expectile": 2.0}}
-    with pytest.raises(ConfigError, match=r"critic.expectile=2.0 is outside"):
+    with pytest.raises(ConfigError, match=r"critic.expectile=2.0 is too large"):
         train(bad, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run" / "model").exists()
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from seqrl.envs import make_environments, register_environments
 from seqrl.errors import ConfigError, DataError
+from seqrl.registry import DATA
 from seqrl.sources.four_rooms import FourRoomsSource
 from seqrl.worlds import four_rooms
 from seqrl.worlds.four_rooms import FOUR_ROOMS, GAP, MAX_STEP, move, record, room_of, waypoints
@@ -184,14 +185,14 @@ def test_the_source_makes_one_truncated_episode_a_goal_and_keeps_its_file(tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_transitions": 1}, "num_transitions=1 is too few"),
-        ({"seed": -1}, "seed=-1 is negative"),
-        ({"action_noise": float("nan")}, "action_noise=nan is no standard deviation"),
+        ({"num_transitions": 1}, "num_transitions=1 is too small; give 2 or more"),
+        ({"seed": -1}, "seed=-1 is too small; give 0 or more"),
+        ({"action_noise": float("nan")}, "action_noise=nan is no number"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FourRoomsSource(**options)  # type: ignore[arg-type]
+        DATA.check({"name": "four_rooms", **options})
 
 
 def test_gymnasium_finds_nothing_to_complain_of() -> None:

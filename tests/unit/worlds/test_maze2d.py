@@ -12,6 +12,7 @@ import pytest
 
 from seqrl.envs import make_environments
 from seqrl.errors import ConfigError, DataError
+from seqrl.registry import DATA
 from seqrl.sources.maze2d import Maze2dSource
 from seqrl.worlds.controller import WaypointController, record
 from seqrl.worlds.maze import MAZES, Maze, find_maze
@@ -247,4 +248,4 @@ def test_a_failed_write_leaves_nothing_to_be_read(tmp_path: Path, monkeypatch: p
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options.values())))):
-        Maze2dSource(**options)  # type: ignore[arg-type]
+        DATA.check({"name": "maze2d", **options})
