@@ -1,0 +1,1 @@
+"""Runs: what one is called, and the folder that it lives in."""
