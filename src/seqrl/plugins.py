@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from seqrl.errors import PluginError
-from seqrl.files import fingerprint_files
+from seqrl.files import fingerprint, fingerprint_files
 
 ENTRY_POINT_GROUP = "seqrl.plugins"
 _FILES = "seqrl_user"  # the package that plugin files are modules of
@@ -45,7 +45,7 @@ def load_plugins(specs: str | Iterable[str]) -> None:
 
 
 def identities(specs: Iterable[str]) -> list[list[str]]:
-    """What a plugin is to the hash of a run: the name and content of a file, the name of a module."""
+    """What a plugin is to the hash of an evaluation: the name and content of a file, the name of a module."""
     found = []
     for spec in specs:
         path = Path(spec).expanduser()
@@ -54,6 +54,28 @@ def identities(specs: Iterable[str]) -> list[list[str]]:
         else:
             found.append([spec])
     return found
+
+
+def module_name(spec: str) -> str:
+    """The module that a plugin of `load_plugins` becomes."""
+    if not spec.endswith(".py"):
+        return spec
+    path = Path(spec).expanduser().resolve()
+    return f"{_FILES}.{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # two folders may hold files of one name
+
+
+def source(module: str) -> str:
+    """A hash of the source of a loaded module: of its file, or of all files of the package that it is part of.
+
+    It does not depend on where they lie. Of what has no source (a module of C, a notebook) it is one of the name.
+    """
+    top = module.partition(".")[0]
+    file = getattr(sys.modules.get(module), "__file__", None)
+    folders = [] if top == _FILES else list(getattr(sys.modules.get(top), "__path__", []))
+    files = [(path.relative_to(folder), path) for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+    if not files and file is not None and Path(file).is_file():
+        files = [(Path(file).relative_to(Path(file).parent), Path(file))]
+    return fingerprint([[name.as_posix(), fingerprint_files(path)] for name, path in files] or module)
 
 
 def load_entry_points() -> None:
@@ -96,7 +118,7 @@ def _load_file(path: Path) -> None:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise PluginError(f"plugin file {str(path)!r} does not exist; give a path relative to the current folder")
-    name = f"{_FILES}.{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # two folders may hold files of one name
+    name = module_name(str(path))
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)

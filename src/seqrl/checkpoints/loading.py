@@ -101,6 +101,24 @@ def critic_file(path: str | Path) -> Path | None:
     return file if file.is_file() else None
 
 
+def critic_settings(path: str | Path) -> dict[str, Any]:
+    """What a run's critic was trained with: the sections `critic` and `critic_training` of its checkpoint.
+
+    The model's checkpoint need not say: runs with different critics may share a model.
+
+    Args:
+        path: as for `critic_file`.
+
+    Returns:
+        `{"critic": None}` where the run has no critic.
+    """
+    file = critic_file(path)
+    if file is None:
+        return {"critic": None}
+    _, config = _understood(file, _read(file), "critic")
+    return {key: config[key] for key in ("critic", "critic_training") if key in config}
+
+
 def _rebuilt(
     path: Path, build: Callable[[Mapping[str, Any]], T], prefix: str
 ) -> tuple[T, Mapping[str, Any], dict[str, Any]]:

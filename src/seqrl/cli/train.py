@@ -8,16 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
-from seqrl.cli.application import plain, run_application
+from seqrl.cli.application import composing, plain, run_application
 from seqrl.cli.rows import Rows, compose_rows
 from seqrl.cli.sweep import Identity, Job, forget_failure
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.plugins import load_plugins
-from seqrl.runs.folder import RunFolder, run_name
+from seqrl.runs.folder import RunFolder
+from seqrl.runs.identity import identify
+from seqrl.runs.naming import find_run, name_beginning, name_run
+from seqrl.runs.sharing import begin
 from seqrl.runs.stages import KINDS, MODEL
 
 _DECODING = re.compile(r"[+~]*(planner|condition|score)(\.[^=]*)?=(.*)", re.DOTALL)
@@ -69,11 +74,16 @@ def _task(cfg: DictConfig, job: Job) -> None:
     evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
     rows = compose_rows(evaluation, list(HydraConfig.get().overrides.task))
     check_objective(objective, [row["label"] for row in rows.configs])
-    folder = RunFolder(Path(config["runs_dir"]) / run_name(config))
+    identity = identify(config)
+    found = find_run(config, identity)
+    if found is None:
+        found = Path(config["runs_dir"]) / name_run(config, identity, _changed(cfg))
+    folder = RunFolder(found)
     job.folder = str(folder.path)
     say(f"run folder: {folder.path}")
     with folder.held():
         forget_failure(folder)
+        begin(folder, identity)
         _train_and_evaluate(config, folder, folder.write_config(config), rows, job)
     job.objective = (objective, job.metrics.get(objective))
     if objective not in job.metrics and objective != "val/loss":  # which a run without held-out episodes lacks
@@ -87,8 +97,10 @@ def _identify(cfg: DictConfig) -> Identity:
     """Of a run as it will be named; `complete` goes by what lies in its folder."""
     config = plain(cfg)
     evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
-    name = run_name(config)
-    folder = Path(config["runs_dir"]) / name
+    load_plugins(config["plugins"])
+    run = identify(config)
+    name = f"{name_beginning(config)}-{run.digest}"
+    folder = find_run(config, run) or Path(config["runs_dir"]) / name
     complete = folder.is_dir() and _is_complete(RunFolder(folder))
     return Identity.of([name, evaluation, objective], folder, complete=complete)
 
@@ -96,6 +108,27 @@ def _identify(cfg: DictConfig) -> Identity:
 def _is_complete(folder: RunFolder) -> bool:
     begun = [kind for kind in KINDS if kind.name in folder.status()]
     return MODEL in begun and all(folder.is_done(kind.name) for kind in begun)
+
+
+
+def _changed(cfg: DictConfig) -> dict[str, Any]:
+    """What the command sets otherwise than the defaults, or than those of its experiment, by key."""
+    settings = HydraConfig.get()
+    overrides = OverridesParser.create().parse_overrides(list(settings.overrides.task))
+    chosen, presets = settings.runtime.choices, ("experiment", "method", "debug")
+    words = [str(each.input_line) for each in overrides if each.key_or_group in presets]
+    base = composing(lambda: hydra.compose("train", words, return_hydra_config=True))
+    changed: dict[str, Any] = {}
+    for override in overrides:
+        key = override.key_or_group
+        if key in chosen:
+            if key in presets or base.hydra.runtime.choices.get(key) != chosen[key]:
+                changed[key] = chosen[key]
+            continue
+        value = OmegaConf.select(cfg, key)
+        if key.partition(".")[0] in changed or OmegaConf.select(base, key) != value:
+            changed[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    return changed
 
 
 def _train_and_evaluate(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, job: Job) -> None:

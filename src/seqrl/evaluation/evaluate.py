@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def evaluate_all(
     if not configs:
         return []
     loaded = checkpoints.load(checkpoint)
+    loaded = replace(loaded, config={**loaded.config, **checkpoints.critic_settings(checkpoint)})
     critic_file = checkpoints.critic_file(checkpoint)
     critic = checkpoints.load_critic(checkpoint)
     digest = fingerprint_files(checkpoint, *([critic_file] if critic_file else []))

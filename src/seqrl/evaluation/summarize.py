@@ -19,7 +19,7 @@ from seqrl.evaluation.protocol import EpisodeResults
 from seqrl.evaluation.rows import Component, GoalResults, GoalShare, ResultsRow, Starts
 from seqrl.evaluation.statistics import bootstrap
 from seqrl.models.autoregressive import AutoregressiveModel
-from seqrl.runs.folder import training_digest
+from seqrl.runs.old_names import training_digest
 
 
 def summarize(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: EpisodeResults) -> ResultsRow:

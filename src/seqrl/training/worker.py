@@ -25,6 +25,8 @@ from seqrl.console import say_error
 from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
 from seqrl.runs.folder import RunFolder
+from seqrl.runs.identity import identify
+from seqrl.runs.sharing import check_content
 from seqrl.training.launch import LINE, STOPPED, Failure
 from seqrl.training.run import train
 
@@ -39,6 +41,7 @@ def main(path: Path) -> int:
         config = yaml.safe_load(path.read_text())
         load_plugins(config["plugins"])
         folder = RunFolder(path.parent)
+        check_content(folder, identify(config))
         with folder.held() if _is_first_of_torchrun(line) else nullcontext():
             train(config, folder)
     except KeyboardInterrupt as stop:

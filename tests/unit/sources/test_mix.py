@@ -24,7 +24,7 @@ from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.registry import DATA
-from seqrl.runs.folder import run_name
+from seqrl.runs.identity import identify
 from seqrl.sources import source_config
 
 FIELDS: dict[str, Any] = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
@@ -267,18 +267,22 @@ def composed_data(word: str) -> dict[str, Any]:
         return plain(hydra.compose("train", _reroute(word)))
 
 
+def digest(config: dict[str, Any]) -> str:
+    return identify(config).digest
+
+
 def test_the_short_word_and_the_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recording(Path("a.hdf5"), 0)
     recording(Path("b.hdf5"), 1)
     config = composed_data("data.mix=[a.hdf5,b.hdf5]")
     assert config["data"] == {"name": "mix", "parts": ["a.hdf5", "b.hdf5"], "dataset_name": None, "env_id": None}
-    names = {run_name(composed_data(f"data.mix=[{parts}]")) for parts in
+    names = {digest(composed_data(f"data.mix=[{parts}]")) for parts in
              ("a.hdf5,b.hdf5", "b.hdf5,a.hdf5", "a.hdf5", "a.hdf5,some-id-v2", "{name:d4rl,path:a.hdf5},b.hdf5",
               "{name:d4rl,path:a.hdf5,max_transitions:8},b.hdf5")}  # fmt: skip
     assert len(names) == 6
     (tmp_path / "moved").mkdir()
     shutil.copy("a.hdf5", "moved/a.hdf5")
-    assert run_name(composed_data("data.mix=[moved/a.hdf5,b.hdf5]")) == run_name(config)  # folders do not count
+    assert digest(composed_data("data.mix=[moved/a.hdf5,b.hdf5]")) == digest(config)  # folders do not count
     recording(Path("b.hdf5"), 200)  # another file under the same name
-    assert run_name(config) not in names
+    assert digest(config) not in names

@@ -1,11 +1,9 @@
-"""Names and folders of runs."""
+"""Folders of runs: what lies in them, and who works in them."""
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import os
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 import yaml
 
 from seqrl.errors import ConfigError
-from seqrl.runs.folder import RunFolder, alone_in, is_held, run_name, training_digest
+from seqrl.runs.folder import RunFolder, alone_in, is_held
 
 CONFIG: dict[str, Any] = {
     "experiment_name": "maze",
@@ -26,44 +24,6 @@ CONFIG: dict[str, Any] = {
     "window": {"length": 10, "terminate_truncated": True},
     "optimizer": {"betas": [0.9, 0.95], "learning_rate": 6e-4},
 }
-
-
-def changed(path: str, value: object) -> dict[str, Any]:
-    config = copy.deepcopy(CONFIG)
-    *parents, last = path.split(".")
-    node = config
-    for parent in parents:
-        node = node[parent]
-    node[last] = value
-    return config
-
-
-def test_a_name_begins_with_the_experiment_and_ends_with_a_hash() -> None:
-    assert re.fullmatch(r"maze-[0-9a-f]{8}", run_name(CONFIG))
-    assert run_name(changed("experiment_name", None)).startswith("run-")
-
-
-def test_where_runs_lie_and_the_order_of_settings_change_no_name() -> None:
-    assert run_name(changed("runs_dir", "/somewhere/else")) == run_name(CONFIG)
-    assert run_name(dict(reversed(CONFIG.items()))) == run_name(CONFIG)
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("seed", 1),
-        ("experiment_name", "maze2"),
-        ("tokenizer.num_bins", 101),
-        ("tokenizer.name", "quantile"),
-        ("window.terminate_truncated", False),
-        ("optimizer.betas", [0.95, 0.9]),
-        ("optimizer.learning_rate", 6.0001e-4),
-        ("plugins", ["mine.py"]),
-        ("another", None),
-    ],
-)
-def test_every_other_setting_changes_the_name(path: str, value: object) -> None:
-    assert run_name(changed(path, value)).split("-")[1] != run_name(CONFIG).split("-")[1]
 
 
 def test_the_config_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -196,16 +156,3 @@ def test_who_waited_for_a_run_that_was_refused_makes_the_folder_anew(
     thread.join(timeout=10)
     assert waiting.is_set()
     assert entered.is_set()
-
-
-def test_runs_that_differ_in_the_seed_share_what_was_trained() -> None:
-    config = {
-        "seed": 0,
-        "experiment_name": "a",
-        "layout": {"discount": 0.99},
-        "training": {"max_steps": 5, "log_every": 1},
-    }
-    same = {**config, "seed": 1, "experiment_name": "b", "training": {"max_steps": 5, "log_every": 2}, "runs_dir": "x"}
-    assert training_digest(config) == training_digest(same)
-    for change in ({"layout": {"discount": 0.9}}, {"training": {"max_steps": 6}}, {"critic": {"name": "iql"}}):
-        assert training_digest(config) != training_digest({**config, **change})

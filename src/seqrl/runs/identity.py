@@ -1,0 +1,208 @@
+"""What a run is: everything that decides what its stages compute, each stage for itself.
+
+A stage is known by three hashes: of its settings, of the content of its data and of the source of its plugins. Where
+and how it runs (folders, devices, threads, loggers, checkpoints) is no part of them, nor is what follows it: another
+evaluation or another critic leaves the model's stage what it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seqrl import plugins
+from seqrl.d4rl import catalogue
+from seqrl.files import fingerprint
+from seqrl.registry import registries
+from seqrl.runs.contents import hash_content
+from seqrl.runs.stages import KINDS
+
+# Settings by section that say where and how to run, how to call the run, or what follows the training.
+IRRELEVANT = {
+    "": {"runs_dir", "trial", "name", "experiment_name", "plugins", "evaluation", "objective_metric"},
+    "trainer": {"accelerator", "compile", "devices", "num_nodes", "num_threads", "strategy"},
+    "data": {"cache_dir", "url", "sha256"},
+    "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
+}
+# What a stage does not depend on. The critic is built after the model, from the same random numbers, so that what
+# builds the model counts for the critic as well.
+_OTHERS = {
+    "tokenizer": {"objective", "critic", "critic_training", "tokenizer_training"},
+    "model": {"critic", "critic_training"},
+    "critic": {"optimizer", "scheduler", "tokenizer_training", "critic_training"},
+}
+
+
+@dataclass(frozen=True)
+class StageIdentity:
+    """What decides what a stage computes.
+
+    Attributes:
+        settings, data, code: hashes of its settings, of the content of its data and of its plugins' source.
+    """
+
+    settings: str
+    data: str
+    code: str
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What decides what a run computes.
+
+    Attributes:
+        stages: by name; a tokenizer that is fitted and not trained has an identity too, and no stage.
+    """
+
+    stages: Mapping[str, StageIdentity]
+
+    @property
+    def digest(self) -> str:
+        """8 hex digits, the end of the run folder's name."""
+        return _hash({stage: asdict(each) for stage, each in self.stages.items()})[:8]
+
+    def to_json(self) -> str:
+        """The content of `identity.json`."""
+        return json.dumps({stage: asdict(each) for stage, each in self.stages.items()}, indent=2) + "\n"
+
+    @staticmethod
+    def read(path: Path) -> RunIdentity | None:
+        """What `identity.json` of a run folder says; None where there is none that can be read."""
+        try:
+            stages = json.loads(path.read_text())
+            return RunIdentity({stage: StageIdentity(**each) for stage, each in stages.items()})
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+
+    def difference(self, other: RunIdentity) -> str | None:
+        """What of the content another run has otherwise that has the same settings; None where settings differ."""
+        shared = [(ours, other.stages[stage]) for stage, ours in self.stages.items() if stage in other.stages]
+        if len(shared) < len(self.stages) or any(ours.settings != theirs.settings for ours, theirs in shared):
+            return None
+        parts = {"data": "the content of the data", "code": "the code of a plugin"}
+        changed = [text for part, text in parts.items() if any(getattr(a, part) != getattr(b, part) for a, b in shared)]
+        return " and ".join(changed) or None
+
+
+def identify(config: Mapping[str, Any]) -> RunIdentity:
+    """What the run of a resolved `conf/train.yaml` computes. Its plugins are loaded already.
+
+    Raises:
+        UnknownComponentError: a component that no plugin provides.
+        DataError: data that cannot be read.
+    """
+    kept = {section: _relevant(section, value) for section, value in config.items() if section not in IRRELEVANT[""]}
+    content = _hash(list(_contents(config.get("data"))))
+    names = ["tokenizer", "model", *(["critic"] if config.get("critic") else [])]
+    return RunIdentity({stage: _identify_stage(stage, kept, content, config.get("plugins") or []) for stage in names})
+
+
+def _identify_stage(stage: str, kept: Mapping[str, Any], content: str, specs: Sequence[str]) -> StageIdentity:
+    settings = {section: value for section, value in kept.items() if section not in _OTHERS[stage]}
+    own = kept.get(_TRAINING.get(stage, ""))
+    if isinstance(own, Mapping) and isinstance(settings.get("training"), Mapping):
+        given = own if stage == "critic" else {key: value for key, value in own.items() if value is not None}
+        settings["training"] = _relevant("training", {**settings["training"], **given})
+    code = _hash(_plugin_sources(settings, [specs] if isinstance(specs, str) else specs))
+    return StageIdentity(_hash({**settings, "data": _recipe(settings.get("data"))}), content, code)
+
+
+def _relevant(section: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: each for key, each in value.items() if key not in IRRELEVANT.get(section, ())}
+
+
+def _recipe(source: Any) -> Any:
+    """The settings of a source, and of each part of a mix: of files the name, which may tell their kind; no folder."""
+    if not isinstance(source, Mapping):
+        return source
+    kept = {key: value for key, value in source.items() if key not in IRRELEVANT["data"]}
+    if kept.get("path"):
+        kept["path"] = Path(str(kept["path"])).name
+    if kept.get("name") == "d4rl" and kept.get("id"):
+        kept["entry"] = _entry(kept["id"])
+    if isinstance(kept.get("parts"), Sequence):
+        kept["parts"] = [_recipe(part) if isinstance(part, Mapping) else _part(str(part)) for part in kept["parts"]]
+    return kept
+
+
+def _part(text: str) -> Any:
+    """A part of a mix that is a mere text: the name of a file or folder, or an id."""
+    path = Path(text).expanduser()
+    return path.name if path.exists() else [text, _entry(text)]
+
+
+def _entry(dataset_id: str) -> Any:
+    """What D4RL's catalogue says of the file and the episodes of an id."""
+    found = [each for each in catalogue.entries() if each.id == dataset_id]
+    return [[each.file_name, each.family, each.max_episode_steps, each.env_id] for each in found]
+
+
+def _contents(source: Any) -> Iterator[str | None]:
+    """The hashes of the files and folders that a source names."""
+    if not isinstance(source, Mapping):
+        return
+    if source.get("path"):
+        yield hash_content(Path(str(source["path"])).expanduser())
+    if isinstance(source.get("parts"), Sequence):
+        for part in source["parts"]:
+            if isinstance(part, Mapping):
+                yield from _contents(part)
+            else:
+                yield hash_content(Path(str(part)).expanduser())
+
+
+def _plugin_sources(settings: Mapping[str, Any], specs: Sequence[str]) -> list[str]:
+    """The hashes of the plugins that a stage depends on.
+
+    They define a component that it names. A plugin of the command counts as well if it defines no component at all:
+    nobody knows what it is for.
+    """
+    names = set(_names(settings))
+    modules, defining = set(), set()
+    for registry in registries():
+        chosen = settings.get(registry.slot)
+        if isinstance(chosen, Mapping) and chosen.get("name") not in (None, *registry.builtin_names()):
+            registry.named_by(chosen)  # loads installed plugins, if need be
+        for name in set(registry.names()) - set(registry.builtin_names()):
+            module = registry.get(name).__module__
+            defining.add(module)
+            if name in names:
+                modules.add(module)
+    found = {plugins.source(module) for module in modules}
+    for spec in specs:
+        module = plugins.module_name(spec)
+        if not any(each == module or each.startswith(f"{module}.") for each in defining):
+            found.add(plugins.source(module))
+    return sorted(found)
+
+
+def _names(tree: Any) -> Iterator[str]:
+    """Every `name` in a tree of settings."""
+    if isinstance(tree, Mapping):
+        if isinstance(tree.get("name"), str):
+            yield tree["name"]
+        for value in tree.values():
+            yield from _names(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _names(value)
+
+
+def _hash(content: Any) -> str:
+    """16 hex digits of plain data, which do not depend on the order of keys, nor on 1 or 1.0."""
+    return fingerprint(_canonical(content))[:16]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(each) for each in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,70 @@
+"""The names that runs had up to version 0.1: a hash of their settings, with the name and size of data files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqrl.files import fingerprint
+from seqrl.plugins import identities
+
+_NOT_HASHED = {
+    "": {"runs_dir", "trial", "evaluation", "objective_metric", "name"},
+    "trainer": {"accelerator", "compile", "devices", "num_nodes", "num_threads", "strategy"},
+    "data": {"cache_dir", "url"},
+    "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
+}
+_NEWER = {"optimizer": {"name": "adamw"}}  # settings that there were none of, with what was meant
+# What decides the model, the seed aside.
+_TRAINED = (
+    *("data", "window", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "critic", "plugins"),
+    *("training", "tokenizer_training", "critic_training"),
+)
+
+
+def old_run_name(config: Mapping[str, Any]) -> str:
+    """`<experiment_name>-<8 hex digits>`: the folder that the same run would have had by the rule of before."""
+    return f"{config.get('experiment_name') or 'run'}-{_digest(config)}"
+
+
+def training_digest(config: Mapping[str, Any]) -> str:
+    """8 hex digits of what was trained how, which runs that differ in the training seed alone have in common."""
+    return _digest({key: config[key] for key in _TRAINED if key in config})
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in config.items() if key not in _NOT_HASHED[""]}
+    for section in ("trainer", "training"):
+        if isinstance(kept.get(section), Mapping):
+            kept[section] = {k: v for k, v in kept[section].items() if k not in _NOT_HASHED[section]}
+    for section, newer in _NEWER.items():
+        if isinstance(kept.get(section), Mapping):
+            kept[section] = {k: v for k, v in kept[section].items() if k not in newer or v != newer[k]}
+    if isinstance(kept.get("data"), Mapping):
+        kept["data"] = _data_identity(kept["data"])
+    kept["plugins"] = identities(config.get("plugins", []))
+    return fingerprint(kept)[:8]
+
+
+def _data_identity(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source is to the hash of a run, and each part of a mix; a part may be a mere path or id."""
+    kept = {key: value for key, value in source.items() if key not in _NOT_HASHED["data"]}
+    if kept.get("path"):
+        kept["path"] = _name_and_size(Path(kept["path"]).expanduser())
+    if isinstance(kept.get("parts"), Sequence):
+        kept["parts"] = [
+            _data_identity(part)
+            if isinstance(part, Mapping)
+            else _name_and_size(path)
+            if (path := Path(str(part)).expanduser()).exists()
+            else part
+            for part in kept["parts"]
+        ]
+    return kept
+
+
+def _name_and_size(path: Path) -> list[str | int | None]:
+    """Of a file, or of a folder with the files in it; None as the size of what is not there."""
+    files = [path] if path.is_file() else list(path.iterdir()) if path.is_dir() else None
+    return [path.name, None if files is None else sum(file.stat().st_size for file in files)]

@@ -1,0 +1,99 @@
+"""Stages that another run has trained already: taken over instead of trained again."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqrl.console import say
+from seqrl.errors import ConfigError
+from seqrl.files import copy_file, write_text
+from seqrl.runs.folder import RunFolder, read_status
+from seqrl.runs.identity import RunIdentity
+from seqrl.runs.naming import IDENTITY
+from seqrl.runs.stages import KINDS, MODEL, StageKind
+
+
+def begin(folder: RunFolder, identity: RunIdentity) -> None:
+    """Note what a run computes, and take over from its neighbours what they have trained already.
+
+    Two runs that differ in the critic alone share the model this way, and two of other names everything.
+
+    Args:
+        folder: held by this process.
+    """
+    path = folder.path / IDENTITY
+    if RunIdentity.read(path) != identity:
+        write_text(path, identity.to_json())
+    missing = [kind for kind in KINDS if kind.name in identity.stages and kind.name not in folder.status()]
+    neighbours = _neighbours(folder) if missing else []
+    if MODEL in missing:
+        for neighbour, known in neighbours:
+            if what := identity.difference(known):
+                say(f"{what} is not what {neighbour} was trained with: this is a run of its own")
+                break
+    for kind in missing:
+        _take_over(kind, folder, identity, neighbours)
+
+
+def check_content(folder: RunFolder, identity: RunIdentity) -> None:
+    """Refuse to go on with a run whose data or plugins were changed since it began.
+
+    Raises:
+        ConfigError: says which.
+    """
+    begun = RunIdentity.read(folder.path / IDENTITY)
+    if begun is not None and begun != identity:
+        what = begun.difference(identity) or "a setting"
+        raise ConfigError(
+            f"{what} has changed since the run {str(folder.path)!r} began; `seqrl train` with the same words starts "
+            "another run"
+        )
+
+
+def _neighbours(folder: RunFolder) -> list[tuple[Path, RunIdentity]]:
+    """The other runs beside a run, with what they compute."""
+    found = [(path.parent, RunIdentity.read(path)) for path in sorted(folder.path.parent.glob(f"*/{IDENTITY}"))]
+    return [(path, known) for path, known in found if known is not None and path != folder.path]
+
+
+def _take_over(
+    kind: StageKind, folder: RunFolder, identity: RunIdentity, neighbours: Sequence[tuple[Path, RunIdentity]]
+) -> None:
+    stage = kind.name
+    for path, known in neighbours:
+        if known.stages.get(stage) != identity.stages[stage]:
+            continue
+        done = read_status(path).get(stage, {})
+        if done.get("state") == "done" and (path / stage / "last.ckpt").exists():
+            _link_files(path / stage, folder.path / stage)
+            _copy_metrics(kind, path / "metrics.csv", folder.path / "metrics.csv")
+            if (path / "tokenizer.csv").exists():
+                copy_file(path / "tokenizer.csv", folder.path / "tokenizer.csv")
+            folder.set_status(stage, "done", done["step"])
+            say(f"the {stage} is trained already: taken over from {path}")
+            return
+
+
+def _link_files(source: Path, target: Path) -> None:
+    """The checkpoints of a stage under a second name, which stays when the first one goes."""
+    target.mkdir(exist_ok=True)
+    for file in source.glob("*.ckpt"):
+        place = target / file.name
+        place.unlink(missing_ok=True)
+        try:
+            os.link(file, place)
+        except OSError:  # a file system without links
+            copy_file(file, place)
+
+
+def _copy_metrics(kind: StageKind, source: Path, target: Path) -> None:
+    """Append what a stage logged."""
+    if not source.exists():
+        return
+    with source.open(newline="") as file:
+        rows = [row for row in csv.reader(file) if len(row) == 3 and row[0].isdigit() and kind.owns(row[1])]
+    lines = target.read_text().splitlines() if target.exists() else ["step,name,value"]
+    write_text(target, "\n".join([*lines, *map(",".join, rows)]) + "\n")
