@@ -240,7 +240,8 @@ class RunConfig:
     """A run: `conf/train.yaml`, resolved, less the rows of its evaluation.
 
     Attributes:
-        experiment_name: first part of the run folder's name.
+        name: of the run, the first part of its folder's name; null: named after the experiment and what was changed.
+        experiment_name: the first part of the folder's name where the run has no name.
         plugins: files and modules that register components.
         objective_metric: what sweepers optimise: `val/...`, `train/...`, or `eval/<row>/return_mean`.
         trial: null outside of a search.
@@ -265,6 +266,7 @@ class RunConfig:
     optimizer: OptimizerComponent = field(default_factory=lambda: {"name": "adamw"})
     scheduler: SchedulerComponent = field(default_factory=lambda: {"name": "cosine"})
     trainer: TrainerConfig = TrainerConfig()
+    name: str | None = None
     experiment_name: str = "run"
     runs_dir: str = "runs"
     plugins: tuple[str, ...] = ()

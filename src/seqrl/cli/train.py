@@ -19,9 +19,11 @@ from seqrl.cli.sweep import Identity, Job, forget_failure
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.plugins import load_plugins
+from seqrl.runs.console_log import keep_console
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.identity import identify
 from seqrl.runs.naming import find_run, name_beginning, name_run
+from seqrl.runs.provenance import note_invocation
 from seqrl.runs.sharing import begin
 from seqrl.runs.stages import KINDS, MODEL
 
@@ -81,10 +83,12 @@ def _task(cfg: DictConfig, job: Job) -> None:
     folder = RunFolder(found)
     job.folder = str(folder.path)
     say(f"run folder: {folder.path}")
-    with folder.held():
+    with folder.held(), keep_console(folder.path):
         forget_failure(folder)
         begin(folder, identity)
-        _train_and_evaluate(config, folder, folder.write_config(config), rows, job)
+        path = folder.write_config({**config, "evaluation": evaluation, "objective_metric": objective})
+        note_invocation(folder.path, list(HydraConfig.get().overrides.task), config["trainer"])
+        _train_and_evaluate(config, folder, path, rows, job)
     job.objective = (objective, job.metrics.get(objective))
     if objective not in job.metrics and objective != "val/loss":  # which a run without held-out episodes lacks
         raise ConfigError(
@@ -108,7 +112,6 @@ def _identify(cfg: DictConfig) -> Identity:
 def _is_complete(folder: RunFolder) -> bool:
     begun = [kind for kind in KINDS if kind.name in folder.status()]
     return MODEL in begun and all(folder.is_done(kind.name) for kind in begun)
-
 
 
 def _changed(cfg: DictConfig) -> dict[str, Any]:

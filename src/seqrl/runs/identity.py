@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl import plugins
+from seqrl.config import RunConfig
 from seqrl.d4rl import catalogue
 from seqrl.files import fingerprint
 from seqrl.registry import registries
@@ -88,26 +89,27 @@ class RunIdentity:
 
 
 def identify(config: Mapping[str, Any]) -> RunIdentity:
-    """What the run of a resolved `conf/train.yaml` computes. Its plugins are loaded already.
+    """What the run of a resolved `conf/train.yaml` or of a `config.yaml` computes. Its plugins are loaded already.
 
     Raises:
-        UnknownComponentError: a component that no plugin provides.
+        ConfigError: a setting that is not allowed.
         DataError: data that cannot be read.
     """
-    kept = {section: _relevant(section, value) for section, value in config.items() if section not in IRRELEVANT[""]}
-    content = _hash(list(_contents(config.get("data"))))
-    names = ["tokenizer", "model", *(["critic"] if config.get("critic") else [])]
-    return RunIdentity({stage: _identify_stage(stage, kept, content, config.get("plugins") or []) for stage in names})
+    whole = RunConfig.from_saved(config).to_dict()
+    kept = {section: _relevant(section, value) for section, value in whole.items() if section not in IRRELEVANT[""]}
+    content = _hash(list(_contents(whole["data"])))
+    names = ["tokenizer", "model", *(["critic"] if whole["critic"] else [])]
+    return RunIdentity({stage: _identify_stage(stage, kept, content, whole["plugins"]) for stage in names})
 
 
 def _identify_stage(stage: str, kept: Mapping[str, Any], content: str, specs: Sequence[str]) -> StageIdentity:
     settings = {section: value for section, value in kept.items() if section not in _OTHERS[stage]}
-    own = kept.get(_TRAINING.get(stage, ""))
-    if isinstance(own, Mapping) and isinstance(settings.get("training"), Mapping):
-        given = own if stage == "critic" else {key: value for key, value in own.items() if value is not None}
+    section = next(kind.section for kind in KINDS if kind.name == stage)
+    if section is not None:
+        given = {key: value for key, value in kept[section].items() if value is not None}
         settings["training"] = _relevant("training", {**settings["training"], **given})
-    code = _hash(_plugin_sources(settings, [specs] if isinstance(specs, str) else specs))
-    return StageIdentity(_hash({**settings, "data": _recipe(settings.get("data"))}), content, code)
+    code = _hash(_plugin_sources(settings, specs))
+    return StageIdentity(_hash({**settings, "data": _recipe(settings["data"])}), content, code)
 
 
 def _relevant(section: str, value: Any) -> Any:
@@ -194,13 +196,13 @@ def _names(tree: Any) -> Iterator[str]:
 
 
 def _hash(content: Any) -> str:
-    """16 hex digits of plain data, which do not depend on the order of keys, nor on 1 or 1.0."""
+    """16 hex digits of plain data, which do not depend on the order of keys, 1 or 1.0, and keys that are null."""
     return fingerprint(_canonical(content))[:16]
 
 
 def _canonical(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _canonical(each) for key, each in value.items()}
+        return {str(key): _canonical(each) for key, each in value.items() if each is not None}
     if isinstance(value, (list, tuple)):
         return [_canonical(each) for each in value]
     if isinstance(value, float) and value.is_integer():

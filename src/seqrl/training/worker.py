@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from seqrl.console import say_error
 from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
+from seqrl.runs.console_log import keep_console
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.identity import identify
 from seqrl.runs.sharing import check_content
@@ -39,10 +40,16 @@ def main(path: Path) -> int:
     line = _line()
     try:
         config = yaml.safe_load(path.read_text())
+        for key in ("evaluation", "objective_metric"):  # which a model's checkpoint does not hold
+            config.pop(key, None)
         load_plugins(config["plugins"])
         folder = RunFolder(path.parent)
         check_content(folder, identify(config))
-        with folder.held() if _is_first_of_torchrun(line) else nullcontext():
+        first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+        with (
+            folder.held() if _is_first_of_torchrun(line) else nullcontext(),
+            keep_console(folder.path) if first else nullcontext(),
+        ):
             train(config, folder)
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT

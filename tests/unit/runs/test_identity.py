@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 
+from seqrl.cli.application import plain
+from seqrl.config import RunConfig
+from seqrl.paths import config_dir
 from seqrl.plugins import load_plugins
 from seqrl.runs.identity import RunIdentity, identify
 from seqrl.runs.old_names import old_run_name, training_digest
@@ -59,7 +63,6 @@ def differing(one: dict[str, Any], other: dict[str, Any] = CONFIG) -> set[str]:
         ("trainer.precision", "bf16-mixed", STAGES),
         ("training.batch_size", 8, {"tokenizer", "model"}),  # the critic has its own
         ("training.validation_fraction", 0.1, STAGES),
-        ("another", None, STAGES),
         ("tokenizer.num_bins", 101, STAGES),  # the critic's first weights are drawn after the model's
         ("objective.name", "regression", {"model", "critic"}),
         ("optimizer.betas", [0.95, 0.9], {"tokenizer", "model"}),
@@ -97,10 +100,15 @@ def test_places_names_and_what_follows_count_for_nothing(path: str, value: objec
     assert identify(changed(path, value)) == identify(CONFIG)
 
 
-def test_the_order_of_settings_and_one_and_one_point_zero_are_the_same() -> None:
+def test_the_order_of_settings_one_and_one_point_zero_and_what_is_null_count_for_nothing() -> None:
     assert identify(dict(reversed(CONFIG.items()))) == identify(CONFIG)
-    assert identify(changed("seed", 1)) == identify(changed("seed", 1.0))
-    assert identify(changed("seed", True)) != identify(changed("seed", 1))
+    assert identify(changed("critic.temperature", 1)) == identify(changed("critic.temperature", 1.0))
+
+
+def test_settings_that_are_left_out_are_the_defaults() -> None:
+    """So that a new setting changes no run, and a `config.yaml` says the same as the command."""
+    assert identify(RunConfig.from_saved(CONFIG).to_dict()) == identify(CONFIG)
+    assert identify({**CONFIG, "observation_size": 3, "evaluation": {}}) == identify(CONFIG)
 
 
 def test_an_identity_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -198,6 +206,21 @@ OLD = {
     "data": {"name": "maze2d", "maze": "umaze", "cache_dir": "/x"}, "trainer": {"devices": 2, "precision": "32-true"},
     "training": {"max_steps": 5, "log_every": 3},
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["debug=fast", "data.num_transitions=900"], "run-d9c4a87b"),
+        (["experiment=maze2d_umaze", "seed=1"], "maze2d_umaze-20a97b4f"),
+        (["experiment=d4rl_tap_cpu", "data.id=hopper-medium-v2"], "d4rl_tap_cpu-4db74917"),
+        (["experiment=maze2d_sparse_ttq"], "maze2d_sparse_ttq-824f82b7"),
+    ],
+)
+def test_runs_of_before_have_the_names_that_they_had(words: list[str], name: str) -> None:
+    """What these words made at 3466b25. A setting that is new since then belongs into `old_names._NEWER`."""
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        assert old_run_name(plain(hydra.compose("train", words))) == name
 
 
 def test_the_rule_of_before_is_kept() -> None:
