@@ -151,9 +151,7 @@ def _concatenate(
         for name, array in arrays.items():
             parts[name].append(array)
         ended = _flag(episode["terminated"], "terminated", number)
-        limited = _flag(episode.get("truncated", not ended), "truncated", number)
-        if ended and limited:
-            raise DataError(f"episode {number} is both terminated and truncated; it can end in one way only")
+        limited = _flag(episode.get("truncated", True), "truncated", number) and not ended  # both at once: terminal
         ends.append((rows[names[0]], ended, limited))
     if not ends:
         raise DataError("the list of episodes is empty; give at least one episode")

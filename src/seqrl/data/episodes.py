@@ -103,6 +103,7 @@ class EpisodeStore:
         Args:
             episodes: each `{"observations": (n, O), "actions": (n, A), "rewards": (n,), "terminated": bool}`, and
                 `"truncated": bool` where an episode that is not terminated was cut by the recording, not by a limit.
+                One that is both, as where a task ends in its last step, is terminated.
             extras: further keys of every episode to keep, (n, ...) each.
 
         Raises:
