@@ -120,7 +120,7 @@ class Environments:
         for index in np.flatnonzero(self.active):
             observation, reward, ended, cut, infos[index] = self.envs[index].step(self._action(actions[index]))
             self._observations[index] = self._flat(observation)
-            rewards[index], terminated[index], truncated[index] = float(reward), ended, cut
+            rewards[index], terminated[index], truncated[index] = self._number(reward), ended, cut
         self.active = self.active & ~terminated & ~truncated
         return self._observations.copy(), rewards, terminated, truncated, infos
 
@@ -135,6 +135,13 @@ class Environments:
         if "action" in self.categories:
             return int(shaped[0]) + self._first["action"]
         return shaped.astype(self.action_low.dtype)
+
+    def _number(self, reward: Any) -> float:
+        """A reward, which may be an array of one number, as computed from an action (1,)."""
+        array = np.asarray(reward)
+        if array.size != 1 or array.dtype.kind not in "fiub":
+            raise ConfigError(f"{self.env_id} gives the reward {reward!r}; a reward is one number")
+        return float(array.reshape(()))
 
     def _flat(self, observation: Any) -> np.ndarray:
         """(O,) of one observation."""

@@ -34,6 +34,18 @@ class Counter(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.array([self.steps, self.resets]), 1.0, over and self.length > 0, over and self.length < 0, {}
 
 
+class Rewarding(Counter):
+    """Earns what it was made with."""
+
+    def __init__(self, reward: Any) -> None:
+        super().__init__()
+        self.reward = reward
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict]:
+        observation, _, *ends = super().step(action)
+        return observation, self.reward, *ends
+
+
 def test_ends_are_flagged_once_and_nothing_resets_by_itself() -> None:
     envs = Environments("Counter", [Counter(2), Counter(-4), Counter(5)])
     assert envs.active.tolist() == [False] * 3
@@ -84,6 +96,21 @@ def test_actions_are_clipped_to_the_action_space() -> None:
         envs.step(np.array([[np.nan]]))
     with pytest.raises(ConfigError, match=r"actions have shape \(1,\); \(1, 1\) is needed"):
         envs.step(np.zeros(1))
+
+
+@pytest.mark.parametrize("reward", [np.array([-0.25]), np.float32(-0.25), np.array([[-0.25]])])
+def test_a_reward_may_be_an_array_of_one_number(reward: Any) -> None:
+    """As where it is computed from an action of shape (1,)."""
+    envs = Environments("Counter", [Rewarding(reward)])
+    envs.reset([0])
+    assert envs.step(np.zeros((1, 1)))[1].tolist() == [-0.25]
+
+
+def test_a_reward_that_is_no_number_is_refused() -> None:
+    envs = Environments("Counter", [Rewarding(np.zeros(2))])
+    envs.reset([0])
+    with pytest.raises(ConfigError, match=r"Counter gives the reward array\(\[0\., 0\.\]\); a reward is one number"):
+        envs.step(np.zeros((1, 1)))
 
 
 def test_sizes_must_fit_the_data() -> None:
