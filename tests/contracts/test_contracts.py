@@ -20,7 +20,8 @@ from seqrl.backbones.llama import LlamaBackbone
 from seqrl.conditions.goal import GoalCondition
 from seqrl.critics.iql import IqlCritic
 from seqrl.errors import ConfigError, DataError
-from seqrl.formats.writers import write
+from seqrl.formats.flat import FlatEpisodes
+from seqrl.formats.writers import write_episodes
 from seqrl.objectives import Outcome
 from seqrl.objectives.next_token import NextTokenObjective
 from seqrl.optimizers.adamw import AdamW, split_decay
@@ -58,7 +59,7 @@ def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
         return {"path": str(recording(folder))}
     if (slot, name) == ("data", "minari"):
         pytest.importorskip("minari", reason="the optional package minari is not installed")
-        write(find_source(str(recording(folder))).read(), "minari:mine/tiny-v0")
+        write_episodes(find_source(str(recording(folder))).read(), "minari:mine/tiny-v0")
         return {"id": "mine/tiny-v0"}
     if (slot, name) == ("data", "mix"):
         path = str(recording(folder))
@@ -374,6 +375,14 @@ class TinyScheduler(Scheduler):
         return 1e-4
 
 
+class TwoFacedSource(DataSource):
+    def load(self) -> Any:
+        return samples.store()
+
+    def read(self) -> Any:
+        return FlatEpisodes.of(self.load().subset([0]), "a part")
+
+
 class ClosedBackbone(GptBackbone):
     def __init__(self, max_length: int) -> None:
         raise RuntimeError("no")
@@ -436,6 +445,7 @@ BROKEN = [
     ("scheduler", TinyScheduler, "training gets somewhere", "the largest factor is 0.0001"),
     ("data", UnseededSource, "loads the same twice", "seed what is random"),
     ("data", FullOfHolesSource, "store is sound", "rewards holds NaN or infinity"),
+    ("data", TwoFacedSource, "reads what it loads", "read gives other episodes than load"),
 ]
 
 

@@ -16,8 +16,9 @@ from seqrl.plugins import load_plugins
 if TYPE_CHECKING:
     from seqrl.envs import Environments
     from seqrl.evaluation.collect import Actor
+    from seqrl.formats.columns import Column
     from seqrl.formats.flat import FlatEpisodes
-    from seqrl.formats.inspection import Column, Inspection
+    from seqrl.formats.inspection import Inspection
     from seqrl.sources import DataSource
 
 
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from seqrl.formats.inspection import inspect
+    from seqrl.formats.inspection import inspect_episodes
     from seqrl.sources import find_source
 
     for path in (options.json, options.png):
@@ -118,7 +119,7 @@ def _inspect(options: argparse.Namespace) -> None:
         flat = find_source(options.source[0]).read()
     else:
         raise ConfigError(f"{len(options.source)} sources were given; give one, or overrides such as data=d4rl")
-    report = inspect(flat)
+    report = inspect_episodes(flat)
     _print(report)
     if options.json is not None:
         write_text(options.json, json.dumps(report.plain(), indent=2, allow_nan=False) + "\n")
@@ -130,25 +131,25 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _generate_maze2d(options: argparse.Namespace) -> None:
-    from seqrl.formats import writers
+    from seqrl.formats import targets
     from seqrl.registry import DATA
 
     target = options.output or f"maze2d-{options.maze}.hdf5"
     recipe = {"num_transitions": options.transitions, "seed": options.seed, "action_noise": options.action_noise}
     source = DATA.build({"name": "maze2d", "maze": options.maze, **recipe})
-    if ":" in target or Path(target).suffix not in writers.HDF5_SUFFIXES:
+    if ":" in target or Path(target).suffix not in targets.HDF5_SUFFIXES:
         raise ConfigError(f"{target!r} is no HDF5 file; give an .hdf5 name, then `seqrl data convert` it")
-    writers.check_target(target, overwrite=options.overwrite)
+    targets.check_target(target, overwrite=options.overwrite)
     source.load()  # makes the cached file
-    writers.copy(source.path, target, overwrite=options.overwrite)
+    targets.copy_to_target(source.path, target, overwrite=options.overwrite)
     say(f"written: {target}")
 
 
 def _collect(options: argparse.Namespace) -> None:
     from seqrl.evaluation.collect import collect
-    from seqrl.formats import writers
+    from seqrl.formats import targets
 
-    writers.check_target(options.output, overwrite=options.overwrite)
+    targets.check_target(options.output, overwrite=options.overwrite)
     load_plugins(options.plugins)
     with show_progress(f"steps in {options.env_id}", options.transitions) as advance:
         flat = collect(
@@ -182,17 +183,17 @@ def _actor(options: argparse.Namespace) -> Callable[[Environments], Actor]:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from seqrl.formats import writers
+    from seqrl.formats import targets
     from seqrl.sources import find_source
 
-    writers.check_target(options.output, overwrite=options.overwrite)
+    targets.check_target(options.output, overwrite=options.overwrite)
     _write(find_source(options.input).read(), options)
 
 
 def _write(flat: FlatEpisodes, options: argparse.Namespace) -> None:
     from seqrl.formats import writers
 
-    for note in [*flat.remarks, *writers.write(flat, options.output, overwrite=options.overwrite)]:
+    for note in [*flat.remarks, *writers.write_episodes(flat, options.output, overwrite=options.overwrite)]:
         say(f"note: {note}")
     say(f"written: {options.output} ({len(flat.ends)} transitions, {len(flat.offsets) - 1} episodes)")
 

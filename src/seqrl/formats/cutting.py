@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
 from seqrl.data.checks import flags, row_count
 from seqrl.errors import DataError
+from seqrl.formats.ends import (
+    TERMINALS,
+    TIMEOUTS,
+    Ends,
+    end_by_flags,
+    end_by_masks,
+    end_by_offsets,
+    find_key,
+    has_timeouts,
+    with_last,
+)
 from seqrl.formats.flat import INFO_KEYS, FlatEpisodes
 from seqrl.formats.hdf5 import GOALS
 from seqrl.formats.recording import Recording
-
-TERMINALS = ("terminals", "terminations", "terminated")
-TIMEOUTS = ("timeouts", "truncations", "truncated")
-EpisodeRule = Literal["timeouts", "terminals", "time_limit", "recordings", "stream"]
-EPISODE_RULES: tuple[EpisodeRule, ...] = get_args(EpisodeRule)
-"""What flags may mean; `cut_episodes` describes each."""
 
 _STEPS = ("observations", "actions", "rewards")
 _FINALS = ("final_observations", "next_observations")
@@ -38,11 +41,6 @@ def layout_of(recording: Recording) -> str:
         return "offsets"
     alone = "terminals" in arrays and not set(TIMEOUTS) & set(arrays)
     return "ogbench" if alone and ("rewards" not in arrays or {"masks", "valids"} & set(arrays)) else "flags"
-
-
-def has_timeouts(recording: Recording) -> bool:
-    """Whether time limits are told apart from steps."""
-    return any(key in recording.arrays for key in TIMEOUTS)
 
 
 def cut_episodes(recording: Recording, rule: str | None = None, time_limit: int | None = None) -> FlatEpisodes:
@@ -79,11 +77,11 @@ def cut_episodes(recording: Recording, rule: str | None = None, time_limit: int 
     observations, actions, rewards = _steps(recording)
     count = len(observations)
     if layout == "offsets":
-        ends = _ends_by_offsets(recording, count)
+        ends = end_by_offsets(recording, count)
     elif layout == "ogbench":
-        ends = _ends_by_masks(recording, count)
+        ends = end_by_masks(recording, count)
     else:
-        ends = _ends_by_flags(recording, count, rule or "timeouts", time_limit)
+        ends = end_by_flags(recording, count, rule or "timeouts", time_limit)
     remarks = ends.remarks if "rewards" in recording.arrays else ("no rewards were recorded: they are 0 here",)
     flat = FlatEpisodes(
         recording.origin,
@@ -105,32 +103,13 @@ def cut_episodes(recording: Recording, rule: str | None = None, time_limit: int 
     return dataclasses.replace(flat, final_observations=_final_observations(recording.arrays, flat)).in_columns()
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """(N,) bool each, as in `FlatEpisodes`; `marks` are rows after which behaviour changed, ends or not."""
-
-    ends: np.ndarray
-    terminals: np.ndarray
-    timeouts: np.ndarray
-    marks: np.ndarray
-    remarks: tuple[str, ...] = ()
-    refused: str = ""
-
-
 def _check_keys(recording: Recording, layout: str) -> None:
     arrays = recording.arrays
     missing = [key for key in _STEPS if key not in arrays and not (key == "rewards" and layout == "ogbench")]
-    if layout == "flags" and _one_of(TERMINALS, recording) is None:
+    if layout == "flags" and find_key(TERMINALS, recording) is None:
         missing += ["terminals"] if has_timeouts(recording) else ["terminals", "timeouts"]
     if missing:
         raise DataError(f"{recording.origin} lacks {' and '.join(missing)}; it has {recording.listing()}; {_NEEDED}")
-
-
-def _one_of(names: tuple[str, ...], recording: Recording) -> str | None:
-    found = [name for name in names if name in recording.arrays]
-    if len(found) > 1:
-        raise DataError(f"{recording.origin} has {' and '.join(found)}, which mean the same; keep one of them")
-    return found[0] if found else None
 
 
 def _steps(recording: Recording) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -151,96 +130,7 @@ def _steps(recording: Recording) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return found["observations"], found["actions"], rewards
 
 
-def _ends_by_flags(recording: Recording, count: int, rule: str, time_limit: int | None) -> _Ends:
-    terminal_key, timeout_key = _one_of(TERMINALS, recording), _one_of(TIMEOUTS, recording)
-    assert terminal_key is not None
-    terminals = flags(recording.arrays[terminal_key], terminal_key, count, recording.origin)
-    resets = terminals
-    if timeout_key is not None:
-        timeouts = flags(recording.arrays[timeout_key], timeout_key, count, recording.origin)
-        resets = timeouts if rule == "recordings" else terminals | timeouts
-    true_ends = np.zeros(count, bool) if rule in ("recordings", "stream") else terminals
-    ends = resets
-    if rule == "terminals":
-        ends = terminals
-    elif rule in ("time_limit", "stream"):
-        assert time_limit is not None
-        ends = true_ends | _time_limits(true_ends, time_limit)
-    unknown = rule == "timeouts" and timeout_key is None
-    return _Ends(
-        _with_last(ends),
-        true_ends,
-        ends & ~true_ends,
-        resets,
-        ("there are no timeouts: only terminals end episodes here, and resets at time limits are not seen",) * unknown,
-        f"{recording.origin} has no timeouts, so that resets cannot be told from steps; write timeouts as well (all 0 "
-        "where every episode ends terminally), or read it by data=d4rl with data.episodes=time_limit "
-        "data.time_limit=1000 (the task's limit) or data.episodes=terminals"
-        if unknown
-        else "",
-    )
-
-
-def _time_limits(terminals: np.ndarray, time_limit: int) -> np.ndarray:
-    """(N,) bool, every `time_limit`-th row, counted from the start and anew after each terminal."""
-    rows = np.arange(len(terminals))
-    starts = np.maximum.accumulate(np.where(np.concatenate([[True], terminals[:-1]]), rows, 0)) if len(rows) else rows
-    limits: np.ndarray = (rows - starts) % time_limit == time_limit - 1
-    return limits
-
-
-def _with_last(ends: np.ndarray) -> np.ndarray:
-    """Rows after the last end are one more episode, which the recording cut."""
-    ends = ends.copy()
-    ends[-1:] = True
-    return ends
-
-
-def _ends_by_masks(recording: Recording, count: int) -> _Ends:
-    terminals = flags(recording.arrays["terminals"], "terminals", count, recording.origin)
-    complete = np.zeros(count, bool)
-    if "masks" in recording.arrays:
-        complete = ~flags(recording.arrays["masks"], "masks", count, recording.origin)
-    return _Ends(_with_last(terminals), terminals & complete, terminals & ~complete, terminals)
-
-
-def _ends_by_offsets(recording: Recording, count: int) -> _Ends:
-    offsets, origin = recording.arrays["offsets"], recording.origin
-    if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) < 2:
-        raise DataError(
-            f"{origin}: offsets has shape {offsets.shape} and type {offsets.dtype}; whole numbers are needed: 0, the "
-            "row where the second episode starts, and so on, and last the number of rows"
-        )
-    offsets = offsets.astype(np.int64)
-    if offsets[0] != 0 or offsets[-1] != count or (np.diff(offsets) < 1).any():
-        raise DataError(f"{origin}: offsets must rise from 0 to {count}, the number of rows, without repeating any")
-    last = offsets[1:] - 1
-    ends, terminals, timeouts = np.zeros((3, count), bool)
-    ends[last] = True
-    terminated = _per_episode(recording, _one_of(TERMINALS, recording), offsets)
-    truncated = _per_episode(recording, _one_of(TIMEOUTS, recording), offsets)
-    terminals[last] = False if terminated is None else terminated
-    timeouts[last] = True if truncated is None else truncated
-    assumed = ("nothing says how episodes ended: all count as truncated, none as terminated",) * (terminated is None)
-    return _Ends(ends, terminals, timeouts & ~terminals, ends, assumed)
-
-
-def _per_episode(recording: Recording, key: str | None, offsets: np.ndarray) -> np.ndarray | None:
-    """(E,) bool, from flags of episodes or of rows."""
-    if key is None:
-        return None
-    array, origin = recording.arrays[key], recording.origin
-    if len(array) == len(offsets) - 1:
-        return flags(array, key, len(offsets) - 1, origin)
-    rows = flags(array, key, int(offsets[-1]), origin)
-    last = offsets[1:] - 1
-    if rows.sum() != rows[last].sum():
-        row = int(np.flatnonzero(rows & ~np.isin(np.arange(len(rows)), last))[0])
-        raise DataError(f"{origin}: {key} is set in row {row}, which is not the last of its episode by offsets")
-    return rows[last]
-
-
-def _segment_ends(recording: Recording, ends: _Ends) -> np.ndarray | None:
+def _segment_ends(recording: Recording, ends: Ends) -> np.ndarray | None:
     """(N,) bool, the last rows of behaviour segments; None where they are the episodes' own."""
     arrays, count = recording.arrays, len(ends.ends)
     found = ends.marks.copy()
@@ -270,7 +160,7 @@ def _drop_invalid(flat: FlatEpisodes, valid: np.ndarray) -> FlatEpisodes:
         observations=flat.observations[valid],
         actions=flat.actions[valid],
         rewards=flat.rewards[valid],
-        ends=_with_last(flat.ends[valid]),
+        ends=with_last(flat.ends[valid]),
         terminals=flat.terminals[valid],
         timeouts=flat.timeouts[valid],
         segment_ends=None if flat.segment_ends is None else flat.segment_ends[valid],

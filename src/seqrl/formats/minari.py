@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def open_dataset(dataset_id: str, *, download: bool) -> Any:
         ConfigError: the library is not installed, or the id is none.
         DataError: there is no such data set, or it cannot be downloaded or read.
     """
-    minari = library()
+    minari = import_minari()
     check_id(dataset_id)
     from minari.storage.datasets_root_dir import get_dataset_path
 
@@ -34,10 +35,15 @@ def open_dataset(dataset_id: str, *, download: bool) -> Any:
         return minari.load_dataset(dataset_id, download=download)
     except Exception as error:  # the library and the clients below it have no common error
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        if here and isinstance(error, OSError | KeyError | json.JSONDecodeError):
+            raise DataError(
+                f"the Minari data set {dataset_id!r} in {str(place)!r} is damaged ({reason}); take a copy of it, or "
+                "fetch it again"
+            ) from error
         if here:
             raise DataError(
-                f"the Minari data set {dataset_id!r} in {str(place)!r} is damaged ({reason}); remove that folder and "
-                "fetch it again"
+                f"the Minari data set {dataset_id!r} is in {str(place)!r}, but minari cannot load it "
+                f"({type(error).__name__}: {reason}); install the package or version that it names"
             ) from error
         raise DataError(
             f"the Minari data set {dataset_id!r} is not in {str(get_dataset_path())!r} and cannot be downloaded "
@@ -46,7 +52,7 @@ def open_dataset(dataset_id: str, *, download: bool) -> Any:
         ) from error
 
 
-def library() -> Any:
+def import_minari() -> Any:
     """The module `minari`.
 
     Raises:

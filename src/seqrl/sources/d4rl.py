@@ -18,14 +18,8 @@ from seqrl.d4rl.fetch import fetch
 from seqrl.data.cache import read_or_build
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
-from seqrl.formats.cutting import (
-    EPISODE_RULES,
-    TRAINING_KEYS,
-    EpisodeRule,
-    cut_episodes,
-    has_timeouts,
-    layout_of,
-)
+from seqrl.formats.cutting import TRAINING_KEYS, cut_episodes, layout_of
+from seqrl.formats.ends import EPISODE_RULES, EpisodeRule, has_timeouts
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.recording import Recording, read_recording
 from seqrl.registry import register_data

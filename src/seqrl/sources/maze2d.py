@@ -12,7 +12,8 @@ from annotated_types import Ge
 
 from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
-from seqrl.formats.cutting import EpisodeRule, cut_episodes
+from seqrl.formats.cutting import cut_episodes
+from seqrl.formats.ends import EpisodeRule
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 from seqrl.worlds import controller

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import DataError
 from seqrl.models import Model
 from seqrl.models.token import TokenModel
 from seqrl.objectives import Objective, Outcome
 from seqrl.testing import samples
-from seqrl.testing.contract import Component, Contract, close, require, shape
+from seqrl.testing.contract import Component, Contract, ContractViolation, close, require, shape
 from seqrl.types import TokenBatch, VectorBatch
 
 
@@ -118,11 +119,19 @@ def attributes_are_plain(component: Component) -> None:
 def loads_the_same_twice(component: Component) -> None:
     """The same options give the same episodes."""
     first, second = _load(component), _load(component)
-    same = all(
-        np.array_equal(getattr(first, name), getattr(second, name))
-        for name in ("observations", "actions", "rewards", "offsets", "terminated", "truncated", "segments")
-    )
-    require(same, "the same options give other episodes when they are loaded again; seed what is random")
+    require(_same(first, second), "the same options give other episodes the second time; seed what is random")
+
+
+def reads_what_it_loads(component: Component) -> None:
+    """Inspection and conversion, which call `read`, see the episodes that training uses."""
+    used = _load(component)
+    try:
+        shown = component.build().read().store()
+    except DataError as error:
+        raise ContractViolation(f"no store can be made of what read gives: {error}") from error
+    require(_same(shown, used), "read gives other episodes than load; make one of them of the other")
+    differing = [key for key in used.attributes if shown.attributes.get(key) != used.attributes[key]]
+    require(not differing, f"read and load differ in the attributes {', '.join(differing)}")
 
 
 OBJECTIVE_CONTRACTS: tuple[Contract, ...] = (
@@ -131,7 +140,7 @@ OBJECTIVE_CONTRACTS: tuple[Contract, ...] = (
     masked_tokens_do_not_count,
     rows_add_up,
 )
-DATA_CONTRACTS: tuple[Contract, ...] = (store_is_sound, attributes_are_plain, loads_the_same_twice)
+DATA_CONTRACTS: tuple[Contract, ...] = (store_is_sound, attributes_are_plain, loads_the_same_twice, reads_what_it_loads)
 
 
 def _setting(component: Component, *, goal: bool = False) -> tuple[Any, TokenBatch | VectorBatch]:
@@ -147,6 +156,11 @@ def _setting(component: Component, *, goal: bool = False) -> tuple[Any, TokenBat
 def _outcome(component: Component, model: Model, batch: TokenBatch | VectorBatch) -> Outcome:
     objective: Objective = component.build()
     return objective(model, batch)
+
+
+def _same(one: EpisodeStore, other: EpisodeStore) -> bool:
+    names = ("observations", "actions", "rewards", "offsets", "terminated", "truncated", "segments")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def _load(component: Component) -> EpisodeStore:

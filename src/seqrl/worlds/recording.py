@@ -13,7 +13,7 @@ from seqrl.console import show_progress
 from seqrl.formats.cutting import TRAINING_KEYS
 from seqrl.formats.hdf5 import write_hdf5
 from seqrl.formats.recording import Recording, read_recording
-from seqrl.formats.writers import put
+from seqrl.formats.targets import write_whole
 
 
 def read_or_record(
@@ -42,5 +42,5 @@ def read_or_record(
             arrays = record(advance)
         attributes = {**attributes, **{package: version(package) for package in packages}}
         advice = "let data.cache_dir or SEQRL_DATA name a folder with room that you may write to"
-        put(path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
+        write_whole(path, lambda new: write_hdf5(new, arrays, attributes), overwrite=False, advice=advice)
     return read_recording(path, TRAINING_KEYS)

@@ -18,6 +18,7 @@ from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.collect import RandomActor, collect
 from seqrl.formats import writers
+from seqrl.formats.hdf5 import write_hdf5
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.registry import TOKENIZER
@@ -93,14 +94,14 @@ class TestData:
         if suffix == ".npz":
             np.savez(path, **arrays)
         else:
-            writers.write_hdf5(path, arrays, {})
+            write_hdf5(path, arrays, {})
         told = ArraysSource(str(path), num_actions=3, num_observations=7)
         categories = {"observation": 7, "action": 3}
         assert told.load().sizes["categories"] == categories
         with pytest.raises(DataError, match="discrete observations"):
             ArraysSource(str(path)).load()
         copy = tmp_path / f"copy{suffix}"
-        writers.write(told.read(), str(copy))
+        writers.write_episodes(told.read(), str(copy))
         for found in (ArraysSource(str(copy)).load(), find_source(str(copy)).read().store()):
             assert found.sizes["categories"] == categories
             np.testing.assert_array_equal(found.actions, told.load().actions)

@@ -13,7 +13,7 @@ from seqrl.d4rl.conventions import CONVENTIONS
 from seqrl.d4rl.registration import register_package
 from seqrl.envs import register_environments
 from seqrl.errors import ConfigError
-from seqrl.formats.cutting import EPISODE_RULES
+from seqrl.formats.ends import EPISODE_RULES
 
 SERVER = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
 

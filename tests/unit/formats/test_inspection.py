@@ -11,7 +11,7 @@ import pytest
 
 from seqrl.analysis.data import draw_inspection
 from seqrl.formats.flat import FlatEpisodes
-from seqrl.formats.inspection import Inspection, inspect
+from seqrl.formats.inspection import Inspection, inspect_episodes
 
 LENGTHS = [40, 50, 60, 40, 50, 60, 40, 60]
 
@@ -55,7 +55,7 @@ def said(report: Inspection, words: str) -> bool:
 
 def test_counts_lengths_and_returns() -> None:
     flat = walk()
-    report = inspect(flat)
+    report = inspect_episodes(flat)
     assert (report.transitions, report.episodes) == (400, 8)
     assert (report.terminated, report.truncated, report.cut) == (3, 4, 1)
     assert report.lengths == {
@@ -76,7 +76,7 @@ def test_columns_tell_ranges_ties_and_what_is_not_finite() -> None:
     flat = walk()
     flat = replaced(replaced(flat, slice(0, 300), 0, 7.0), 5, 0, np.nan)
     flat = replaced(flat, [6, 7], 0, np.inf)  # type: ignore[arg-type]
-    column = inspect(flat).columns[0]
+    column = inspect_episodes(flat).columns[0]
     finite = np.sort(flat.observations[np.isfinite(flat.observations[:, 0]), 0])
     assert (column.name, column.nan, column.infinite) == ("observation 0", 1, 2)
     assert (column.minimum, column.maximum) == (finite[0], finite[-1])
@@ -88,7 +88,7 @@ def test_columns_tell_ranges_ties_and_what_is_not_finite() -> None:
 
 def test_what_training_refuses_is_shown() -> None:
     flat = dataclasses.replace(replaced(walk(), 5, 1, np.nan), rewards=np.where(np.arange(400) == 41, np.nan, 1.0))
-    report = inspect(flat)
+    report = inspect_episodes(flat)
     assert said(report, "observation 1 holds 1 NaN and 0 infinite values: training refuses them")
     assert said(report, "reward holds 1 NaN")
     assert said(report, "1 episodes have no finite return")
@@ -97,19 +97,19 @@ def test_what_training_refuses_is_shown() -> None:
 
 
 def test_numbers_beyond_float32_are_shown() -> None:
-    report = inspect(replaced(walk(), 5, 1, 1e300))
+    report = inspect_episodes(replaced(walk(), 5, 1, 1e300))
     assert said(report, "observation 1 holds 0 NaN and 1 infinite values: training refuses them")
     json.dumps(report.plain(), allow_nan=False)
 
 
 def test_shapes_that_training_refuses_are_shown() -> None:
-    assert said(inspect(dataclasses.replace(walk(), actions=np.zeros(400, np.int64))), "training refuses it: ")
-    assert not said(inspect(walk()), "training refuses it: ")
+    assert said(inspect_episodes(dataclasses.replace(walk(), actions=np.zeros(400, np.int64))), "training refuses it: ")
+    assert not said(inspect_episodes(walk()), "training refuses it: ")
 
 
 def test_noise_is_no_stream() -> None:
     noise = np.random.default_rng(0).normal(size=(400, 2))
-    report = inspect(dataclasses.replace(walk(), observations=noise))
+    report = inspect_episodes(dataclasses.replace(walk(), observations=noise))
     assert not said(report, "goes on across")
 
 
@@ -117,17 +117,17 @@ def test_constants_and_single_steps() -> None:
     flat = replaced(walk(), slice(None), 1, 3.0)
     ends = flat.ends.copy()
     ends[40] = True
-    report = inspect(dataclasses.replace(flat, ends=ends))
+    report = inspect_episodes(dataclasses.replace(flat, ends=ends))
     assert said(report, "constant: observation 1")
     assert said(report, "1 episodes have a single step")
 
 
 def test_forgotten_ends_are_found_and_nothing_else() -> None:
-    found = inspect(walk()).boundaries
+    found = inspect_episodes(walk()).boundaries
     assert found is not None
     assert (found.jumps, found.restarts, found.boundaries, found.continuous) == ([], [], 7, 0)
     forgotten = np.cumsum(LENGTHS)[[1, 4]] - 1
-    report = inspect(joined(walk(), 1, 4))
+    report = inspect_episodes(joined(walk(), 1, 4))
     assert report.boundaries is not None
     assert report.boundaries.restarts == forgotten.tolist()
     assert report.boundaries.jumps == forgotten.tolist()
@@ -140,7 +140,7 @@ def test_waiting_at_the_start_is_no_restart() -> None:
     flat = walk()
     observations = flat.observations.copy()
     observations[:6] = observations[0]
-    found = inspect(dataclasses.replace(flat, observations=observations)).boundaries
+    found = inspect_episodes(dataclasses.replace(flat, observations=observations)).boundaries
     assert found is not None
     assert found.restarts == []
 
@@ -149,7 +149,7 @@ def test_a_jump_to_elsewhere_is_found() -> None:
     flat = walk()
     observations = flat.observations.copy()
     observations[20:40] += 500.0  # inside the first episode
-    found = inspect(dataclasses.replace(flat, observations=observations)).boundaries
+    found = inspect_episodes(dataclasses.replace(flat, observations=observations)).boundaries
     assert found is not None
     assert 19 in found.jumps
     assert found.restarts == []
@@ -159,7 +159,7 @@ def test_a_stream_in_pieces_is_found() -> None:
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (400, 2))
     observations = np.cumsum(actions, axis=0) - actions
-    report = inspect(dataclasses.replace(walk(), observations=observations, actions=actions))
+    report = inspect_episodes(dataclasses.replace(walk(), observations=observations, actions=actions))
     assert said(report, "goes on across 7 of 7 boundaries")
 
 
@@ -169,7 +169,7 @@ def test_hardly_any_rows(count: int, tmp_path: Path) -> None:
     cut = {name: getattr(flat, name)[:count] for name in ("observations", "actions", "rewards")}
     flags = {name: getattr(flat, name)[:count].copy() for name in ("ends", "terminals", "timeouts")}
     flags["ends"][-1:] = True
-    report = inspect(dataclasses.replace(flat, **cut, **flags))
+    report = inspect_episodes(dataclasses.replace(flat, **cut, **flags))
     assert report.transitions == count
     assert said(report, "no transitions" if count == 0 else "one episode only")
     json.dumps(report.plain(), allow_nan=False)
@@ -177,6 +177,6 @@ def test_hardly_any_rows(count: int, tmp_path: Path) -> None:
 
 
 def test_the_picture_is_written_whole(tmp_path: Path) -> None:
-    path = draw_inspection(tmp_path / "a.png", inspect(replaced(walk(), 5, 1, np.nan)))
+    path = draw_inspection(tmp_path / "a.png", inspect_episodes(replaced(walk(), 5, 1, np.nan)))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"]

@@ -207,7 +207,7 @@ def test_discrete_spaces_are_counted_from_zero(tmp_path: Path) -> None:
     assert (store.attributes["num_actions"], store.attributes["num_observations"]) == (3, 4)
     assert store.actions[:4].tolist() == [[0], [1], [2], [0]]
     assert store.observations[:4].tolist() == [[0], [1], [2], [3]]
-    writers.write(MinariSource("pole/toy-v0").read(), "minari:pole/copy-v0")
+    writers.write_episodes(MinariSource("pole/toy-v0").read(), "minari:pole/copy-v0")
     copy = minari.load_dataset("pole/copy-v0")
     assert (copy.action_space, copy.observation_space) == (Discrete(3), Discrete(4))
     again = MinariSource("pole/copy-v0").load()
@@ -262,6 +262,16 @@ def test_damaged_data_sets_are_refused(damage: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_what_minari_cannot_load_is_not_called_damaged(tmp_path: Path) -> None:
+    """It may be the only copy: the library's own reason says what is missing."""
+    create_plain("mine/toy-v0")
+    metadata = tmp_path / "minari" / "mine" / "toy-v0" / "data" / "metadata.json"
+    metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "minari_version": "0.3.1"}))
+    with pytest.raises(DataError, match=r"minari cannot load it \(ValueError: .*version.*\); install") as caught:
+        MinariSource("mine/toy-v0", download=False).load()
+    assert "remove" not in str(caught.value)
+
+
 def test_nan_is_refused_for_training_and_shown_to_inspection() -> None:
     spoilt = lambda number, length: np.where(np.arange(length) == 1, np.nan, 0.5)[:, None]  # noqa: E731
     spaces = {
@@ -277,7 +287,7 @@ def test_nan_is_refused_for_training_and_shown_to_inspection() -> None:
 def test_what_was_written_is_read_by_the_library_and_back(tmp_path: Path) -> None:
     create_plain("mine/toy-v0")
     flat = MinariSource("mine/toy-v0").read()
-    assert writers.write(flat, "minari:copies/line/toy-v1") == []
+    assert writers.write_episodes(flat, "minari:copies/line/toy-v1") == []
     assert set(minari.list_local_datasets()) == {"mine/toy-v0", "copies/line/toy-v1"}
     episode = minari.load_dataset("copies/line/toy-v1")[1]
     np.testing.assert_array_equal(episode.observations, vectors(1, 7))
@@ -294,12 +304,12 @@ def test_existing_data_sets_are_kept_unless_asked() -> None:
     create_plain("mine/toy-v0")
     flat = MinariSource("mine/toy-v0").read()
     with pytest.raises(ConfigError, match=r"'minari:mine/toy-v0' exists already"):
-        writers.write(flat, "minari:mine/toy-v0")
-    writers.write(flat.first(4), "minari:mine/toy-v0", overwrite=True)
+        writers.write_episodes(flat, "minari:mine/toy-v0")
+    writers.write_episodes(flat.first(4), "minari:mine/toy-v0", overwrite=True)
     assert MinariSource("mine/toy-v0").load().num_episodes == 1
     for wrong in ("minari:toy", "minari:../toy-v0"):
         with pytest.raises(ConfigError, match="is no Minari id"):
-            writers.write(flat, wrong)
+            writers.write_episodes(flat, wrong)
 
 
 def test_a_data_set_stays_where_replacing_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +324,7 @@ def test_a_data_set_stays_where_replacing_it_fails(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Path, "rename", fail_to_place)
     with pytest.raises(DataError, match="No space left on device"):
-        writers.write(flat.first(4), "minari:mine/toy-v0", overwrite=True)
+        writers.write_episodes(flat.first(4), "minari:mine/toy-v0", overwrite=True)
     assert MinariSource("mine/toy-v0").load().num_episodes == 3
     assert [path.name for path in (tmp_path / "minari" / "mine").iterdir() if path.is_dir()] == ["toy-v0"]
 

@@ -1,0 +1,138 @@
+"""Reading a data set of Minari as one recording: its episodes one after the other, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqrl.data.checks import DISCRETE
+from seqrl.errors import DataError
+from seqrl.formats.minari import part_of
+from seqrl.formats.recording import Recording
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+
+
+def read_minari(dataset: Any, keys: Sequence[str], origin: str, max_transitions: int | None) -> Recording:
+    """Read the episodes; reading stops where enough rows are there.
+
+    Args:
+        dataset: a `minari.MinariDataset`.
+        keys: the parts of dict observations that make up an observation; none for observations of one part.
+        origin: how to call it in messages.
+
+    Returns:
+        The keys `observations actions rewards offsets terminated truncated`, `final_observations` where every episode
+        has one, and `infos/qpos` and `infos/qvel` where all have them. Values of discrete spaces are counted from 0,
+        and attributes say how many there are.
+
+    Raises:
+        DataError: no transitions, a damaged episode, or actions that are neither vectors nor single choices.
+    """
+    spaces = {"observations": dataset.observation_space, "actions": dataset.action_space}
+    _refuse_other_actions(spaces["actions"], origin)
+    read: list[dict[str, np.ndarray]] = []
+    rows = 0
+    for number, episode in enumerate(_episodes(dataset, origin)):
+        arrays = _arrays_of(episode, keys, f"episode {number} of {origin}")
+        if len(arrays["rewards"]):
+            read.append(arrays)
+            rows += len(arrays["rewards"])
+        if max_transitions is not None and rows >= max_transitions:
+            break
+    if not rows:
+        raise DataError(f"{origin} holds no transitions; record at least one episode of two steps")
+    kept = [key for key in read[0] if all(key in arrays for arrays in read)]
+    joined = {key: np.concatenate([arrays[key] for arrays in read]) for key in kept}
+    if len(joined["final_observations"]) < len(read):
+        del joined["final_observations"]
+    joined["offsets"] = np.cumsum([0, *(len(arrays["rewards"]) for arrays in read)])
+    return Recording(origin, *_count_from_zero(joined, spaces))
+
+
+def _arrays_of(episode: Any, keys: Sequence[str], origin: str) -> dict[str, np.ndarray]:
+    """One episode of T steps; `final_observations` has one row or, where the last one was not recorded, none."""
+    seen, acted, earned = _observations(episode.observations, keys), np.asarray(episode.actions), episode.rewards
+    steps = len(earned)
+    ended = np.asarray(episode.terminations, bool), np.asarray(episode.truncations, bool)
+    if len(acted) != steps or len(seen) not in (steps, steps + 1) or {len(each) for each in ended} != {steps}:
+        raise DataError(
+            f"{origin} has {len(seen)} observations, {len(acted)} actions and {steps} rewards; one of each for every "
+            "step, and one observation more, are needed"
+        )
+    return {
+        "observations": seen[:steps],
+        "final_observations": seen[steps:],
+        "actions": acted.reshape(steps, -1),
+        "rewards": np.asarray(earned),
+        "terminated": ended[0][-1:],
+        "truncated": ended[1][-1:],
+        **{f"infos/{key}": array[:steps] for key, array in _states(episode.infos or {}, steps).items()},
+    }
+
+
+def _refuse_other_actions(space: Any, origin: str) -> None:
+    from gymnasium.spaces import Box, Discrete
+
+    if not isinstance(space, Box | Discrete):
+        raise DataError(f"{origin} has actions of kind {space}; only vectors and single discrete actions can be used")
+
+
+def find_env_id(spec: EnvSpec | None, dataset_id: str, keys: Sequence[str]) -> str | None:
+    """The registered environment where it is the recorded one, else `minari:<id>`; with the keys of observations."""
+    if spec is None:
+        return None
+    import gymnasium
+
+    registered = gymnasium.registry.get(spec.id)
+    if registered is None:  # of a package that is not imported yet
+        plain = not spec.kwargs
+    else:
+        same_settings = json.dumps(registered.kwargs, default=str) == json.dumps(spec.kwargs, default=str)
+        plain = same_settings and registered.max_episode_steps == spec.max_episode_steps
+    plain = plain and not spec.additional_wrappers
+    env_id = spec.id if plain else f"minari:{dataset_id}"
+    return f"{env_id}@{'+'.join(keys)}" if keys else env_id
+
+
+def _count_from_zero(
+    arrays: dict[str, np.ndarray], spaces: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The values of discrete spaces counted from 0, and the attributes that say how many there are."""
+    from gymnasium.spaces import Discrete
+
+    changed, attributes = dict(arrays), {}
+    for name, space in spaces.items():
+        if isinstance(space, Discrete):
+            attributes[DISCRETE[name]] = int(space.n)
+            for key in (name, f"final_{name}"):
+                if key in arrays:
+                    changed[key] = arrays[key] - space.start
+    return changed, attributes
+
+
+def _episodes(dataset: Any, origin: str) -> Iterator[Any]:
+    """The episodes, with what goes wrong while they are read told in a sentence."""
+    try:
+        yield from dataset.iterate_episodes()
+    except (OSError, KeyError, ValueError, RuntimeError, AssertionError) as error:
+        raise DataError(
+            f"the Minari data set {origin} is damaged ({type(error).__name__}: {error}); take a copy of it, or "
+            "fetch it again"
+        ) from error
+
+
+def _observations(observations: Any, keys: Sequence[str]) -> np.ndarray:
+    """(T or T + 1, O): the parts side by side."""
+    parts = [np.asarray(part_of(observations, key)) for key in keys] or [np.asarray(observations)]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def _states(infos: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
+    """MuJoCo's positions and velocities before each action, where they were recorded."""
+    found = {key: np.asarray(infos[key]) for key in ("qpos", "qvel") if key in infos}
+    return {key: array for key, array in found.items() if array.ndim and len(array) in (steps, steps + 1)}
