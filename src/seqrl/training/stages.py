@@ -13,10 +13,10 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
+from seqrl.config import RunConfig, TrainingConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
 from seqrl.data.windows import WindowSettings
-from seqrl.errors import ConfigError
 from seqrl.files import write_text
 from seqrl.layout import Layout
 from seqrl.registry import TOKENIZER as TOKENIZERS
@@ -28,7 +28,7 @@ from seqrl.training.critic_module import CriticModule, TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.module import SequenceModule
 from seqrl.training.parallel import replicated
-from seqrl.training.tokenizer_module import TokenizerModule, stage_settings
+from seqrl.training.tokenizer_module import TokenizerModule
 
 _REPORT_WINDOWS = 1024
 _REPORT_SCALARS = 2**23  # of the transitions whose round trip is reported: more take seconds and tell nothing new
@@ -47,7 +47,7 @@ class Stage:
             `pop_metrics("train")` (see `TrainingMetrics`), one optimizer, and in its steps draws from torch's generator
             only after `seed_step(self, seed)`.
         data: its batches are a function of the global step, as those of `EpisodeDataModule`.
-        settings: all keys of the section `training`, with what the stage's own section sets instead.
+        settings: the section `training`, with what the stage's own section sets instead.
         trainer: options of the Lightning trainer, as in `conf/trainer`.
         clip_norm: of the gradient; None or 0 leaves it as it is.
         has_validation: whether `data` has held-out batches.
@@ -59,7 +59,7 @@ class Stage:
     kind: StageKind
     module: pl.LightningModule
     data: pl.LightningDataModule
-    settings: Mapping[str, Any]
+    settings: TrainingConfig
     trainer: Mapping[str, Any]
     clip_norm: float | None
     has_validation: bool
@@ -85,17 +85,16 @@ def make_stages(config: Mapping[str, Any], store: EpisodeStore, folder: RunFolde
     Raises:
         seqrl.errors.SeqrlError: bad settings or data.
     """
-    layout = Layout.from_config(config["layout"], **store.sizes)
-    training = config["training"]
-    check_training("training", training)
+    run = RunConfig.from_saved(config)
+    layout = Layout.from_config(run.layout, **store.sizes)
     data = EpisodeDataModule(
         store,
         layout,
-        window=WindowSettings(**config["window"]),
-        batch_size=training["batch_size"],
-        validation_fraction=training["validation_fraction"],
-        validation_batches=training["validation_batches"],
-        seed=config["seed"],
+        window=WindowSettings(run.window.length, run.window.terminate_truncated),
+        batch_size=run.training.batch_size,
+        validation_fraction=run.training.validation_fraction,
+        validation_batches=run.training.validation_batches,
+        seed=run.seed,
     )
     module = SequenceModule(config)
     critic = CriticModule(config) if CRITIC.is_asked(config) else None
@@ -117,7 +116,7 @@ def model_stage(config: Mapping[str, Any], module: SequenceModule, data: Episode
         MODEL,
         module,
         data,
-        settings=config["training"],
+        settings=RunConfig.from_saved(config).training,
         trainer=config["trainer"],
         clip_norm=config["optimizer"]["clip_norm"],
         has_validation=len(data.validation_episodes) > 0,
@@ -129,30 +128,29 @@ def model_stage(config: Mapping[str, Any], module: SequenceModule, data: Episode
 def _tokenizer_stage(
     config: Mapping[str, Any], module: SequenceModule, data: EpisodeDataModule, folder: RunFolder
 ) -> Stage:
-    settings = stage_settings(config)
-    check_training("tokenizer_training", settings)
+    run = RunConfig.from_saved(config)
     return Stage(
         TOKENIZER,
         TokenizerModule(module),
         data,
-        settings=settings,
+        settings=run.tokenizer_training.on_top_of(run.training),
         trainer=replicated(config["trainer"]),
-        clip_norm=config["optimizer"]["clip_norm"],
+        clip_norm=run.tokenizer_training.clip_norm or config["optimizer"]["clip_norm"],
         has_validation=len(data.validation_episodes) > 0,
         finish=partial(_report_reconstruction, module, data, folder),
     )
 
 
 def _critic_stage(config: Mapping[str, Any], module: CriticModule, store: EpisodeStore, layout: Layout) -> Stage:
-    settings = {**config["training"], **config["critic_training"]}
-    check_training("critic_training", settings)
+    run = RunConfig.from_saved(config)
+    settings = run.critic_training.on_top_of(run.training)
     data = TransitionDataModule(
         store,
         layout,
-        batch_size=settings["batch_size"],
-        validation_fraction=settings["validation_fraction"],
-        validation_batches=settings["validation_batches"],
-        seed=config["seed"],
+        batch_size=settings.batch_size,
+        validation_fraction=settings.validation_fraction,
+        validation_batches=settings.validation_batches,
+        seed=run.seed,
     )
     module.critic.fit(*data.statistics())
     return Stage(
@@ -161,23 +159,9 @@ def _critic_stage(config: Mapping[str, Any], module: CriticModule, store: Episod
         data,
         settings=settings,
         trainer=replicated(config["trainer"]),
-        clip_norm=settings["clip_norm"],
+        clip_norm=run.critic_training.clip_norm,
         has_validation=data.has_validation,
     )
-
-
-def check_training(section: str, training: Mapping[str, Any]) -> None:
-    """Refuse settings of a stage's training that are too small.
-
-    Args:
-        section: of the configuration: `training`, `tokenizer_training` or `critic_training`.
-
-    Raises:
-        ConfigError: names the setting.
-    """
-    for name in ("max_steps", "validate_every", "checkpoint_every", "log_every", "validation_batches", "keep_last"):
-        if training[name] < 1:
-            raise ConfigError(f"{section}.{name}={training[name]} is too small; give 1 or more")
 
 
 def _tell_model_loss(logged: Mapping[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -74,9 +73,3 @@ class TokenizerModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seqrl"] = note(self.config, {"tokenizer": self.tokenizer})
-
-
-def stage_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The section `training` of a run for the tokenizer's stage: with what `tokenizer_training` sets instead."""
-    own = config.get("tokenizer_training") or {}
-    return {**config["training"], **{key: value for key, value in own.items() if value is not None}}

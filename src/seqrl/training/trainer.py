@@ -35,7 +35,7 @@ def make_trainer(
         ConfigError: options or loggers that there are not.
     """
     settings, name = stage.settings, stage.kind.name
-    every, log_every = settings["checkpoint_every"], settings["log_every"]
+    every, log_every = settings.checkpoint_every, settings.log_every
     gradient = ClipGradient(stage.clip_norm)
     found: list[Callback] = [
         *callbacks,
@@ -46,19 +46,19 @@ def make_trainer(
             folder.path / name,
             stage=name,
             every=every,
-            keep=settings["keep_last"],
+            keep=settings.keep_last,
             continued=resumed_step > 0,
             saved=lambda step: folder.set_status(name, "running", step),
         ),
     ]
-    if settings["progress_bar"]:
+    if settings.progress_bar:
         found.append(ShowProgress(name, every=log_every))
     return build_trainer(
         stage.trainer,
-        max_steps=settings["max_steps"],
-        val_check_interval=min(settings["validate_every"], settings["max_steps"]),
+        max_steps=settings.max_steps,
+        val_check_interval=min(settings.validate_every, settings.max_steps),
         callbacks=found,
-        logger=loggers(folder.path, names=settings["loggers"], stage=stage.kind, resumed_step=resumed_step),
+        logger=loggers(folder.path, names=settings.loggers, stage=stage.kind, resumed_step=resumed_step),
         enable_progress_bar=False,  # ours
         limit_val_batches=1.0 if stage.has_validation else 0,
         default_root_dir=folder.path,
