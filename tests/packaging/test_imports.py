@@ -45,7 +45,7 @@ ORDER = [
     {"plugins"},
     {"files"},
     {"paths"},
-    {"console"},
+    {"console", "signals"},
     {"errors"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}

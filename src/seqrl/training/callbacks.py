@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
 from contextlib import ExitStack
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
 
 from seqrl.console import show_progress
+from seqrl.signals import Handlers, give_back, restored_signals, take_signals
 from seqrl.training.checkpoint_io import validation_follows
 from seqrl.training.parallel import over_ranks
 from seqrl.types import Batch
@@ -192,11 +191,10 @@ class StopAtInterrupt(Callback):
         number: of the signal that stopped training, or None.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # SLURM: USR1; submitit: USR2
-
     def __init__(self) -> None:
         self.number: int | None = None
-        self._before: dict[int, Any] = {}
+        self._until_end = ExitStack()
+        self._former: Handlers = {}
         self._asked: tuple[Tensor, torch.cuda.Event] | None = None  # of the step before, on GPUs
 
     @property
@@ -204,12 +202,10 @@ class StopAtInterrupt(Callback):
         return self.number is not None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if threading.current_thread() is threading.main_thread():  # Lightning installs its own after this
-            self._before = {number: signal.getsignal(number) for number in self.signals}
+        self._former = self._until_end.enter_context(restored_signals())  # Lightning installs its own after this
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in self._before:
-            signal.signal(number, self._remember)
+        take_signals(self._remember, self._former)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -238,18 +234,12 @@ class StopAtInterrupt(Callback):
         return int(before[0]) or None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._restore()
+        self._until_end.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
+        self._until_end.close()
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            if handler is not None:  # None: installed by something that is not Python
-                signal.signal(number, handler)
-        self._before = {}
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def _remember(self, number: int) -> None:
         self.number = number
         if number == signal.SIGINT:
-            signal.signal(number, self._before[number])
+            give_back(number, self._former)

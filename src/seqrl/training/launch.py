@@ -15,12 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -28,11 +26,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from seqrl import errors
 from seqrl.errors import ConfigError, SeqrlError, Stopped
 from seqrl.runs.folder import RunFolder
+from seqrl.signals import own_signals
 
 LINE = "SEQRL_LINE"  # set for a process whose standard input is the line to the process that started it
 _GRACE = 5.0  # seconds that ranks have to end by themselves once one of them has failed
 _SAVING = 60.0  # the same once one of them has stopped as it was asked to
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # that `StopAtInterrupt` answers
 STOPPED = 128  # plus the number of a signal: the exit status of a worker that stopped after a whole step
 
 
@@ -181,23 +179,19 @@ def _wait(processes: Sequence[_Process]) -> None:
     """Wait for all to end well; see `run_ranks`."""
     asked: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def pass_on(number: int) -> None:
         asked.append(number)
         for process in processes:
             process.ask(number)
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
-    try:
-        failed = _until_end(processes)
-        if failed:
-            _raise([process.failure() for process in failed], asked)
-    finally:
-        for process in processes:
-            process.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with own_signals(pass_on):
+        try:
+            failed = _until_end(processes)
+            if failed:
+                _raise([process.failure() for process in failed], asked)
+        finally:
+            for process in processes:
+                process.close()
 
 
 def _until_end(processes: Sequence[_Process]) -> list[_Process]:

@@ -394,7 +394,7 @@ def test_a_signal_before_the_first_step_keeps_its_number(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(self: SequenceModule) -> None:
-        raise Stopped(signal.SIGUSR1)  # as `seqrl.cli.cluster.orderly` does
+        raise Stopped(signal.SIGUSR1)  # as `seqrl.cli.cluster.stop_at_signals` does
 
     monkeypatch.setattr(SequenceModule, "on_fit_start", stop)
     with pytest.raises(Stopped) as stopped:
