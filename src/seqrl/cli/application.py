@@ -18,11 +18,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from seqrl.cli.cluster import orderly
+from seqrl.cli.cluster import stop_at_signals
 from seqrl.cli.optuna_sweeper import OptunaSweeper
+from seqrl.cli.patches import register_sweeper
 from seqrl.cli.surface import component_names, missing, open_surface, provide
 from seqrl.cli.sweep import Identity, Job, SweepFolder, Task, run_job, with_folder
-from seqrl.cli.sweepers import GridSweeper, register
+from seqrl.cli.sweepers import GridSweeper
 from seqrl.console import say_error
 from seqrl.errors import ConfigError, SeqrlError, Stopped, did_you_mean, sentence
 from seqrl.paths import config_dir
@@ -44,7 +45,7 @@ class _Job:
         self.errors: list[SeqrlError | OSError] = []
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        with orderly() as requeue:
+        with stop_at_signals() as requeue:
             try:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     return run_job(self.task, cfg)
@@ -105,7 +106,7 @@ def _run(config_name: str, arguments: list[str], job: _Job) -> int:
     try:
         open_surface(arguments)
         for sweeper in (GridSweeper, OptunaSweeper):
-            register(sweeper)
+            register_sweeper(sweeper)
         main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(job)
         composing(main)
     except (HydraException, OmegaConfBaseException) as error:

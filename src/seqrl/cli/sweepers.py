@@ -7,34 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from seqrl.cli.cluster import all_awaited
+from seqrl.cli.patches import awaited_jobs
 from seqrl.cli.sweep import Identity, Job, lost, read, record_of, write
 from seqrl.console import say
 from seqrl.errors import SeqrlError
 from seqrl.runs.folder import is_held
-
-_is_hydras = Plugins.is_in_toplevel_plugins_module
-
-
-def register(sweeper: type[Sweeper]) -> None:
-    """Make a sweeper of this package known to Hydra.
-
-    Hydra 1.3 takes plugins from its own namespace package `hydra_plugins` only, where it does not find those of an
-    editable installation.
-    """
-
-    def is_allowed(name: str) -> bool:
-        return name.startswith("seqrl.cli.") or _is_hydras(name)
-
-    Plugins.is_in_toplevel_plugins_module = staticmethod(is_allowed)  # type: ignore[assignment]
-    Plugins.instance().register(sweeper)
 
 
 class GridSweeper(Sweeper):
@@ -108,7 +91,7 @@ class Dispatch(Launcher):
             say(f"{len(records) - len(missing)} of {len(records)} jobs are finished or run elsewhere: not started")
         results = []
         if missing:
-            with all_awaited():
+            with awaited_jobs():
                 results = list(self._launcher.launch([job_overrides[place] for place in missing], numbers[missing[0]]))
         for place, result in zip(missing, results, strict=True):
             if result.status == JobStatus.FAILED:

@@ -1,0 +1,65 @@
+"""Where we change what Hydra and submitit do, because no option of theirs does.
+
+Nothing else in this package replaces a part of another library; what Lightning and torch say too often is silenced
+by `seqrl.training.trainer.quiet_lightning`, since only `seqrl.training` may import them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.sweeper import Sweeper
+
+from seqrl.errors import SeqrlError
+
+_is_hydras = Plugins.is_in_toplevel_plugins_module
+
+
+def register_sweeper(sweeper: type[Sweeper]) -> None:
+    """Make a sweeper of this package known to Hydra.
+
+    Hydra up to 1.3.8 takes plugins from its own namespace package `hydra_plugins` alone (Hydra's issue 1554), where it
+    does not find those of an editable installation (issue 2359). 1.4 reads entry points (issue 3252).
+    """
+
+    def is_allowed(name: str) -> bool:
+        return name.startswith("seqrl.cli.") or _is_hydras(name)
+
+    Plugins.is_in_toplevel_plugins_module = staticmethod(is_allowed)  # type: ignore[assignment]
+    Plugins.instance().register(sweeper)
+
+
+@contextmanager
+def awaited_jobs() -> Iterator[None]:
+    """Let submitit's launchers wait for every job of a batch.
+
+    hydra-submitit-launcher 1.2 asks submitit 1.5 for one result after the other, and the first job that died leaves
+    the rest of the batch without anybody who waits (Hydra's issue 1377 covers jobs that raise, and these alone). In
+    this block such a job returns a `JobReturn` that failed, with submitit's account of it.
+    """
+    try:
+        from submitit.core.core import Job
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+    except ImportError:
+        yield
+        return
+    results = Job.results
+
+    def survived(job: Job[Any]) -> list[Any]:
+        try:
+            return results(job)
+        except UncompletedJobError as error:
+            reason = f"job {job.job_id} ended without a result; its state is {job.state}\n{error}"
+        except FailedJobError as error:
+            reason = f"job {job.job_id} failed outside of its task\n{error}"
+        return [JobReturn(status=JobStatus.FAILED, _return_value=SeqrlError(reason))]
+
+    Job.results = survived  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        Job.results = results  # type: ignore[method-assign]
