@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import csv
 import json
 import math
 import time
@@ -18,6 +16,7 @@ import yaml
 from seqrl.console import print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.runs.folder import is_held
+from seqrl.runs.metrics import read_metrics
 from seqrl.runs.stages import KINDS
 
 KILLED = "stopped (killed?)"  # it says that it runs, and no process holds its folder
@@ -130,7 +129,9 @@ def of_run(path: Path) -> Status:
         state = KILLED
     stage = stage or ("evaluation" if entry or held else wanted[-1].name)
     trained = unfinished or wanted[-1]
-    losses, logged = _losses(path / "metrics.csv", trained.prefix)
+    metrics = [each for each in read_metrics(path / "metrics.csv") if trained.owns(each.name)]
+    losses = [each.value for each in metrics if each.name == f"{trained.prefix}val/loss"]
+    logged = max((each.step for each in metrics), default=0)
     own = config.get(trained.section) if trained.section else None
     written = [each.stat().st_mtime for each in (file, path / "metrics.csv", path / "results.json") if each.exists()]
     return Status(
@@ -145,21 +146,6 @@ def of_run(path: Path) -> Status:
         updated=round(time.time() - max(written), 1) if written else None,
         reason=entry.get("reason") if state == "failed" else None,
     )
-
-
-def _losses(path: Path, prefix: str) -> tuple[list[float], int]:
-    """Held-out losses of a stage, in order, and the last step that anything was logged for."""
-    losses, last = [], 0
-    if path.exists():
-        with path.open(newline="") as file:
-            for row in csv.reader(file):
-                if len(row) != 3 or not row[0].isdigit() or not row[1].startswith((f"{prefix}train/", f"{prefix}val/")):
-                    continue  # of another stage, or half written
-                last = max(last, int(row[0]))
-                if row[1] == f"{prefix}val/loss":
-                    with contextlib.suppress(ValueError):  # torn inside the number
-                        losses.append(float(row[2]))
-    return losses, last
 
 
 def _print(found: Sequence[Status]) -> None:

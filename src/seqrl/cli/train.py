@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.identity import identify
+from seqrl.runs.metrics import last_metrics
 from seqrl.runs.naming import find_run, name_beginning, name_run
 from seqrl.runs.provenance import note_invocation
 from seqrl.runs.sharing import begin
@@ -173,14 +173,6 @@ def check_objective(name: str, labels: Sequence[str]) -> None:
     if section == "eval" and label not in labels:
         known = ", ".join(labels) or "none"
         raise ConfigError(f"objective_metric={name!r} needs a row {label!r} of the evaluation; rows: {known}")
-
-
-def last_metrics(path: Path) -> dict[str, float]:
-    """The newest value of everything that a run logged; empty where it logs no CSV."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        return {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
 
 
 def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from seqrl.errors import ConfigError
 from seqrl.files import copy_file, write_text
 from seqrl.runs.folder import RunFolder, read_status
 from seqrl.runs.identity import RunIdentity
+from seqrl.runs.metrics import read_metrics, write_metrics
 from seqrl.runs.naming import IDENTITY
 from seqrl.runs.stages import KINDS, MODEL, StageKind
 
@@ -93,7 +93,5 @@ def _copy_metrics(kind: StageKind, source: Path, target: Path) -> None:
     """Append what a stage logged."""
     if not source.exists():
         return
-    with source.open(newline="") as file:
-        rows = [row for row in csv.reader(file) if len(row) == 3 and row[0].isdigit() and kind.owns(row[1])]
-    lines = target.read_text().splitlines() if target.exists() else ["step,name,value"]
-    write_text(target, "\n".join([*lines, *map(",".join, rows)]) + "\n")
+    own = [metric for metric in read_metrics(source) if kind.owns(metric.name)]
+    write_metrics(target, [*read_metrics(target), *own])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,17 +11,16 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.errors import ConfigError
-from seqrl.files import write_text
+from seqrl.runs.metrics import Metric, append_metrics, flush_metrics, read_metrics, write_metrics
 from seqrl.runs.stages import MODEL, StageKind
 
 _NAMES = ("csv", "tensorboard")
 
 
 class CsvMetrics(Logger):
-    """`metrics.csv` with the columns `step,name,value`, one row per number.
+    """Keeps `metrics.csv` (see `seqrl.runs.metrics`), of which a resumed run loses no row.
 
-    Rows of this long form can be appended whatever is logged when; Lightning's own logger rewrites the file whenever
-    a new name turns up, and empties it when a run is resumed.
+    Lightning's own logger rewrites the file whenever a new name turns up, and empties it when a run is resumed.
 
     Args:
         path: of the file, which the stages of a run share.
@@ -53,26 +50,19 @@ class CsvMetrics(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self._started:
             self._start()
-        with self._path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(
-                (step, f"{self._stage.prefix}{name}", f"{value:.8g}") for name, value in metrics.items()
-            )
+        rows = (Metric(step or 0, f"{self._stage.prefix}{name}", value) for name, value in metrics.items())
+        append_metrics(self._path, rows)
 
     @rank_zero_only
     def save(self) -> None:
         """Bring the rows to the disk, where a checkpoint that follows must find them."""
         if self._started:
-            with self._path.open("a") as file:
-                os.fsync(file.fileno())
+            flush_metrics(self._path)
 
     def _start(self) -> None:
-        kept = []
-        if self._path.exists():
-            with self._path.open(newline="") as file:
-                whole = [row for row in csv.reader(file) if len(row) == 3 and row[0].isdigit()]  # a kill can tear a row
-                kept = [row for row in whole if int(row[0]) <= self._resumed_step or not self._stage.owns(row[1])]
-        lines = [",".join(row) for row in [["step", "name", "value"], *kept]]
-        write_text(self._path, "\n".join(lines) + "\n")
+        logged = read_metrics(self._path)
+        kept = [each for each in logged if each.step <= self._resumed_step or not self._stage.owns(each.name)]
+        write_metrics(self._path, kept)
         self._started = True
 
 
