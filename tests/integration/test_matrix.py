@@ -16,9 +16,10 @@ import torch
 import yaml
 
 from seqrl.acting.policy import Policy
-from seqrl.checkpoints.loading import build_model
 from seqrl.critics import build_critic
 from seqrl.errors import ConfigError
+from seqrl.models.building import build_model, model_class
+from seqrl.models.vector import VectorModel
 from seqrl.paths import config_dir
 from seqrl.registry import BACKBONE, TOKENIZER
 from seqrl.testing import samples
@@ -93,7 +94,7 @@ def strategy(name: str) -> dict[str, dict[str, Any]]:
 
 def run_config(tokenizer: str, backbone: str, layout: str) -> dict[str, Any]:
     store = samples.store()
-    output = getattr(TOKENIZER.get(tokenizer), "output", "tokens")
+    objective = "regression" if model_class({"name": tokenizer}) is VectorModel else "next_token"
     return {
         "layout": {**group("layout", layout), "termination_penalty": None},  # which a critic's values do not know
         "tokenizer": {"name": tokenizer, **SMALL_TOKENIZERS[tokenizer]},
@@ -102,7 +103,7 @@ def run_config(tokenizer: str, backbone: str, layout: str) -> dict[str, Any]:
             **SMALL_BACKBONES[backbone],
             **({} if backbone == "mlp" else dict.fromkeys(("embedding_dropout", "residual_dropout"), 0.0)),
         },
-        "objective": {"name": "regression" if output == "vectors" else "next_token"},
+        "objective": {"name": objective},
         "optimizer": {"learning_rate": 1e-3, "betas": [0.9, 0.95], "weight_decay": 0.0, "clip_norm": 1.0},
         "scheduler": {"name": "constant"},
         "critic": {"name": "iql", "dim": 8},
@@ -155,7 +156,7 @@ def test_what_fits_learns_and_plans_and_the_rest_says_why(
     bound = 0.6 if backbone == "mlp" else 0.35
     assert after < bound * before, f"the loss of one batch went from {before:.3f} to {after:.3f}"
     served = {name for name in STRATEGIES if plans(module, name, config)}
-    must = SERVES.get((module.model.tokenizer.output, layout), set()) | ALWAYS
+    must = SERVES.get((module.model.made_of, layout), set()) | ALWAYS
     assert must <= served, f"refused: {must - served}"
 
 

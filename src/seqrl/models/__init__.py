@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqrl.backbones import Backbone
 from seqrl.layout import Layout
-from seqrl.tokenizers import Tokenizer
+from seqrl.tokenizers import Codec
 from seqrl.types import History
 
 
@@ -20,6 +20,7 @@ class Model(nn.Module, ABC):
     Models hold no decoding and no training: planners and objectives declare which class of model they work with.
 
     Attributes:
+        reads: the kind of tokenizer that this class of model goes with.
         made_of: what a sequence of this class consists of, for messages and tables: `tokens`, `codes`, `vectors`.
         shortest_context: how few transitions a decoder may show it.
         layout: what a transition is made of.
@@ -28,10 +29,11 @@ class Model(nn.Module, ABC):
         hidden: (K,) bool, which of them nothing may attend to.
     """
 
+    reads: ClassVar[type[Codec]]
     made_of: ClassVar[str]
     shortest_context: ClassVar[int] = 2
     layout: Layout
-    tokenizer: Tokenizer
+    tokenizer: Codec
     backbone: Backbone
     context: int
     tokens_per_step: int

@@ -16,7 +16,7 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models import Model
 from seqrl.registry import BACKBONE
-from seqrl.tokenizers import Tokenizer
+from seqrl.tokenizers import Codec
 from seqrl.types import LossInputs, Opening
 
 
@@ -31,6 +31,7 @@ class AutoregressiveModel(Model):
         tokenizer: built.
         backbone: component config, `{"name": ..., **options}`.
         context: T, in transitions, or in codes.
+        token_fields, vocab_size: see below; V.
         prefix_size: P, positions before the sequence.
         prefix_ids: how many of them have rows of their own in the embedding table.
 
@@ -48,22 +49,24 @@ class AutoregressiveModel(Model):
     def __init__(
         self,
         layout: Layout,
-        tokenizer: Tokenizer,
+        tokenizer: Codec,
         backbone: Mapping[str, Any],
         *,
         context: int,
+        token_fields: tuple[str, ...],
+        vocab_size: int,
         prefix_size: int,
         prefix_ids: int,
     ) -> None:
         super().__init__()
         self.layout = layout
-        self.tokenizer: Any = tokenizer
+        self.tokenizer: Codec = tokenizer
         self.context = context
         self.prefix_size = prefix_size
-        self.tokens_per_step = tokenizer.tokens_per_step
-        self.token_fields = tokenizer.fields_of(layout)
-        self.num_classes = tokenizer.vocab_size + 1
-        self.termination_token = tokenizer.vocab_size
+        self.tokens_per_step = len(token_fields)
+        self.token_fields = token_fields
+        self.num_classes = vocab_size + 1
+        self.termination_token = vocab_size
         self.backbone: Backbone = BACKBONE.build(backbone, max_length=prefix_size + context * self.tokens_per_step)
         if not self.backbone.sees_context:
             raise ConfigError(

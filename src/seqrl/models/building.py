@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models import Model
 from seqrl.models.code import CodeModel
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
 from seqrl.registry import TOKENIZER
-from seqrl.tokenizers import Tokenizer
 
 MODELS: tuple[type[Model], ...] = (TokenModel, CodeModel, VectorModel)
 
@@ -23,10 +23,14 @@ def model_class(tokenizer: Mapping[str, Any]) -> type[Model]:
         tokenizer: component config, `{"name": ..., **options}`.
 
     Raises:
-        seqrl.errors.ConfigError: no name, or an unknown one.
+        ConfigError: no name, an unknown one, or a class that is no kind of tokenizer.
     """
-    named: type[Tokenizer] = TOKENIZER.named_by(tokenizer)
-    return next(model for model in MODELS if model.made_of == named.output)
+    named = TOKENIZER.named_by(tokenizer)
+    for model in MODELS:
+        if issubclass(named, model.reads):
+            return model
+    kinds = ", ".join(model.reads.__name__ for model in MODELS)
+    raise ConfigError(f"tokenizer={tokenizer['name']} is of no kind that a model reads; derive it from one of {kinds}")
 
 
 def build_model(config: Mapping[str, Any]) -> Model:
@@ -37,7 +41,7 @@ def build_model(config: Mapping[str, Any]) -> Model:
             `categories` of the data.
 
     Raises:
-        seqrl.errors.ConfigError: whatever the components refuse.
+        ConfigError: whatever the components refuse.
     """
     sizes = (config["observation_size"], config["action_size"], config.get("categories"))
     layout = Layout.from_config(config["layout"], *sizes)

@@ -12,7 +12,7 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.registry import TOKENIZER
-from seqrl.tokenizers import CodeTokenizer
+from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.types import CodeHistory, LossInputs, Opening, ValueBatch
 
 
@@ -34,17 +34,17 @@ class CodeModel(AutoregressiveModel):
     Reference: Jiang et al. 2022, "Efficient Planning in a Compact Latent Action Space", section 3.2.
     """
 
+    reads = TrajectoryAutoencoder
     made_of = "codes"
-    tokenizer: CodeTokenizer
+    tokenizer: TrajectoryAutoencoder
 
     def __init__(
         self, layout: Layout, tokenizer: Mapping[str, Any], backbone: Mapping[str, Any], *, context: int
     ) -> None:
         built = TOKENIZER.build(tokenizer, size=layout.size, layout=layout, window=context, model_backbone=backbone)
-        if not isinstance(built, CodeTokenizer):
+        if not isinstance(built, TrajectoryAutoencoder):
             raise ConfigError(
-                f"tokenizer={tokenizer['name']} makes {built.output}, not codes; use "
-                f"{'VectorModel' if built.output == 'vectors' else 'TokenModel'}, or another tokenizer"
+                f"tokenizer={tokenizer['name']} makes no codes; use TokenModel or VectorModel, or another"
             )
         if layout.goal is not None or layout.has("return"):
             raise ConfigError(
@@ -56,7 +56,16 @@ class CodeModel(AutoregressiveModel):
             raise ConfigError(
                 f"window.length={context} is too short; this model needs {2 * built.steps_per_code} or more"
             )
-        super().__init__(layout, built, backbone, context=codes, prefix_size=1, prefix_ids=0)
+        super().__init__(
+            layout,
+            built,
+            backbone,
+            context=codes,
+            token_fields=("code",),
+            vocab_size=built.vocab_size,
+            prefix_size=1,
+            prefix_ids=0,
+        )
         self.state_embedding = nn.Linear(layout.field("observation").size, self.backbone.dim)
         nn.init.normal_(self.state_embedding.weight, std=0.02)
         nn.init.zeros_(self.state_embedding.bias)

@@ -32,6 +32,7 @@ class TokenModel(AutoregressiveModel):
     Reference: Janner et al. 2021, section 3.1 and appendix A.
     """
 
+    reads = Tokenizer
     made_of = "tokens"
     tokenizer: Tokenizer
 
@@ -39,15 +40,24 @@ class TokenModel(AutoregressiveModel):
         self, layout: Layout, tokenizer: Mapping[str, Any], backbone: Mapping[str, Any], *, context: int
     ) -> None:
         built = TOKENIZER.build(tokenizer, size=layout.size, layout=layout, window=context, model_backbone=backbone)
-        if built.output != "tokens":
+        if not isinstance(built, Tokenizer):
             raise ConfigError(
-                f"tokenizer={tokenizer['name']} makes {built.output}, not tokens; use "
-                f"{'VectorModel' if built.output == 'vectors' else 'CodeModel'}, or another tokenizer"
+                f"tokenizer={tokenizer['name']} makes no tokens; use CodeModel or VectorModel, or another"
             )
         if context < 2:
             raise ConfigError(f"window.length={context} is too short; this model needs 2 or more")
         goal = layout.prefix_size
-        super().__init__(layout, built, backbone, context=context, prefix_size=goal, prefix_ids=goal)
+        fields = built.fields_of(layout)
+        super().__init__(
+            layout,
+            built,
+            backbone,
+            context=context,
+            token_fields=fields,
+            vocab_size=built.vocab_size,
+            prefix_size=goal,
+            prefix_ids=goal,
+        )
 
     def encode_goals(self, goals: Tensor | None, rows: int) -> Tensor | None:
         """(rows, P) tokens of (rows, G) goals, each in the bins of its observation dimension."""

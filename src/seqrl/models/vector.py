@@ -15,7 +15,7 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models import Model
 from seqrl.registry import BACKBONE, TOKENIZER
-from seqrl.tokenizers import Tokenizer
+from seqrl.tokenizers import VectorScaler
 from seqrl.types import VectorHistory
 
 
@@ -43,6 +43,7 @@ class VectorModel(Model):
     Reference: Chen et al. 2021, section 3 and appendix A.
     """
 
+    reads = VectorScaler
     made_of = "vectors"
     shortest_context = 1
 
@@ -58,11 +59,10 @@ class VectorModel(Model):
         super().__init__()
         self.layout = layout
         self.context = context
-        self.tokenizer: Tokenizer = TOKENIZER.build(tokenizer, size=layout.size, layout=layout, window=context)
-        if self.tokenizer.output != "vectors":
-            raise ConfigError(
-                f"tokenizer={tokenizer['name']} makes {self.tokenizer.output}, not vectors; use tokenizer=continuous"
-            )
+        built = TOKENIZER.build(tokenizer, size=layout.size, layout=layout, window=context)
+        if not isinstance(built, VectorScaler):
+            raise ConfigError(f"tokenizer={tokenizer['name']} makes no vectors; use tokenizer=continuous")
+        self.tokenizer: VectorScaler = built
         if layout.has("value") and not layout.field("value").hidden:
             raise ConfigError(
                 "layout.fields.value tells the future, which models of vectors would be shown; use "
@@ -149,7 +149,7 @@ class VectorModel(Model):
             return torch.full((rows, self.goal_size), torch.nan, device=self.hidden.device)
         values = goals.new_zeros(rows, self.layout.size)
         values[:, self.goal_columns] = goals
-        return self.tokenizer.encode(values)[:, self.goal_columns]
+        return self.tokenizer.normalise(values)[:, self.goal_columns]
 
     @property
     def goal_columns(self) -> list[int]:
@@ -158,7 +158,7 @@ class VectorModel(Model):
         return [self.layout.field("observation").start + dim for dim in dims]
 
     def history(self, past: Tensor, present: Tensor, goal: Tensor | None = None, *, time: int = 0) -> VectorHistory:
-        values = self.tokenizer.encode(torch.cat([past, present[:, None]], dim=1))
+        values = self.tokenizer.normalise(torch.cat([past, present[:, None]], dim=1))
         return VectorHistory(values, goal, time=time, observation=present[:, self.layout.field("observation").slice])
 
     def act(self, history: VectorHistory, *, context: int | None = None) -> Tensor:
@@ -171,7 +171,7 @@ class VectorModel(Model):
             return action
         found = values.new_zeros(len(values), self.layout.size)
         found[:, self.layout.field("action").slice] = action
-        return self.tokenizer.decode(found)[:, self.layout.field("action").slice]
+        return self.tokenizer.denormalise(found)[:, self.layout.field("action").slice]
 
     def cast(self, dtype: torch.dtype) -> Self:
         raise ConfigError("models of vectors are evaluated in float32, and are small; use precision=float32")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqrl.layout import Layout
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
-from seqrl.tokenizers import CodeTokenizer, Tokenizer
+from seqrl.tokenizers import Codec, Tokenizer, TrajectoryAutoencoder, VectorScaler
 
 WINDOW = 10  # transitions; built-in codes are told to take 5 at a time
 
@@ -21,6 +21,7 @@ def shapes_and_ranges(component: Component) -> None:
     """(..., S) floats become (..., K) integers in [0, V), row by row, and (..., S) floats again."""
     values = samples.columns()
     tokenizer = _fitted(component, values)
+    assert isinstance(tokenizer, Tokenizer)
     vocab, tokens = tokenizer.vocab_size, tokenizer.encode(values)
     require(
         tokens.shape == (len(values), tokenizer.tokens_per_step) and tokens.dtype == torch.int64,
@@ -49,6 +50,7 @@ def round_trip(component: Component) -> None:
     """What a token decodes to is encoded to that token again."""
     values = samples.columns()
     tokenizer = _fitted(component, values)
+    assert isinstance(tokenizer, Tokenizer)
     tokens = tokenizer.encode(values)
     again = tokenizer.encode(tokenizer.decode(tokens))
     wrong = int((again != tokens).sum())
@@ -59,6 +61,7 @@ def error_within_range(component: Component) -> None:
     """A round trip moves no value further than the data reach."""
     values = samples.columns()
     tokenizer = _fitted(component, values)
+    assert isinstance(tokenizer, Tokenizer)
     errors = (tokenizer.decode(tokenizer.encode(values)) - values).abs().amax(0)
     spans = values.amax(0) - values.amin(0)
     worst = int((errors - spans).argmax())
@@ -74,6 +77,7 @@ def ties(component: Component) -> None:
     values = samples.columns()
     sparse = 2
     tokenizer = _fitted(component, values)
+    assert isinstance(tokenizer, Tokenizer)
     decoded = tokenizer.decode(tokenizer.encode(values))[:, sparse]
     zeros, ones = decoded[values[:, sparse] == 0], decoded[values[:, sparse] == 1]
     require(
@@ -86,7 +90,7 @@ def constant_columns(component: Component) -> None:
     """A column with a single value decodes to that value."""
     constants = torch.tensor([0.0, 3.7, -1000.0])
     tokenizer = _fitted(component, constants.expand(50, -1))
-    decoded = tokenizer.decode(tokenizer.encode(constants[None]))[0]
+    decoded = _decoded(tokenizer, _encoded(tokenizer, constants[None]))[0]
     for wanted, given in zip(constants.tolist(), decoded.tolist(), strict=True):
         require(
             abs(wanted - given) <= 1e-4 * max(1.0, abs(wanted)),
@@ -99,7 +103,7 @@ def fewer_rows_than_bins(component: Component) -> None:
     for rows in (1, 2, 3):
         values = samples.columns()[:rows]
         tokenizer = _fitted(component, values)
-        decoded = tokenizer.decode(tokenizer.encode(values))
+        decoded = _decoded(tokenizer, _encoded(tokenizer, values))
         inside = (decoded >= values.amin(0) - _slack(values)) & (decoded <= values.amax(0) + _slack(values))
         require(bool(inside.all()), f"fitted to {rows} rows, it decodes to values outside of them, or to NaN")
 
@@ -108,6 +112,7 @@ def values_outside_the_range(component: Component) -> None:
     """What lies beyond the data is encoded as their nearest value: planners write 1e6 for "very large"."""
     values = samples.columns()
     tokenizer = _fitted(component, values)
+    assert isinstance(tokenizer, Tokenizer)
     for far, nearest, word in ((1e6, values.amax(0), "above"), (-1e6, values.amin(0), "below")):
         tokens = tokenizer.encode(torch.full_like(nearest, far)[None])
         if tokens.shape[1] == len(nearest):  # a token per scalar; codes of whole transitions have no order
@@ -124,6 +129,7 @@ def values_outside_the_range(component: Component) -> None:
 def termination_token(component: Component) -> None:
     """The termination token V decodes as the last bin, so that an imagined end does no harm."""
     tokenizer = _fitted(component, samples.columns())
+    assert isinstance(tokenizer, Tokenizer)
     last = torch.full((1, tokenizer.tokens_per_step), tokenizer.vocab_size - 1)
     try:
         decoded = tokenizer.decode(last + 1)
@@ -144,9 +150,9 @@ def state_in_buffers(component: Component) -> None:
     file.seek(0)
     restored = _built(component, values.shape[1])
     restored.load_state_dict(torch.load(file, weights_only=True))
-    tokens = tokenizer.encode(values)
+    tokens = _encoded(tokenizer, values)
     require(
-        _same(restored.encode(values), tokens) and close(restored.decode(tokens), tokenizer.decode(tokens)),
+        _same(_encoded(restored, values), tokens) and close(_decoded(restored, tokens), _decoded(tokenizer, tokens)),
         "a new tokenizer with the saved state_dict encodes or decodes differently; keep what fit() learns in buffers",
     )
 
@@ -157,16 +163,16 @@ def moves_and_double_precision(component: Component) -> None:
     tokenizer = _fitted(component, values)
     for name in _loose_tensors(tokenizer):
         require(False, f"the tensor {name!r} is no buffer and stays behind when the model moves; use register_buffer")
-    tokens, decoded = tokenizer.encode(values), tokenizer.decode(tokenizer.encode(values))
+    tokens, decoded = _encoded(tokenizer, values), _decoded(tokenizer, _encoded(tokenizer, values))
     tokenizer.double()
     require(
-        _same(tokenizer.encode(values.double()), tokens) and close(tokenizer.decode(tokens), decoded, 1e-5),
+        _same(_encoded(tokenizer, values.double()), tokens) and close(_decoded(tokenizer, tokens), decoded, 1e-5),
         "after .double() the same values get other tokens, or the same tokens other values",
     )
     if torch.cuda.is_available():
         tokenizer.cuda()
         require(
-            _same(tokenizer.encode(values.cuda()).cpu(), tokens),
+            _same(_encoded(tokenizer, values.cuda()).cpu(), tokens),
             "after .cuda() the same values get other tokens",
         )
 
@@ -175,27 +181,28 @@ def vectors_and_back(component: Component) -> None:
     """Of vectors: (..., S) floats become (..., S) finite floats, row by row, and the same values again."""
     values = samples.columns()
     tokenizer = _fitted(component, values)
-    vectors = tokenizer.encode(values)
+    assert isinstance(tokenizer, VectorScaler)
+    vectors = tokenizer.normalise(values)
     require(
         vectors.shape == values.shape and vectors.is_floating_point() and bool(vectors.isfinite().all()),
-        f"encode gives {shape(vectors)}, or numbers that are not finite; it must give floats of {shape(values)}",
+        f"normalise gives {shape(vectors)}, or numbers that are not finite; it must give floats of {shape(values)}",
     )
     require(
-        close(tokenizer.encode(values.view(20, 10, -1)).flatten(0, 1), vectors),
-        "encode gives other vectors for the same rows as windows (B, T, S); rows must be encoded one by one",
+        close(tokenizer.normalise(values.view(20, 10, -1)).flatten(0, 1), vectors),
+        "normalise gives other vectors for the same rows as windows (B, T, S); rows must be encoded one by one",
     )
-    require(close(tokenizer.encode(values[:3]), vectors[:3]), "a row gets another vector when others stand beside it")
-    errors = (tokenizer.decode(vectors) - values).abs()
-    require(bool((errors <= _slack(values)).all()), f"decode of encode moves a value by {float(errors.max()):.4g}")
+    require(close(tokenizer.normalise(values[:3]), vectors[:3]), "a row gets another vector beside others")
+    errors = (tokenizer.denormalise(vectors) - values).abs()
+    require(bool((errors <= _slack(values)).all()), f"there and back moves a value by {float(errors.max()):.4g}")
 
 
 def windows_and_codes(component: Component) -> None:
     """Of codes: windows become (B, T // steps_per_code) integers in [0, V), one by one, and transitions again."""
     values = samples.columns()
     tokenizer = _fitted(component, values)
-    assert isinstance(tokenizer, CodeTokenizer)
+    assert isinstance(tokenizer, TrajectoryAutoencoder)
     tokenizer.eval()
-    windows = tokenizer.encode(values).unflatten(0, (-1, WINDOW))[:8]
+    windows = tokenizer.normalise(values).unflatten(0, (-1, WINDOW))[:8]
     codes = tokenizer.encode_windows(windows)
     count = WINDOW // tokenizer.steps_per_code
     require(
@@ -211,7 +218,8 @@ def windows_and_codes(component: Component) -> None:
     observation = _layout(values.shape[1]).field("observation").slice
     state = tokenizer.state(values[::WINDOW][:8, observation])
     require(
-        close(state, windows[:, 0, observation]), "state() normalises an observation in another way than encode() does"
+        close(state, windows[:, 0, observation]),
+        "state() and normalise() do not do the same to observations",
     )
     with torch.no_grad():
         decoded = tokenizer.decode_codes(codes, state)
@@ -237,19 +245,35 @@ VECTORS: tuple[Contract, ...] = (vectors_and_back, constant_columns, fewer_rows_
 CODES: tuple[Contract, ...] = (windows_and_codes, *_STATE)
 
 
-def contracts_of(cls: type[Tokenizer]) -> tuple[Contract, ...]:
-    """What a tokenizer promises, by what it makes."""
-    return {"tokens": TOKENS, "vectors": VECTORS, "codes": CODES}[cls.output]
+def contracts_of(cls: type[Codec]) -> tuple[Contract, ...]:
+    """What a tokenizer promises, by its kind."""
+    kinds = {Tokenizer: TOKENS, VectorScaler: VECTORS, TrajectoryAutoencoder: CODES}
+    return next((contracts for kind, contracts in kinds.items() if issubclass(cls, kind)), TOKENS)
 
 
-def _fitted(component: Component, values: Tensor) -> Tokenizer:
+def _encoded(tokenizer: Codec, values: Tensor) -> Tensor:
+    """What single transitions become, whatever the kind of tokenizer."""
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.encode(values)
+    assert isinstance(tokenizer, VectorScaler | TrajectoryAutoencoder)
+    return tokenizer.normalise(values)
+
+
+def _decoded(tokenizer: Codec, encoded: Tensor) -> Tensor:
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.decode(encoded)
+    assert isinstance(tokenizer, VectorScaler | TrajectoryAutoencoder)
+    return tokenizer.denormalise(encoded)
+
+
+def _fitted(component: Component, values: Tensor) -> Codec:
     tokenizer = _built(component, values.shape[1])
     tokenizer.fit(values.clone())
     return tokenizer
 
 
-def _built(component: Component, size: int) -> Tokenizer:
-    tokenizer: Tokenizer = component.build(size=size, layout=_layout(size), window=WINDOW)
+def _built(component: Component, size: int) -> Codec:
+    tokenizer: Codec = component.build(size=size, layout=_layout(size), window=WINDOW)
     return tokenizer
 
 

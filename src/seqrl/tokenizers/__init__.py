@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,34 +12,43 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 
 
-class Tokenizer(nn.Module, ABC):
-    """Turns transitions of S scalars into K tokens and back; its state travels in checkpoints.
+class Codec(nn.Module, ABC):
+    """What turns transitions of S scalars into what a model reads, and back; its state travels in checkpoints.
 
-    Constructors take `size`, the scalars S, and `layout` if they want to know which field is where.
+    There are three kinds, each with a contract of its own: a `Tokenizer` makes integers of single transitions, a
+    `TrajectoryAutoencoder` makes integers of whole windows, and a `VectorScaler` makes vectors. The class decides
+    which class of model the codec goes with. Constructors take `size`, the scalars S, and `layout` if they want to
+    know which field is where.
 
     Attributes:
-        output: what a sequence is made of. `tokens`: K integers per transition, as below. `vectors`: normalised
-            values, (..., S) float32, for models of vectors; K is the number of vectors. `codes`: integers for whole
-            stretches of `steps_per_code` transitions, made of windows; see `seqrl.tokenizers.vq`.
-        tokens_per_step: K.
-        vocab_size: V; token ids are 0 to V - 1, and the model adds V as the termination token. 0 of vectors.
         trainable: whether it has parameters, and a training stage of its own.
-        steps_per_code: transitions that a code stands for; 1 but for codes.
     """
 
-    output: Literal["tokens", "vectors", "codes"] = "tokens"
-    trainable = False
-    steps_per_code = 1
+    trainable: ClassVar[bool] = False
+
+    @abstractmethod
+    def fit(self, values: Tensor) -> None:
+        """Collect statistics from (N, S) transitions, N at least 1."""
+
+    @abstractmethod
+    def action_range(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        """(A,) smallest and (A,) largest action, dimension by dimension, that come back out of it."""
+
+
+class Tokenizer(Codec):
+    """Turns transitions of S scalars into K integers and back.
+
+    Attributes:
+        tokens_per_step: K.
+        vocab_size: V; token ids are 0 to V - 1, and the model adds V as the termination token.
+    """
+
     tokens_per_step: int
     vocab_size: int
 
     def fields_of(self, layout: Layout) -> tuple[str, ...]:
         """(K,) which field each token belongs to; one token per scalar here."""
         return tuple(f.name for f in layout.fields for _ in range(f.size))
-
-    @abstractmethod
-    def fit(self, values: Tensor) -> None:
-        """Collect statistics from (N, S) transitions, N at least 1."""
 
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
@@ -50,7 +59,6 @@ class Tokenizer(nn.Module, ABC):
         """(..., K) tokens to (..., S) bin centres; the termination token V decodes as the last bin."""
 
     def action_range(self, layout: Layout) -> tuple[Tensor, Tensor]:
-        """(A,) smallest and (A,) largest action, dimension by dimension, that tokens decode to."""
         action = layout.field("action")
         centres = torch.stack([self.bin_centres(s) for s in range(action.start, action.start + action.size)])
         return centres.amin(1), centres.amax(1)
@@ -84,24 +92,35 @@ class Imagination(ABC):
         """
 
 
-class CodeTokenizer(Tokenizer, ABC):
-    """Turns whole windows into codes of `steps_per_code` transitions each, given the state that they begin in.
+class TrajectoryAutoencoder(Codec):
+    """Turns whole windows into integers, a code for `steps_per_code` transitions, given the state that they begin in.
 
-    `encode` and `decode` normalise single transitions, (..., S) to (..., S), and back; windows are made of these, with
-    NaN past the end of an episode.
+    Windows are made of transitions that `normalise` has normalised, with NaN past the end of an episode.
+
+    Attributes:
+        vocab_size: V; codes are 0 to V - 1.
+        steps_per_code: transitions that a code stands for.
     """
 
-    output = "codes"
     trainable = True
-    tokens_per_step = 1
+    vocab_size: int
+    steps_per_code: int
+
+    @abstractmethod
+    def normalise(self, values: Tensor) -> Tensor:
+        """(..., S) in the data's units to (..., S) normalised, of which windows for `encode_windows` are made."""
+
+    @abstractmethod
+    def denormalise(self, values: Tensor) -> Tensor:
+        """(..., S) normalised to (..., S) in the data's units."""
 
     @abstractmethod
     def state(self, observations: Tensor) -> Tensor:
-        """(B, O) observations in the data's units, normalised as `encode` does."""
+        """(B, O) observations in the data's units, normalised as `normalise` does."""
 
     @abstractmethod
     def encode_windows(self, values: Tensor) -> Tensor:
-        """(B, T, S) normalised windows to (B, T // steps_per_code) int64."""
+        """(B, T, S) normalised windows to (B, T // steps_per_code) int64 codes, as in eval mode."""
 
     @abstractmethod
     def imagine(self, state: Tensor) -> Imagination:
@@ -113,7 +132,7 @@ class CodeTokenizer(Tokenizer, ABC):
 
         Args:
             values: (B, T, S) normalised windows, NaN past the end of the episode.
-            mask: (B, T, 1) bool, False where nothing is to be learnt.
+            mask: (B, T) bool, False where nothing is to be learnt.
 
         Returns:
             () scalars by name: `loss`, differentiable, and what else is logged.
@@ -136,6 +155,22 @@ class CodeTokenizer(Tokenizer, ABC):
     def decode_codes(self, codes: Tensor, state: Tensor) -> Tensor:
         """(R, n) codes and (R, O) normalised states to (R, n * steps_per_code, S) in the data's units."""
         return self.imagine(state).grow(codes, torch.arange(len(codes), device=codes.device))[0]
+
+
+CodeTokenizer = TrajectoryAutoencoder
+"""The name under which plugins know it."""
+
+
+class VectorScaler(Codec):
+    """Turns transitions into vectors of the same S numbers, scaled so that networks learn them well, and back."""
+
+    @abstractmethod
+    def normalise(self, values: Tensor) -> Tensor:
+        """(..., S) in the data's units to (..., S) float32, scaled; discrete fields stay as they are."""
+
+    @abstractmethod
+    def denormalise(self, vectors: Tensor) -> Tensor:
+        """(..., S) scaled to (..., S) in the data's units: the exact inverse of `normalise`, up to rounding."""
 
 
 def discrete_scalars(layout: Layout | None, num_bins: int) -> dict[int, int]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from seqrl.layout import Layout
-from seqrl.tokenizers import CodeTokenizer, Tokenizer
+from seqrl.tokenizers import Codec, Tokenizer, TrajectoryAutoencoder, VectorScaler
 
 
-def round_trip_report(tokenizer: Tokenizer, values: np.ndarray, layout: Layout) -> list[dict[str, Any]]:
+def round_trip_report(tokenizer: Codec, values: np.ndarray, layout: Layout) -> list[dict[str, Any]]:
     """Encode and decode (N, S) transitions and compare.
 
     Returns:
@@ -21,20 +21,26 @@ def round_trip_report(tokenizer: Tokenizer, values: np.ndarray, layout: Layout) 
         token `bins_used` and `largest_bin` (share of the values in the fullest bin, in [0, 1]).
     """
     data = torch.from_numpy(np.ascontiguousarray(values))
-    tokens = tokenizer.encode(data)
-    errors = (tokenizer.decode(tokens) - data).abs().numpy()
+    tokens = None
+    if isinstance(tokenizer, Tokenizer):
+        encoded = tokenizer.encode(data)
+        back, tokens = tokenizer.decode(encoded), encoded if encoded.shape[1] == layout.size else None
+    else:
+        assert isinstance(tokenizer, VectorScaler), "an autoencoder reads windows: see `reconstruction_report`"
+        back = tokenizer.denormalise(tokenizer.normalise(data))
+    errors = (back - data).abs().numpy()
     rows = []
     for field in layout.fields:
         for dim in range(field.size):
             s = field.start + dim
             rows.append(_row(field.name, dim, errors[:, s], values[:, s]))
-            if tokenizer.output == "tokens" and tokenizer.tokens_per_step == layout.size:
+            if tokens is not None:
                 counts = np.bincount(tokens[:, s].numpy())
                 rows[-1] |= {"bins_used": int((counts > 0).sum()), "largest_bin": float(counts.max() / len(values))}
     return rows
 
 
-def reconstruction_report(tokenizer: CodeTokenizer, windows: Tensor, layout: Layout) -> list[dict[str, Any]]:
+def reconstruction_report(tokenizer: TrajectoryAutoencoder, windows: Tensor, layout: Layout) -> list[dict[str, Any]]:
     """Encode and decode (B, T, S) normalised windows, NaN past the end of an episode, and compare what is not.
 
     Returns:
@@ -43,7 +49,7 @@ def reconstruction_report(tokenizer: CodeTokenizer, windows: Tensor, layout: Lay
     state = windows[:, 0, layout.field("observation").slice]
     decoded = tokenizer.decode_codes(tokenizer.encode_windows(windows), state).cpu()
     real = ~windows[..., 0].isnan().cpu()
-    values = tokenizer.decode(windows).cpu()[real]
+    values = tokenizer.denormalise(windows).cpu()[real]
     errors = (decoded[real] - values).abs().numpy()
     return [
         _row(field.name, dim, errors[:, field.start + dim], values[:, field.start + dim].numpy())

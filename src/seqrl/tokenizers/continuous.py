@@ -10,15 +10,15 @@ from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
-from seqrl.tokenizers import Tokenizer
+from seqrl.tokenizers import VectorScaler
 
 
 @register_tokenizer("continuous")
-class ContinuousTokenizer(Tokenizer):
+class ContinuousTokenizer(VectorScaler):
     """Observations by their mean and standard deviation, actions by their range to [-1, 1], returns by a scale.
 
-    Discrete fields stay as they are. `decode` is the exact inverse, up to rounding; a constant dimension of an
-    observation is shifted to zero and not scaled.
+    Discrete fields stay as they are. `denormalise` is the exact inverse of `normalise`, up to rounding; a constant
+    dimension of an observation is shifted to zero and not scaled.
 
     Args:
         size, layout: known from the data.
@@ -28,21 +28,15 @@ class ContinuousTokenizer(Tokenizer):
     Reference: Chen et al. 2021, appendix A: state normalisation, and returns divided by 1,000.
     """
 
-    output = "vectors"
     shift: Tensor
     scale: Tensor
 
     def __init__(self, size: int, layout: Layout, *, return_scale: Annotated[float, Gt(0)] | None = 1000.0) -> None:
         super().__init__()
-        self.tokens_per_step = len(layout.vectors)
-        self.vocab_size = 0
         self.return_scale = return_scale
         self._fields = [field for field in layout.fields if field.name not in layout.categories]
         self.register_buffer("shift", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
-
-    def fields_of(self, layout: Layout) -> tuple[str, ...]:
-        return tuple(group[-1] for group in layout.vectors)
 
     def fit(self, values: Tensor) -> None:
         self.shift.zero_()
@@ -60,12 +54,12 @@ class ContinuousTokenizer(Tokenizer):
             scale = torch.where(scale > 1e-6 * (1 + shift.abs()), scale, 1.0)  # constants, up to rounding
             self.shift[field.slice], self.scale[field.slice] = shift.float(), scale.float()
 
-    def encode(self, values: Tensor) -> Tensor:
+    def normalise(self, values: Tensor) -> Tensor:
         return (values - self.shift) / self.scale
 
     def action_range(self, layout: Layout) -> tuple[Tensor, Tensor]:
         action = layout.field("action").slice
         return self.shift[action] - self.scale[action], self.shift[action] + self.scale[action]
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        return tokens * self.scale + self.shift
+    def denormalise(self, vectors: Tensor) -> Tensor:
+        return vectors * self.scale + self.shift

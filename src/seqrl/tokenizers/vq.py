@@ -17,14 +17,14 @@ from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import BACKBONE, Slot, register_tokenizer
-from seqrl.tokenizers import CodeTokenizer, Imagination
+from seqrl.tokenizers import Imagination, TrajectoryAutoencoder
 from seqrl.tokenizers._codebook import Codebook
 
 _OBSERVED = ("observation", "action")  # fields that have no value past the end of an episode; all others are 0 there
 
 
 @register_tokenizer("vq")
-class VqTokenizer(CodeTokenizer):
+class VqTokenizer(TrajectoryAutoencoder):
     """Vector-quantised autoencoder of trajectories: one code of V for every `steps_per_code` transitions.
 
     A causal network reads the transitions, each a vector of S normalised scalars and a mark of being past the end;
@@ -106,10 +106,6 @@ class VqTokenizer(CodeTokenizer):
         known = [field.name not in _OBSERVED for field in layout.fields for _ in range(field.size)]
         self.register_buffer("ended", torch.tensor(known), persistent=False)  # (S,) scalars that are 0 past the end
 
-    def fields_of(self, layout: Layout) -> tuple[str, ...]:
-        """A code stands for no field by itself."""
-        return ("code",)
-
     def fit(self, values: Tensor) -> None:
         values = values.double()
         std = values.std(0, correction=0)
@@ -118,15 +114,14 @@ class VqTokenizer(CodeTokenizer):
         self.low.copy_(values.amin(0))
         self.high.copy_(values.amax(0))
 
-    def encode(self, values: Tensor) -> Tensor:
-        """(..., S) in the data's units to (..., S) normalised, of which windows for `encode_windows` are made."""
+    def normalise(self, values: Tensor) -> Tensor:
         normalised: Tensor = (values.to(self.mean) - self.mean) / self.std
         return normalised
 
-    def decode(self, tokens: Tensor) -> Tensor:
+    def denormalise(self, values: Tensor) -> Tensor:
         """(..., S) normalised to (..., S) in the data's units and within their range."""
-        values: Tensor = tokens * self.std + self.mean
-        return values.clamp(self.low, self.high)
+        found: Tensor = values * self.std + self.mean
+        return found.clamp(self.low, self.high)
 
     def action_range(self, layout: Layout) -> tuple[Tensor, Tensor]:
         action = self.fields["action"]
@@ -166,12 +161,12 @@ class VqTokenizer(CodeTokenizer):
         decoded, termination = self._transitions(quantised.vectors, state)
         mask = mask[:, : decoded.shape[1]]
         targets = torch.where(over[..., None] & self.ended, -self.mean / self.std, inputs)
-        learnt = mask & (~over[..., None] | self.ended)  # (B, T, S)
+        learnt = mask[..., None] & (~over[..., None] | self.ended)  # (B, T, S)
         squares = (decoded - targets).square() * learnt
         # Means over everything, as published: each real step then weighs the same, whatever stands beside it.
         reconstruction = (squares * self.weights).mean()
         ends = F.binary_cross_entropy_with_logits(termination, over.to(termination), reduction="none")
-        ends = (ends * mask[..., 0]).mean()
+        ends = (ends * mask).mean()
         result = {
             "loss": reconstruction + ends + self.commitment_weight * quantised.commitment,
             "reconstruction": reconstruction,
@@ -232,7 +227,7 @@ class _VqImagination(Imagination):
         self._tree.grow(mask[None, None], parents if first else None)
         positions = torch.arange(first, self._length, device=x.device)[None]
         values, termination = tokenizer._outputs(tokenizer.decoder(x, positions, self._tree), self._state)
-        return tokenizer.decode(values), termination > 0
+        return tokenizer.denormalise(values), termination > 0
 
 
 def _split(windows: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from seqrl.models import Model
 from seqrl.models.code import CodeModel
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
+from seqrl.tokenizers import TrajectoryAutoencoder, VectorScaler
 from seqrl.training.defaults import training_defaults
 from seqrl.training.loading import StepsFrom, step_loader
 from seqrl.training.module import SequenceModule
@@ -144,12 +145,15 @@ class EpisodeDataModule(pl.LightningDataModule):
 
     def _encode_vectors(self, module: SequenceModule) -> None:
         tokenizer = module.model.tokenizer
+        assert isinstance(tokenizer, VectorScaler)
         identity = encoder_identity(tokenizer, module.config["tokenizer"])
-        values = self._encoded(tokenizer.encode, np.dtype(np.float32), identity)
+        values = self._encoded(tokenizer.normalise, np.dtype(np.float32), identity)
         self._cut(partial(VectorWindows, self.store, values, self.layout, self.window))
 
     def _encode_values(self, module: SequenceModule) -> None:
-        values = self._encoded(module.model.tokenizer.encode, np.dtype(np.float32), None)
+        tokenizer = module.model.tokenizer
+        assert isinstance(tokenizer, TrajectoryAutoencoder)
+        values = self._encoded(tokenizer.normalise, np.dtype(np.float32), None)
         self._cut(partial(ValueWindows, self.store, values, self.layout, self.window))
 
     def _encoded(self, encode: Callable[[Tensor], Tensor], dtype: np.dtype[Any], identity: str | None) -> np.ndarray:

@@ -22,7 +22,7 @@ from seqrl.layout import Layout
 from seqrl.registry import TOKENIZER as TOKENIZERS
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.stages import CRITIC, KINDS, MODEL, TOKENIZER, StageKind
-from seqrl.tokenizers import CodeTokenizer
+from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.tokenizers._report import reconstruction_report, round_trip_report
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
@@ -179,7 +179,7 @@ def _tell_model_loss(logged: Mapping[str, float]) -> str:
 def _report_reconstruction(module: SequenceModule, data: EpisodeDataModule, folder: RunFolder) -> None:
     """Write how well the trained tokenizer gives windows back."""
     tokenizer = module.model.tokenizer.eval()
-    assert isinstance(tokenizer, CodeTokenizer)
+    assert isinstance(tokenizer, TrajectoryAutoencoder)
     rows = reconstruction_report(tokenizer, data.sample_windows(_REPORT_WINDOWS).values, data.layout)
     _write_report(folder.path / "tokenizer.csv", rows)
     tokenizer.train()  # Lightning warns of parts in eval mode; it encodes in that mode all the same

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from seqrl.errors import ConfigError
-from seqrl.tokenizers import CodeTokenizer
+from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.training.checkpoint_io import note
 from seqrl.training.metrics import ScalarMeans, log_validation, pop_means
 from seqrl.training.module import SequenceModule
@@ -33,7 +33,7 @@ class TokenizerModule(pl.LightningModule):
         module: has the tokenizer and, in its config, the optimizer, schedule and seed.
 
     Raises:
-        ConfigError: a tokenizer that is no `CodeTokenizer`.
+        ConfigError: a tokenizer that is no `TrajectoryAutoencoder`.
     """
 
     def __init__(self, module: SequenceModule) -> None:
@@ -41,24 +41,24 @@ class TokenizerModule(pl.LightningModule):
         self.config: dict[str, Any] = module.config
         self.save_hyperparameters({"config": self.config}, logger=False)
         tokenizer = module.model.tokenizer
-        if not isinstance(tokenizer, CodeTokenizer):
+        if not isinstance(tokenizer, TrajectoryAutoencoder):
             raise ConfigError(f"tokenizer={self.config['tokenizer']['name']} has nothing to train")
-        self.tokenizer: CodeTokenizer = tokenizer.requires_grad_(True)
+        self.tokenizer: TrajectoryAutoencoder = tokenizer.requires_grad_(True)
         nothing = torch.zeros(1, self.config["window"]["length"], module.model.layout.size)
         with torch.no_grad():  # tells what will be logged
-            names = list(tokenizer.eval().loss(nothing, torch.ones(1, nothing.shape[1], 1, dtype=torch.bool)))
+            names = list(tokenizer.eval().loss(nothing, torch.ones(nothing.shape[:2], dtype=torch.bool)))
         tokenizer.train()
         self.train_metrics = ScalarMeans(names)
         self.val_metrics = ScalarMeans(names)
 
     def training_step(self, batch: ValueBatch, batch_index: int) -> Tensor:
         seed_step(self, self.config["seed"])
-        losses = self.tokenizer.loss(batch.values, batch.mask[..., None])
+        losses = self.tokenizer.loss(batch.values, batch.mask)
         self.train_metrics.update(losses, len(batch))
         return losses["loss"]
 
     def validation_step(self, batch: ValueBatch, batch_index: int) -> None:
-        losses = self.tokenizer.loss(batch.values, batch.mask[..., None])
+        losses = self.tokenizer.loss(batch.values, batch.mask)
         self.val_metrics.update(losses, len(batch) if batch.mask.any() else 0)
 
     def on_validation_epoch_end(self) -> None:

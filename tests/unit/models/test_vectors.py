@@ -129,7 +129,7 @@ def test_a_policy_asks_for_what_is_left_of_the_return() -> None:
             [left[first : t + 1, None], observations[first : t + 1, 0], np.zeros((t + 1 - first, 2))], 1
         )
         window[:-1, 4:] = np.concatenate(actions[first:t]) if t > first else 0.0
-        encoded = model.tokenizer.encode(torch.from_numpy(window)[None])
+        encoded = model.tokenizer.normalise(torch.from_numpy(window)[None])
         predicted = model(encoded, None, torch.tensor([first]))["action"][0, -1]
         decoded = predicted * model.tokenizer.scale[4:] + model.tokenizer.shift[4:]
         assert np.allclose(actions[t][0], decoded.detach().numpy(), atol=1e-5), t
@@ -182,9 +182,9 @@ def test_what_does_not_fit_is_refused() -> None:
         Policy(vectors, planner={"name": "sample"})
     with pytest.raises(ConfigError, match="has no 'return' field"):
         Policy(tokens, planner={"name": "sample"}, condition={"name": "target_return", "target": 3.0})
-    with pytest.raises(ConfigError, match="makes vectors, not tokens"):
+    with pytest.raises(ConfigError, match="makes no tokens"):
         TokenModel(vectors.layout, {"name": "continuous"}, GPT, context=4)
-    with pytest.raises(ConfigError, match="makes tokens, not vectors; use tokenizer=continuous"):
+    with pytest.raises(ConfigError, match="makes no vectors; use tokenizer=continuous"):
         VectorModel(vectors.layout, {"name": "uniform"}, GPT, context=4, longest_episode=9)
     with pytest.raises(ConfigError, match="backbone=mlp sees one position at a time"):
         TokenModel(samples.layout(), {"name": "uniform"}, {"name": "mlp"}, context=4)

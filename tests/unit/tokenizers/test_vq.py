@@ -68,7 +68,7 @@ def split(windows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def everywhere(windows: Tensor) -> Tensor:
-    return torch.ones(*windows.shape[:2], 1, dtype=torch.bool)
+    return torch.ones(windows.shape[:2], dtype=torch.bool)
 
 
 def test_code_knows_transitions_up_to_its_own_and_no_later_one() -> None:
@@ -254,10 +254,10 @@ def test_rows_are_normalised_and_back_and_constants_survive() -> None:
     values = 2.0 * random(100, SIZE) - 5.0
     values[:, 3] = 7.0
     tokenizer.fit(values)
-    rows = tokenizer.encode(values)
+    rows = tokenizer.normalise(values)
     assert torch.allclose(rows.mean(0), torch.zeros(SIZE, dtype=torch.float64), atol=1e-9)
     assert torch.allclose(rows[:, 0].std(correction=0), torch.ones((), dtype=torch.float64))
-    assert torch.allclose(tokenizer.decode(rows), values)
+    assert torch.allclose(tokenizer.denormalise(rows), values)
     assert torch.allclose(tokenizer.state(values[:, :OBSERVATION]), rows[:, :OBSERVATION])
 
 
@@ -288,7 +288,7 @@ def test_overfits_a_few_windows() -> None:
     config = {"name": "vq", "num_codes": 32, "code_dim": 8, "backbone": {**BACKBONE, "dim": 32, "num_layers": 2}}
     tokenizer: VqTokenizer = TOKENIZER.build(config, size=SIZE, layout=make_layout(), window=WINDOW)
     tokenizer.fit(random(100, SIZE).float())
-    windows = tokenizer.encode(random(4, WINDOW, SIZE).float())
+    windows = tokenizer.normalise(random(4, WINDOW, SIZE).float())
     tokenizer.train()
     for module in tokenizer.modules():
         if isinstance(module, torch.nn.Dropout):
