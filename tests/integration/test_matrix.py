@@ -117,7 +117,8 @@ def run_config(tokenizer: str, backbone: str, layout: str) -> dict[str, Any]:
 def overfit(module: SequenceModule, steps: int = 150) -> tuple[float, float]:
     """(before, after) loss of one batch."""
     data = EpisodeDataModule.for_module(module, samples.store(), batch_size=BATCH, validation_fraction=0.0)
-    batch = data.train_windows.batch(np.arange(BATCH) * 3, np.random.default_rng(0))
+    windows = data.windows_for(module, data.train_episodes)
+    batch = windows.batch(np.arange(BATCH) * 3, np.random.default_rng(0))
     model, objective = module.model.eval(), module._objective
     trained = [p for n, p in model.named_parameters() if not n.startswith("tokenizer.")]
     optimizer = torch.optim.Adam(trained, lr=5e-3)

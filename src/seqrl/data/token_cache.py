@@ -27,11 +27,11 @@ Chunks = Callable[[], Iterator[tuple[int, np.ndarray]]]  # each call yields (fir
 def encoder_identity(encoder: nn.Module, options: Mapping[str, Any]) -> str | None:
     """Hash of everything that decides what an encoder makes of a number: its code, options and fitted state.
 
-    The code is that of the files of its classes. None where there is no file, as in a notebook: such tokens cannot be
-    told from those of an earlier version, and are not to be cached.
+    The code is that of the files of its classes, and of those of its parts. None where there is no file, as in a
+    notebook: such tokens cannot be told from those of an earlier version, and are not to be cached.
     """
     parts = [fingerprint(dict(options)).encode()]
-    for cls in type(encoder).__mro__:
+    for cls in sorted({each for part in encoder.modules() for each in type(part).__mro__}, key=str):
         if cls.__module__.partition(".")[0] in ("torch", "abc", "builtins"):
             continue
         try:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Goal, Layout
-from seqrl.types import Batch, TokenBatch, ValueBatch, VectorBatch
+from seqrl.types import Batch
 
 B = TypeVar("B", bound=Batch)
 
@@ -164,110 +162,3 @@ class Windows(ABC, Generic[B]):
             rows = last
         found: np.ndarray = rows
         return found
-
-
-class TokenWindows(Windows[TokenBatch]):
-    """Windows of tokens; past the end stand termination tokens.
-
-    Args:
-        tokens: (N, K) integers, the store's transitions, tokenized.
-        termination_token: V; also the null goal.
-        goal_columns: which columns of `tokens` hold the dimensions of the goal; by default as for one token per scalar.
-    """
-
-    def __init__(
-        self,
-        store: EpisodeStore,
-        tokens: np.ndarray,
-        layout: Layout,
-        settings: WindowSettings,
-        *,
-        termination_token: int,
-        goal_columns: Sequence[int] | None = None,
-        episodes: np.ndarray | None = None,
-    ) -> None:
-        super().__init__(store, layout, settings, episodes=episodes)
-        self._tokens = tokens
-        self._end = termination_token
-        self._goal_columns = _goal_scalars(layout) if goal_columns is None else list(goal_columns)
-
-    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> TokenBatch:
-        found = self.rows(indices, generator)
-        tokens = self._tokens[found.rows].astype(np.int64)
-        tokens[~found.real] = self._end
-        goal = None
-        if found.goals is not None:
-            goal = self._tokens[found.goals][:, self._goal_columns].astype(np.int64)
-            goal[found.goals < 0] = self._end
-        mask = np.broadcast_to(found.learnt[..., None], tokens.shape).copy()
-        return TokenBatch(_tensor(tokens), _tensor(mask), None if goal is None else _tensor(goal))
-
-
-class VectorWindows(Windows[VectorBatch]):
-    """Windows of normalised values; past the end stand zeros, which are no transitions that anybody made.
-
-    Args:
-        values: (N, S) float32, the store's transitions, normalised.
-    """
-
-    learns_ends = False
-
-    def __init__(
-        self,
-        store: EpisodeStore,
-        values: np.ndarray,
-        layout: Layout,
-        settings: WindowSettings,
-        *,
-        episodes: np.ndarray | None = None,
-    ) -> None:
-        super().__init__(store, layout, settings, episodes=episodes)
-        self._values = values
-        self._goal_columns = _goal_scalars(layout)
-
-    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> VectorBatch:
-        found = self.rows(indices, generator)
-        values = self._values[found.rows]
-        values[~found.real] = 0.0
-        goal = None
-        if found.goals is not None:
-            goal = self._values[found.goals][:, self._goal_columns]
-            goal[found.goals < 0] = np.nan
-        mask, starts = _tensor(found.learnt), _tensor(found.starts)
-        return VectorBatch(_tensor(values), mask, None if goal is None else _tensor(goal), starts)
-
-
-class ValueWindows(Windows[ValueBatch]):
-    """Windows of normalised values for an autoencoder, which tells ends by NaN.
-
-    Args:
-        values: (N, S) float32, the store's transitions, normalised.
-    """
-
-    def __init__(
-        self,
-        store: EpisodeStore,
-        values: np.ndarray,
-        layout: Layout,
-        settings: WindowSettings,
-        *,
-        episodes: np.ndarray | None = None,
-    ) -> None:
-        super().__init__(store, layout, settings, episodes=episodes)
-        self._values = values
-
-    def batch(self, indices: np.ndarray, generator: np.random.Generator) -> ValueBatch:
-        found = self.rows(indices, generator)
-        values = self._values[found.rows]
-        values[~found.real] = np.nan
-        return ValueBatch(_tensor(values), _tensor(found.learnt))
-
-
-def _goal_scalars(layout: Layout) -> list[int]:
-    """Which of the S scalars are the dimensions of the goal; empty without a goal."""
-    dims = () if layout.goal is None else layout.goal.dims
-    return [layout.field("observation").start + dim for dim in dims]
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array)

@@ -13,7 +13,7 @@ from seqrl.layout import Layout
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.registry import TOKENIZER
 from seqrl.tokenizers import TrajectoryAutoencoder
-from seqrl.types import CodeHistory, LossInputs, Opening, ValueBatch
+from seqrl.types import CodeBatch, CodeHistory, LossInputs, Opening
 
 
 class CodeModel(AutoregressiveModel):
@@ -81,14 +81,9 @@ class CodeModel(AutoregressiveModel):
         nothing = torch.zeros(len(history), 0, dtype=torch.int64, device=history.state.device)
         return Opening(nothing, nothing.sum(1), self._embed_state(history.state))
 
-    def loss_inputs(self, batch: ValueBatch) -> LossInputs:
+    def loss_inputs(self, batch: CodeBatch) -> LossInputs:
         """Every code is predicted; the state before the first one predicts that."""
-        steps = self.tokenizer.steps_per_code
-        with torch.no_grad():
-            codes = self.tokenizer.encode_windows(batch.values)
-        state = batch.values[:, 0, self.layout.field("observation").slice]
-        mask = batch.mask[:, ::steps][:, : codes.shape[1]]
-        return LossInputs((codes, state), codes, mask, torch.zeros_like(codes[0]))
+        return LossInputs((batch.codes, batch.state), batch.codes, batch.mask, torch.zeros_like(batch.codes[0]))
 
     def forward(self, codes: Tensor, state: Tensor) -> Tensor:
         """Logits of every code of a window, each from the state and the codes before it.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.objectives import FieldOutcome, Objective, Outcome
 from seqrl.registry import register_objective
-from seqrl.types import CodeBatch, TokenBatch, ValueBatch
+from seqrl.types import CodeBatch, TokenBatch
 
 
 @register_objective("next_token")
@@ -29,7 +29,7 @@ class NextTokenObjective(Objective):
     def __init__(self, *, average: Literal["valid", "all"] = "valid") -> None:
         self.average = average
 
-    def __call__(self, model: AutoregressiveModel, batch: TokenBatch | CodeBatch | ValueBatch) -> Outcome:
+    def __call__(self, model: AutoregressiveModel, batch: TokenBatch | CodeBatch) -> Outcome:
         inputs = model.loss_inputs(batch)
         targets, mask, place = inputs.targets, inputs.mask, inputs.places
         logits = model(*inputs.arguments)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from seqrl.data.batches import CodeWindows, TokenWindows, ValueWindows, VectorWindows
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.returns import sample_transitions, transition_chunks
+from seqrl.data.returns import sample_transitions
 from seqrl.data.sampler import StepOrder, split_episodes
-from seqrl.data.token_cache import cached_tokens, encoder_identity, token_dtype, token_key, tokens_in_memory
-from seqrl.data.windows import TokenWindows, ValueWindows, VectorWindows, Windows, WindowSettings
+from seqrl.data.token_cache import encoder_identity, token_dtype
+from seqrl.data.windows import Windows, WindowSettings
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models import Model
@@ -25,6 +25,7 @@ from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
 from seqrl.tokenizers import TrajectoryAutoencoder, VectorScaler
 from seqrl.training.defaults import training_defaults
+from seqrl.training.encoding import encode_store, encode_windows, identify_codes
 from seqrl.training.loading import StepsFrom, step_loader
 from seqrl.training.module import SequenceModule
 from seqrl.types import Batch
@@ -72,6 +73,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.validation_batches = validation_batches
         self.seed = seed
+        self._codes: tuple[str | None, np.ndarray] | None = None  # of which tokenizer, and the codes
         self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
 
     @classmethod
@@ -132,7 +134,7 @@ class EpisodeDataModule(pl.LightningDataModule):
                 cache folder. Without it they lie in memory.
             goal_columns: which of the K tokens hold the dimensions of the goal; by default as for one token per scalar.
         """
-        tokens = self._encoded(encode, token_dtype(vocab_size), identity)
+        tokens = encode_store(self.store, self.layout, encode, token_dtype(vocab_size), identity)
         settings: dict[str, Any] = {"termination_token": vocab_size, "goal_columns": goal_columns}
         self._cut(partial(TokenWindows, self.store, tokens, self.layout, self.window, **settings))
 
@@ -147,29 +149,32 @@ class EpisodeDataModule(pl.LightningDataModule):
         tokenizer = module.model.tokenizer
         assert isinstance(tokenizer, VectorScaler)
         identity = encoder_identity(tokenizer, module.config["tokenizer"])
-        values = self._encoded(tokenizer.normalise, np.dtype(np.float32), identity)
+        values = encode_store(self.store, self.layout, tokenizer.normalise, np.dtype(np.float32), identity)
         self._cut(partial(VectorWindows, self.store, values, self.layout, self.window))
 
     def _encode_values(self, module: SequenceModule) -> None:
         tokenizer = module.model.tokenizer
         assert isinstance(tokenizer, TrajectoryAutoencoder)
-        values = self._encoded(tokenizer.normalise, np.dtype(np.float32), None)
-        self._cut(partial(ValueWindows, self.store, values, self.layout, self.window))
+        self._values = encode_store(self.store, self.layout, tokenizer.normalise, np.dtype(np.float32), None)
+        self._cut(partial(ValueWindows, self.store, self._values, self.layout, self.window))
 
-    def _encoded(self, encode: Callable[[Tensor], Tensor], dtype: np.dtype[Any], identity: str | None) -> np.ndarray:
-        """What `encode` makes of all transitions, of the cache folder where there is an identity."""
+    def windows_for(self, module: pl.LightningModule, episodes: np.ndarray) -> Windows[Any]:
+        """The windows that a module learns from; of a prior over codes, whose tokenizer is trained, those of codes.
 
-        def chunks() -> Iterator[tuple[int, np.ndarray]]:
-            with torch.no_grad():
-                for first, values in transition_chunks(self.store, self.layout):
-                    yield first, encode(torch.from_numpy(values)).numpy()
-
-        if identity is None:
-            return tokens_in_memory(dtype, chunks)
-        return cached_tokens(token_key(self.store, self.layout, identity), len(self.store), dtype, chunks)
+        Args:
+            episodes: (E',) which episodes to cut.
+        """
+        if not isinstance(module, SequenceModule) or not isinstance(module.model, CodeModel):
+            return self._windows(episodes=episodes)
+        identity, steps = identify_codes(module), module.model.tokenizer.steps_per_code
+        if self._codes is None or identity is None or self._codes[0] != identity:
+            self._codes = identity, encode_windows(module, self.store, self._values, self.window, identity)
+        settings: dict[str, Any] = {"steps_per_code": steps, "episodes": episodes}
+        return CodeWindows(self.store, self._codes[1], self._values, self.layout, self.window, **settings)
 
     def _cut(self, windows: Callable[..., Windows[Any]]) -> None:
         """Cut training and held-out windows; `windows` makes those of some episodes."""
+        self._windows = windows
         self.train_windows = windows(episodes=self.train_episodes)
         if len(self.validation_episodes):
             self._validation_windows = windows(episodes=self.validation_episodes)
@@ -192,7 +197,8 @@ class EpisodeDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"batch_size={self.batch_size} cannot be shared by {trainer.world_size} ranks; give a multiple"
             )
-        batches = _TrainingBatches(self.train_windows, self.order, trainer.global_rank, trainer.world_size)
+        windows = self.windows_for(trainer.lightning_module, self.train_episodes)
+        batches = _TrainingBatches(windows, self.order, trainer.global_rank, trainer.world_size)
         return step_loader(batches, StepsFrom(trainer.global_step, trainer.max_steps))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
@@ -200,7 +206,7 @@ class EpisodeDataModule(pl.LightningDataModule):
             return []
         trainer = self.trainer
         assert trainer is not None
-        windows = self._validation_windows
+        windows = self.windows_for(trainer.lightning_module, self.validation_episodes)
         size = min(self.batch_size, len(windows))
         count = min(self.validation_batches, len(windows) // size)
         batches = _ValidationBatches(windows, size, count, self.seed, trainer.global_rank, trainer.world_size)

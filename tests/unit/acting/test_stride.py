@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from seqrl.acting.policy import Policy
+from seqrl.data.batches import VectorWindows
 from seqrl.data.returns import transition_chunks, transitions
-from seqrl.data.windows import VectorWindows, WindowSettings
+from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.testing import samples

@@ -58,6 +58,8 @@ def test_the_draws_inside_a_batch_are_a_function_of_seed_and_step() -> None:
 class _Trainer:
     """What a data module asks a trainer for."""
 
+    lightning_module = None
+
     def __init__(self, rank: int, world_size: int, step: int = 0) -> None:
         self.global_rank, self.world_size, self.global_step, self.max_steps = rank, world_size, step, 6
 

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.windows import TokenWindows, WindowSettings
+from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.testing import samples

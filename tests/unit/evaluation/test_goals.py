@@ -16,9 +16,10 @@ from matplotlib.image import imread
 
 from seqrl.acting.policy import Policy
 from seqrl.analysis.maze import PathPanel, draw_paths
+from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
-from seqrl.data.windows import TokenWindows, WindowSettings
+from seqrl.data.windows import WindowSettings
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.evaluation.goals import far_enough, is_maze, judge, maze_of, start_states

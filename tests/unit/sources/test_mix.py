@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from seqrl.cli.application import plain
 from seqrl.cli.train import _reroute
+from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.gathered_rows import Rows, concatenate, select
 from seqrl.data.returns import transitions
-from seqrl.data.windows import TokenWindows, WindowSettings
+from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.paths import config_dir
