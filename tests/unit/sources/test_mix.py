@@ -111,7 +111,7 @@ def test_subsets_of_mixes_of_subsets_equal_copies(
     tokens = np.arange(len(wanted) * 5).reshape(-1, 5)
     made = [TokenWindows(s, tokens, LAYOUT, WindowSettings(3), termination_token=9999) for s in (found, wanted)]
     ours, theirs = (w.batch(np.arange(len(w)), np.random.default_rng(0)) for w in made)
-    for name in ("tokens", "mask", "prefix"):
+    for name in ("tokens", "mask", "goal"):
         assert getattr(ours, name).equal(getattr(theirs, name))
 
 
