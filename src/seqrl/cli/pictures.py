@@ -30,7 +30,7 @@ _DECODING = re.compile(r"(.*\.)?(planner|condition|score|plan_every)(\..*)?|stra
 
 def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
     """Draw the paths of the evaluations that were run toward goals, strategies below each other."""
-    from seqrl.evaluation.goals import maze_of
+    from seqrl.worlds.environments import maze_of
 
     with_goals = [e for e in evaluations if "paths" in e.results and e.row.planner.name != "zero"]
     if not with_goals:

@@ -1,1 +1,4 @@
-"""D4RL: its catalogue, its files, its own package and its reference returns."""
+"""D4RL: which data sets there are (catalogue), what their flags mean (conventions), how their files come (fetch, on
+download), what returns count as scores (reference), and its own code on today's MuJoCo (package, environment,
+registration).
+"""

@@ -44,7 +44,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class _Family:
+class Family:
     pattern: str  # of Gymnasium ids; group 1 is the version
     entry: str  # a data set with the references of the task
     measured_in: str
@@ -55,31 +55,29 @@ class _Family:
 _ADROIT = "rewards, starts and time limit follow Gymnasium-Robotics"
 _MAZE = "goals are drawn anew in every episode and reached within 0.45, not fixed and within 0.5"
 _ANTMAZE = "time step, gear and goals are not those of D4RL's antmaze"
-_FAMILIES = (
-    _Family(
+FAMILIES = (  # by what their ids look like; the first that matches counts
+    Family(
         r"Hopper-v(\d+)",
         "hopper-medium-v2",
         "Hopper-v2",
         (2, 3, 4),
         "in v5 the last step of a fall earns no bonus for staying up",
     ),
-    _Family(r"HalfCheetah-v(\d+)", "halfcheetah-medium-v2", "HalfCheetah-v2", (2, 3, 4, 5)),
-    _Family(
-        r"Walker2d-v(\d+)", "walker2d-medium-v2", "Walker2d-v2", (2, 3, 4), "in v5 the left foot has more friction"
-    ),
-    _Family(r"seqrl/D4rlAnt-v(\d+)", "ant-medium-v2", "Ant-v2", (2,)),
-    _Family(r"Ant-v(\d+)", "ant-medium-v2", "Ant-v2", (2,), "contact forces are missing (v3, v4) or not zero (v5)"),
-    _Family(r"seqrl/Maze2d-Umaze-v(\d+)", "maze2d-umaze-v1", "maze2d-umaze-v1", (1,)),
-    _Family(r"seqrl/Maze2d-Medium-v(\d+)", "maze2d-medium-v1", "maze2d-medium-v1", (1,)),
-    _Family(r"seqrl/Maze2d-Large-v(\d+)", "maze2d-large-v1", "maze2d-large-v1", (1,)),
-    _Family(r"PointMaze_UMaze-v(\d+)", "maze2d-umaze-v1", "maze2d-umaze-v1", (), _MAZE),
-    _Family(r"PointMaze_Medium-v(\d+)", "maze2d-medium-v1", "maze2d-medium-v1", (), _MAZE),
-    _Family(r"PointMaze_Large-v(\d+)", "maze2d-large-v1", "maze2d-large-v1", (), _MAZE),
-    _Family(r"AdroitHandDoor-v(\d+)", "door-human-v1", "door-v0", (), _ADROIT),
-    _Family(r"AdroitHandHammer-v(\d+)", "hammer-human-v1", "hammer-v0", (), _ADROIT),
-    _Family(r"AdroitHandPen-v(\d+)", "pen-human-v1", "pen-v0", (), _ADROIT),
-    _Family(r"AdroitHandRelocate-v(\d+)", "relocate-human-v1", "relocate-v0", (), _ADROIT),
-    _Family(r"AntMaze_\w+-v(\d+)", "antmaze-umaze-v2", "antmaze-*-v2", (), _ANTMAZE),
+    Family(r"HalfCheetah-v(\d+)", "halfcheetah-medium-v2", "HalfCheetah-v2", (2, 3, 4, 5)),
+    Family(r"Walker2d-v(\d+)", "walker2d-medium-v2", "Walker2d-v2", (2, 3, 4), "in v5 the left foot has more friction"),
+    Family(r"seqrl/D4rlAnt-v(\d+)", "ant-medium-v2", "Ant-v2", (2,)),
+    Family(r"Ant-v(\d+)", "ant-medium-v2", "Ant-v2", (2,), "contact forces are missing (v3, v4) or not zero (v5)"),
+    Family(r"seqrl/Maze2d-Umaze-v(\d+)", "maze2d-umaze-v1", "maze2d-umaze-v1", (1,)),
+    Family(r"seqrl/Maze2d-Medium-v(\d+)", "maze2d-medium-v1", "maze2d-medium-v1", (1,)),
+    Family(r"seqrl/Maze2d-Large-v(\d+)", "maze2d-large-v1", "maze2d-large-v1", (1,)),
+    Family(r"PointMaze_UMaze-v(\d+)", "maze2d-umaze-v1", "maze2d-umaze-v1", (), _MAZE),
+    Family(r"PointMaze_Medium-v(\d+)", "maze2d-medium-v1", "maze2d-medium-v1", (), _MAZE),
+    Family(r"PointMaze_Large-v(\d+)", "maze2d-large-v1", "maze2d-large-v1", (), _MAZE),
+    Family(r"AdroitHandDoor-v(\d+)", "door-human-v1", "door-v0", (), _ADROIT),
+    Family(r"AdroitHandHammer-v(\d+)", "hammer-human-v1", "hammer-v0", (), _ADROIT),
+    Family(r"AdroitHandPen-v(\d+)", "pen-human-v1", "pen-v0", (), _ADROIT),
+    Family(r"AdroitHandRelocate-v(\d+)", "relocate-human-v1", "relocate-v0", (), _ADROIT),
+    Family(r"AntMaze_\w+-v(\d+)", "antmaze-umaze-v2", "antmaze-*-v2", (), _ANTMAZE),
 )
 
 
@@ -90,7 +88,7 @@ def reference(env_id: str) -> Reference | None:
     """
     if env_id.startswith(catalogue.PREFIX):
         return _of_package(env_id)
-    for family in _FAMILIES:
+    for family in FAMILIES:
         match = re.fullmatch(family.pattern, env_id)
         if match is None:
             continue

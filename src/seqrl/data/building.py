@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.checks import DISCRETE, choices, numbers, refuse_discrete
+from seqrl.data.checks import DISCRETE, check_choices, check_numbers, refuse_discrete
 from seqrl.errors import DataError
 
 
@@ -26,7 +26,7 @@ def cut_arrays(
     """The fields of a store by name; `EpisodeStore.from_arrays` says what is given and refused."""
     observations = _check_steps(observations, "observations", attributes, origin)
     actions = _check_steps(actions, "actions", attributes, origin)
-    rewards = numbers(rewards, "rewards", 1, origin)
+    rewards = check_numbers(rewards, "rewards", 1, origin)
     count = len(observations)
     if count == 0:
         raise DataError(f"{origin} holds no transitions; record at least one episode of two steps")
@@ -116,9 +116,9 @@ def _check_steps(array: Any, name: str, attributes: Mapping[str, Any], origin: s
     """(N, O) observations or (N, A) actions, checked: of real numbers, or as the attributes declare."""
     count = attributes.get(DISCRETE[name])
     if count is not None:
-        return choices(array, name, count, origin)
+        return check_choices(array, name, count, origin)
     refuse_discrete(np.asarray(array), name, origin)
-    return numbers(array, name, 2, origin)
+    return check_numbers(array, name, 2, origin)
 
 
 def _concatenate(

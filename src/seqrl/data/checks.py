@@ -11,7 +11,7 @@ from seqrl.data.gathered_rows import CHUNK_ROWS
 from seqrl.errors import DataError
 
 
-def numbers(array: Any, name: str, dims: int, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+def check_numbers(array: Any, name: str, dims: int, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Contiguous float32 of an array of so many dimensions; the array itself where it is that already.
 
     Raises:
@@ -32,7 +32,7 @@ def numbers(array: Any, name: str, dims: int, origin: str) -> np.ndarray[Any, np
     return np.ascontiguousarray(array, np.float32)
 
 
-def flags(array: np.ndarray, name: str, count: int, origin: str) -> np.ndarray:
+def read_flags(array: np.ndarray, name: str, count: int, origin: str) -> np.ndarray:
     """(count,) bool of booleans, or of numbers that are 0 or 1.
 
     Raises:
@@ -47,7 +47,7 @@ def flags(array: np.ndarray, name: str, count: int, origin: str) -> np.ndarray:
     return array.astype(bool)
 
 
-def row_count(observations: np.ndarray, origin: str) -> int:
+def count_rows(observations: np.ndarray, origin: str) -> int:
     """N.
 
     Raises:
@@ -62,7 +62,7 @@ DISCRETE = {"observations": "num_observations", "actions": "num_actions"}
 """Attributes of episodes that say how many values discrete observations or actions have."""
 
 
-def choices(array: Any, name: str, count: Any, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+def check_choices(array: Any, name: str, count: Any, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     """(N, 1) float32 of N choices among `count`, which are numbered from 0.
 
     Raises:
@@ -71,7 +71,7 @@ def choices(array: Any, name: str, count: Any, origin: str) -> np.ndarray[Any, n
     if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
         raise DataError(f"{origin}: {DISCRETE[name]} is {count!r}; give the number of values, 1 or more")
     array = np.asarray(array)
-    column = numbers(array[:, None] if array.ndim == 1 else array, name, 2, origin)
+    column = check_numbers(array[:, None] if array.ndim == 1 else array, name, 2, origin)
     if column.shape[1] != 1:
         raise DataError(f"{origin}: {name} has shape {array.shape}; of {count} discrete values one stands in a row")
     for first in range(0, len(column), CHUNK_ROWS):
@@ -114,7 +114,7 @@ def refuse_different(what: str, values: Sequence[Any], names: Sequence[str]) -> 
         raise DataError(f"{what} cannot be mixed: {listed}; mix data of one environment")
 
 
-def whole_episodes(stops: np.ndarray, max_transitions: int | None, origin: str) -> int:
+def count_whole_episodes(stops: np.ndarray, max_transitions: int | None, origin: str) -> int:
     """How many whole episodes fit into so many rows; all of them where None is given.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from seqrl.data.array_folder import MANIFEST, read_arrays, write_arrays
 from seqrl.data.building import boundaries_of, cut_arrays, find_mismatch, join_episodes
 from seqrl.data.checks import DISCRETE, refuse_different
-from seqrl.data.gathered_rows import CHUNK_ROWS, Rows, concatenate, measure_deviations, ranges, select
+from seqrl.data.gathered_rows import CHUNK_ROWS, Rows, join_ranges, join_rows, measure_deviations, select_rows
 from seqrl.errors import DataError
 from seqrl.files import fingerprint_bytes
 
@@ -85,8 +85,7 @@ class EpisodeStore:
             origin: how to call the data in messages.
 
         Raises:
-            DataError: no rows, disagreeing shapes, discrete actions that nobody declared, or NaN or infinity (named by
-                place).
+            DataError: no rows, disagreeing shapes, discrete actions that nobody declared, NaN or infinity (by place).
         """
         given = observations, actions, rewards, ends, terminals, segment_ends
         return EpisodeStore(**cut_arrays(*given, extras=extras or {}, attributes=attributes or {}, origin=origin))
@@ -163,17 +162,17 @@ class EpisodeStore:
             raise DataError(f"a subset asks for episodes {chosen.min()} to {chosen.max()} of {self.num_episodes}")
         starts, stops = self.offsets[chosen], self.offsets[chosen + 1]
         # An episode's segments are whole, and their lengths stay what they are.
-        pieces = ranges(np.searchsorted(self.segments, starts), np.searchsorted(self.segments, stops))
+        pieces = join_ranges(np.searchsorted(self.segments, starts), np.searchsorted(self.segments, stops))
         return EpisodeStore(
-            select(self.observations, starts, stops),
-            select(self.actions, starts, stops),
-            np.asarray(select(self.rewards, starts, stops)),
+            select_rows(self.observations, starts, stops),
+            select_rows(self.actions, starts, stops),
+            np.asarray(select_rows(self.rewards, starts, stops)),
             boundaries_of(stops - starts),
             self.terminated[chosen],
             self.truncated[chosen],
             boundaries_of(np.diff(self.segments)[pieces]),
             self.attributes,
-            {name: select(array, starts, stops) for name, array in self.extras.items()},
+            {name: select_rows(array, starts, stops) for name, array in self.extras.items()},
         )._known_by(
             None
             if self.identity is None
@@ -219,24 +218,21 @@ class EpisodeStore:
             refuse_different(f"{what} of different sizes", [getattr(store, what).shape[1] for store in stores], names)
             counts = [store.attributes.get(key) for store in stores]
             refuse_different(f"{what} with different numbers of discrete values", counts, names)
-        first, *others = stores
-        shared = {k: v for k, v in first.attributes.items() if all(s.attributes.get(k) == v for s in others)}
-        extras = [
-            name
-            for name, array in first.extras.items()
-            if all(name in s.extras and s.extras[name].shape[1:] == array.shape[1:] for s in others)
-        ]
+        said = stores[0].attributes
+        shared = {key: said[key] for key in said if all(store.attributes.get(key) == said[key] for store in stores[1:])}
+        shapes = [{name: array.shape[1:] for name, array in store.extras.items()} for store in stores]
+        extras = [name for name in shapes[0] if all(each.get(name) == shapes[0][name] for each in shapes)]
         identities = [store.identity.encode() for store in stores if store.identity is not None]
         return EpisodeStore(
-            concatenate([store.observations for store in stores]),
-            concatenate([store.actions for store in stores]),
+            join_rows([store.observations for store in stores]),
+            join_rows([store.actions for store in stores]),
             np.concatenate([store.rewards for store in stores]),
             boundaries_of(np.concatenate([store.lengths for store in stores])),
             np.concatenate([store.terminated for store in stores]),
             np.concatenate([store.truncated for store in stores]),
             boundaries_of(np.concatenate([np.diff(store.segments) for store in stores])),
             {**shared, "name": "+".join(names), **(attributes or {})},
-            {name: concatenate([store.extras[name] for store in stores]) for name in extras},
+            {name: join_rows([store.extras[name] for store in stores]) for name in extras},
         )._known_by(fingerprint_bytes([b"\n".join(identities)]) if len(identities) == len(stores) else None)
 
     def described(self, **attributes: Any) -> EpisodeStore:

@@ -14,7 +14,7 @@ class Rows:
     """Rows of other arrays in an order of their own, gathered when they are read; making one copies nothing.
 
     `len`, `shape`, `dtype`, `ndim`, `rows[3]`, `rows[10:20]`, `rows[indices]`, `rows[a:b, :2]` and `np.asarray(rows)`
-    do what they do for an array of shape (N, ...), and return copies. Made by `select` and `concatenate`.
+    do what they do for an array of shape (N, ...), and return copies. Made by `select_rows` and `join_rows`.
 
     Args:
         sources: arrays of one trailing shape.
@@ -70,18 +70,18 @@ class Rows:
         return found
 
 
-def select(array: np.ndarray | Rows, starts: np.ndarray, stops: np.ndarray) -> np.ndarray | Rows:
+def select_rows(array: np.ndarray | Rows, starts: np.ndarray, stops: np.ndarray) -> np.ndarray | Rows:
     """The rows `starts[i]` to `stops[i]` (none empty) one after the other: a view where they lie so already."""
     rows = _rows(array)
     low = np.searchsorted(rows.offsets, starts, side="right") - 1
     high = np.searchsorted(rows.offsets, stops, side="left")
-    run, piece = ranges(low, high), np.repeat(np.arange(len(starts)), high - low)
+    run, piece = join_ranges(low, high), np.repeat(np.arange(len(starts)), high - low)
     begin = np.maximum(rows.offsets[run], starts[piece])
     end = np.minimum(rows.offsets[run + 1], stops[piece])
     return _joined(rows.sources, rows.source[run], rows.first[run] + begin - rows.offsets[run], end - begin)
 
 
-def concatenate(arrays: Sequence[np.ndarray | Rows]) -> np.ndarray | Rows:
+def join_rows(arrays: Sequence[np.ndarray | Rows]) -> np.ndarray | Rows:
     """Arrays of one trailing shape, one after the other."""
     parts = [_rows(array) for array in arrays]
     shifts = np.cumsum([0, *(len(part.sources) for part in parts[:-1])])
@@ -105,7 +105,7 @@ def measure_deviations(array: np.ndarray | Rows) -> np.ndarray:
     return found
 
 
-def ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+def join_ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """`starts[0], starts[0] + 1, ..., stops[0] - 1, starts[1], ...` as one array."""
     counts = stops - starts
     return np.repeat(stops - np.cumsum(counts), counts) + np.arange(counts.sum())

@@ -6,12 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqrl.worlds.environments import is_maze, maze_of
 from seqrl.worlds.maze import SUCCESS_RADIUS
-from seqrl.worlds.maze import draw_starts as start_states
-from seqrl.worlds.maze import find_far_pairs as far_enough
-
-__all__ = ["GoalOutcome", "far_enough", "is_maze", "judge", "maze_of", "start_states"]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import numpy as np
 from seqrl.acting.policy import Policy
 from seqrl.envs import check_spaces, make_environments
 from seqrl.errors import ConfigError
-from seqrl.evaluation.goals import far_enough, judge, maze_of, start_states
+from seqrl.evaluation.goals import judge
 from seqrl.evaluation.rollout import Episodes, Watch, rollout
 from seqrl.layout import Layout
+from seqrl.worlds.environments import maze_of
+from seqrl.worlds.maze import draw_starts, find_far_pairs
 
 PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
 
@@ -122,13 +124,13 @@ def _starts(config: Mapping[str, Any], env_id: str) -> tuple[np.ndarray, np.ndar
     maze = maze_of(env_id)
     goals = _pairs("goals", config["goals"])
     if config["start_cells"] is not None:
-        given = _pairs("start_cells", config["start_cells"] or [[0, 0]])  # of none, `start_states` tells what there is
+        given = _pairs("start_cells", config["start_cells"] or [[0, 0]])  # of none, `draw_starts` tells what there is
         if (given != np.floor(given)).any():
             raise ConfigError(
                 f"start_cells={config['start_cells']} are no cells; give whole numbers, [row, column] each"
             )
-    states, cells = start_states(maze, config["start_cells"], config["num_episodes"], config["seed"])
-    counted = far_enough(maze, cells, goals, config["min_cells"])
+    states, cells = draw_starts(maze, config["start_cells"], config["num_episodes"], config["seed"])
+    counted = find_far_pairs(maze, cells, goals, config["min_cells"])
     for goal, starts in zip(goals, counted.T, strict=True):
         if not starts.any():
             raise ConfigError(

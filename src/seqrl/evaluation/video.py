@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqrl.errors import DataError
-from seqrl.evaluation.goals import is_maze, maze_of
+from seqrl.worlds.environments import is_maze, maze_of
 from seqrl.worlds.maze import Maze
 
 if TYPE_CHECKING:  # with torch, which the process that renders can do without

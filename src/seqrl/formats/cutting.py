@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from seqrl.data.checks import flags, row_count
+from seqrl.data.checks import count_rows, read_flags
 from seqrl.errors import DataError
 from seqrl.formats.ends import (
     TERMINALS,
@@ -99,7 +99,7 @@ def cut_episodes(recording: Recording, rule: str | None = None, time_limit: int 
         refused=ends.refused,
     )
     if "valids" in recording.arrays:
-        flat = _drop_invalid(flat, flags(recording.arrays["valids"], "valids", count, recording.origin))
+        flat = _drop_invalid(flat, read_flags(recording.arrays["valids"], "valids", count, recording.origin))
     return dataclasses.replace(flat, final_observations=_final_observations(recording.arrays, flat)).in_columns()
 
 
@@ -115,7 +115,7 @@ def _check_keys(recording: Recording, layout: str) -> None:
 def _steps(recording: Recording) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Observations, actions and rewards, N rows each."""
     arrays, origin = recording.arrays, recording.origin
-    count = row_count(arrays["observations"], origin)
+    count = count_rows(arrays["observations"], origin)
     rewards = arrays["rewards"] if "rewards" in arrays else np.zeros(count, np.float32)
     if rewards.shape == (count, 1):
         rewards = rewards.reshape(-1)
@@ -135,7 +135,7 @@ def _segment_ends(recording: Recording, ends: Ends) -> np.ndarray | None:
     arrays, count = recording.arrays, len(ends.ends)
     found = ends.marks.copy()
     if "segment_ends" in arrays:
-        found |= flags(arrays["segment_ends"], "segment_ends", count, recording.origin)
+        found |= read_flags(arrays["segment_ends"], "segment_ends", count, recording.origin)
     if GOALS in arrays:
         if arrays[GOALS].shape[:1] != (count,):
             raise DataError(

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from seqrl.data.checks import flags
+from seqrl.data.checks import read_flags
 from seqrl.errors import DataError
 from seqrl.formats.recording import Recording
 
@@ -51,10 +51,10 @@ def end_by_flags(recording: Recording, count: int, rule: str, time_limit: int | 
     """The layout `flags`, read by one of EPISODE_RULES."""
     terminal_key, timeout_key = find_key(TERMINALS, recording), find_key(TIMEOUTS, recording)
     assert terminal_key is not None
-    terminals = flags(recording.arrays[terminal_key], terminal_key, count, recording.origin)
+    terminals = read_flags(recording.arrays[terminal_key], terminal_key, count, recording.origin)
     resets = terminals
     if timeout_key is not None:
-        timeouts = flags(recording.arrays[timeout_key], timeout_key, count, recording.origin)
+        timeouts = read_flags(recording.arrays[timeout_key], timeout_key, count, recording.origin)
         resets = timeouts if rule == "recordings" else terminals | timeouts
     true_ends = np.zeros(count, bool) if rule in ("recordings", "stream") else terminals
     ends = resets
@@ -95,10 +95,10 @@ def with_last(ends: np.ndarray) -> np.ndarray:
 
 def end_by_masks(recording: Recording, count: int) -> Ends:
     """The layout `ogbench`."""
-    terminals = flags(recording.arrays["terminals"], "terminals", count, recording.origin)
+    terminals = read_flags(recording.arrays["terminals"], "terminals", count, recording.origin)
     complete = np.zeros(count, bool)
     if "masks" in recording.arrays:
-        complete = ~flags(recording.arrays["masks"], "masks", count, recording.origin)
+        complete = ~read_flags(recording.arrays["masks"], "masks", count, recording.origin)
     return Ends(with_last(terminals), terminals & complete, terminals & ~complete, terminals)
 
 
@@ -130,8 +130,8 @@ def _per_episode(recording: Recording, key: str | None, offsets: np.ndarray) -> 
         return None
     array, origin = recording.arrays[key], recording.origin
     if len(array) == len(offsets) - 1:
-        return flags(array, key, len(offsets) - 1, origin)
-    rows = flags(array, key, int(offsets[-1]), origin)
+        return read_flags(array, key, len(offsets) - 1, origin)
+    rows = read_flags(array, key, int(offsets[-1]), origin)
     last = offsets[1:] - 1
     if rows.sum() != rows[last].sum():
         row = int(np.flatnonzero(rows & ~np.isin(np.arange(len(rows)), last))[0])

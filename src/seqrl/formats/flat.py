@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.checks import DISCRETE, whole_episodes
+from seqrl.data.checks import DISCRETE, count_whole_episodes
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import DataError
 
@@ -91,7 +91,7 @@ class FlatEpisodes:
         if self.refused or max_transitions is None or max_transitions >= len(self.ends):
             return self
         offsets = self.offsets
-        episodes = whole_episodes(offsets[1:], max_transitions, self.origin)
+        episodes = count_whole_episodes(offsets[1:], max_transitions, self.origin)
         rows = int(offsets[episodes])
         return dataclasses.replace(
             self,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqrl.d4rl import catalogue
-from seqrl.d4rl.reference import _FAMILIES, normalised_score, reference, reference_note
+from seqrl.d4rl.reference import FAMILIES, normalised_score, reference, reference_note
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_environment_of_every_data_set_has_its_references() -> None:
             found = reference(entry.env_id)
             assert found is not None, entry.id
             assert (found.minimum, found.maximum) == (entry.reference_min, entry.reference_max), entry.id
-    for family in _FAMILIES:
+    for family in FAMILIES:
         catalogue.find(family.entry)
 
 

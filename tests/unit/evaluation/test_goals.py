@@ -22,7 +22,7 @@ from seqrl.data.returns import transitions
 from seqrl.data.windows import WindowSettings
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
-from seqrl.evaluation.goals import far_enough, is_maze, judge, maze_of, start_states
+from seqrl.evaluation.goals import judge
 from seqrl.evaluation.protocol import check_protocol
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
@@ -30,7 +30,7 @@ from seqrl.paths import config_dir
 from seqrl.registry import CONDITION
 from seqrl.types import Plan
 from seqrl.worlds.four_rooms import FOUR_ROOMS
-from seqrl.worlds.maze import MAZES, SUCCESS_RADIUS
+from seqrl.worlds.maze import MAZES, SUCCESS_RADIUS, draw_starts, find_far_pairs
 
 UMAZE = MAZES["umaze"]  # a U: (1,1) (1,2) (1,3) (2,3) (3,3) (3,2) (3,1)
 GOAL = np.array([[3.0, 1.0]])
@@ -77,83 +77,13 @@ def test_distance_is_euclidean() -> None:
     assert found.success.tolist() == [[True], [False]]
 
 
-def test_starts_count_beyond_so_many_cells_of_the_way_not_of_the_air() -> None:
-    cells = [(1, 1), (1, 2), (2, 3), (3, 3), (3, 2), (3, 1)]
-    found = far_enough(UMAZE, cells, np.array([[3.0, 1.0], [1.2, 3.1]]), 2)
-    # To (3,1) the way takes 6, 5, 3, 2, 1 and 0 steps; to (1,3) 2, 1, 1, 2, 3 and 4.
-    assert found[:, 0].tolist() == [True, True, True, False, False, False]
-    assert found[:, 1].tolist() == [False, False, False, False, True, True]
-    assert far_enough(UMAZE, cells, GOAL, 0)[:, 0].tolist() == [True] * 5 + [False]
-
-
-def test_goals_and_starts_in_walls_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"goal \[2\.0, 2\.0\] lies in a wall; free cells: \[\(1, 1\)"):
-        far_enough(UMAZE, [(1, 1)], np.array([[2.0, 2.0]]), 2)
-    with pytest.raises(ConfigError, match=r"goal \[30\.0, 1\.0\] lies in a wall"):
-        far_enough(UMAZE, [(1, 1)], np.array([[30.0, 1.0]]), 2)
-    for cell in ([2, 2], [0, 0], [1, 9], [-1, 1]):
-        with pytest.raises(
-            ConfigError, match=rf"start cell \[{cell[0]}, {cell[1]}\] is no free cell of the maze; free"
-        ):
-            start_states(UMAZE, [[1, 1], cell], 3, 0)
-
-
-def test_no_start_cell_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"start_cells=\[\] names no cell"):
-        start_states(UMAZE, [], 3, 0)
-
-
-def test_starts_lie_in_their_cells() -> None:
-    states, cells = start_states(UMAZE, [[1, 1], [3, 2]], 50, 0)
-    assert states.shape == (100, 4)
-    assert cells == [(1, 1)] * 50 + [(3, 2)] * 50
-    assert [UMAZE.cell_of(state[:2]) for state in states] == cells
-    offsets = states[:, :2] - np.array(cells)
-    assert np.abs(offsets).max() <= 0.1
-    assert np.abs(offsets).max() > 0.09
-    assert states[:, 2:].std() == pytest.approx(0.1, rel=0.2)
-
-
-def test_free_starts_spread_over_the_free_cells() -> None:
-    states, cells = start_states(UMAZE, None, 200, 0)
-    assert len(states) == len(cells) == 200
-    assert set(cells) == set(UMAZE.free_cells())
-
-
-def test_starts_are_a_function_of_the_seed() -> None:
-    np.testing.assert_array_equal(start_states(UMAZE, None, 20, 3)[0], start_states(UMAZE, None, 20, 3)[0])
-    assert not np.array_equal(start_states(UMAZE, None, 20, 3)[0], start_states(UMAZE, None, 20, 4)[0])
-
-
-def test_the_maze_is_read_off_the_environment() -> None:
-    for name in ("UMaze", "Medium", "Large"):
-        assert maze_of(f"seqrl/Maze2d-{name}-v0").name == name.lower()
-    with pytest.raises(ConfigError, match="goals are given for Hopper-v5; they can be judged in"):
-        maze_of("Hopper-v5")
-    with pytest.raises(ConfigError, match=r"there is no maze 'umaz'\. Did you mean 'umaze'"):
-        maze_of("seqrl/Maze2d-UMaz-v0")
-
-
-def test_four_rooms_are_a_map_as_well() -> None:
-    rooms = maze_of("seqrl/FourRooms-v0")
-    assert rooms is FOUR_ROOMS
-    assert is_maze("seqrl/FourRooms-v0")
-    assert is_maze("seqrl/Maze2d-Umaze-v1")
-    assert not is_maze("Hopper-v4")
-    states, cells = start_states(rooms, [[3, 3], [9, 9]], 10, 0)
-    assert states.shape == (20, 2)  # no velocity
-    assert [rooms.cell_of(state) for state in states] == cells
-    with_velocity, _ = start_states(UMAZE, [[3, 3], [1, 1]], 10, 0)
-    np.testing.assert_allclose(states - np.array(cells), with_velocity[:, :2] - np.repeat([[3, 3], [1, 1]], 10, axis=0))
-
-
 @pytest.mark.parametrize("name", ["maze2d_umaze", "maze2d_medium", "maze2d_large", "four_rooms"])
 def test_built_in_evaluations_seek_every_goal_from_fifty_far_starts(name: str) -> None:
     evaluation = yaml.safe_load((config_dir() / "evaluation" / f"{name}.yaml").read_text())
     settings = evaluation["settings"]
     maze = FOUR_ROOMS if name == "four_rooms" else MAZES[name.removeprefix("maze2d_")]
-    _, cells = start_states(maze, settings.get("start_cells"), settings["num_episodes"], 0)
-    assert far_enough(maze, cells, np.array(settings["goals"], float), 2).sum(0).min() >= 50
+    _, cells = draw_starts(maze, settings.get("start_cells"), settings["num_episodes"], 0)
+    assert find_far_pairs(maze, cells, np.array(settings["goals"], float), 2).sum(0).min() >= 50
     rows = {label: words for label, words in evaluation["strategies"].items() if words}
     assert any("shuffle_goals=true" in words for words in rows.values())
     assert any("strategy=imitation" in words for words in rows.values())  # the same model under the null goal

@@ -18,7 +18,7 @@ from seqrl.cli.application import plain
 from seqrl.cli.train import _reroute
 from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.gathered_rows import Rows, concatenate, select
+from seqrl.data.gathered_rows import Rows, join_rows, select_rows
 from seqrl.data.returns import transitions
 from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, DataError
@@ -155,8 +155,8 @@ def test_nothing_large_is_copied() -> None:
     assert peak < 16 * 2**20  # the rewards, 4 bytes a row, twice, and a few small things; observations take 32
     head = store.subset(np.arange(10))
     assert np.shares_memory(np.asarray(head.observations), zeros)  # rows that lie together are a view
-    assert np.shares_memory(select(zeros, np.array([5, 9]), np.array([9, 12])), zeros)  # type: ignore[arg-type]
-    assert np.shares_memory(concatenate([zeros[:5], zeros[5:]])[:1], zeros) is False  # two arrays stay two
+    assert np.shares_memory(select_rows(zeros, np.array([5, 9]), np.array([9, 12])), zeros)  # type: ignore[arg-type]
+    assert np.shares_memory(join_rows([zeros[:5], zeros[5:]])[:1], zeros) is False  # two arrays stay two
 
 
 def test_what_a_mix_says_of_itself() -> None:

@@ -1,8 +1,7 @@
-"""The mazes, their physics, their environment and the data made in them."""
+"""Maze2d: its physics, its environment, its controller and the data made in it."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from seqrl.errors import ConfigError, DataError
 from seqrl.registry import DATA
 from seqrl.sources.maze2d import Maze2dSource
 from seqrl.worlds.controller import WaypointController, record
-from seqrl.worlds.maze import MAZES, Maze, find_maze
+from seqrl.worlds.maze import MAZES, Maze
 from seqrl.worlds.point_mass import MAX_SPEED, PointMaze
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "maze2d_umaze_transitions.npz"
@@ -24,50 +23,6 @@ FIXTURE = Path(__file__).parents[2] / "fixtures" / "maze2d_umaze_transitions.npz
 @pytest.fixture(params=sorted(MAZES))
 def maze(request: pytest.FixtureRequest) -> Maze:
     return MAZES[request.param]
-
-
-def test_maps_are_closed_and_hold_one_target(maze: Maze) -> None:
-    grid = np.array([list(row) for row in maze.rows])
-    border = np.concatenate([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
-    assert set(border) == {"#"}
-    assert (grid == "G").sum() == 1
-    assert maze.is_free(maze.cell_of(maze.target))
-    assert len(maze.free_cells()) + len(maze.walls()) == grid.size
-
-
-@pytest.mark.parametrize(
-    ("name", "target", "free", "steps"),
-    [("umaze", [1, 1], 7, 300), ("medium", [6, 6], 26, 600), ("large", [7, 9], 46, 800)],
-)
-def test_sizes_targets_and_time_limits_are_those_of_d4rl(name: str, target: list[int], free: int, steps: int) -> None:
-    assert MAZES[name].target.tolist() == target
-    assert len(MAZES[name].free_cells()) == free
-    assert MAZES[name].max_episode_steps == steps
-
-
-def test_distances_equal_powers_of_the_adjacency_matrix(maze: Maze) -> None:
-    cells = maze.free_cells()
-    adjacent = np.array([[abs(a[0] - b[0]) + abs(a[1] - b[1]) == 1 for b in cells] for a in cells])
-    reached = np.eye(len(cells), dtype=bool)
-    wanted = np.where(reached, 0, -1)
-    for step in range(1, len(cells)):
-        reached = reached | (reached @ adjacent)
-        wanted[reached & (wanted < 0)] = step
-    for index, goal in enumerate(cells):
-        distances = maze.distances(goal)
-        assert [distances[cell] for cell in cells] == wanted[:, index].tolist()
-    path = maze.path_cells(cells[0], cells[-1])
-    assert (path[0], path[-1], len(path)) == (cells[0], cells[-1], wanted[0, -1] + 1)
-    assert all(adjacent[cells.index(a), cells.index(b)] for a, b in itertools.pairwise(path))
-
-
-def test_walls_and_unknown_mazes_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"\(0, 0\) of maze 'umaze' is a wall"):
-        MAZES["umaze"].distances((0, 0))
-    with pytest.raises(ConfigError, match="is a wall"):
-        MAZES["umaze"].path_cells((2, 2), (1, 1))
-    with pytest.raises(ConfigError, match="Did you mean 'medium'"):
-        find_maze("medum")
 
 
 def test_one_step_equals_independent_recordings() -> None:
