@@ -104,6 +104,10 @@ class Registry:
             raise UnknownComponentError(self._unknown(name))
         return self._entries[name]
 
+    def name_of(self, component: object) -> str:
+        """The name of what was built, for messages; that of its class if it was never registered."""
+        return next((name for name, cls in self._entries.items() if type(component) is cls), type(component).__name__)
+
     def named_by(self, config: Mapping[str, Any]) -> type:
         """The class that a component's config names.
 

@@ -143,6 +143,24 @@ class LossInputs:
 
 
 @dataclass(frozen=True)
+class Conditioning:
+    """What plans are conditioned on, a row for each environment: what a strategy hands to `Model.history`.
+
+    Attributes:
+        goal: (B, ...) as `Model.encode_goals` made it; None where the layout has no goal.
+        guidance: how many times what the goal changes about actions counts, 0 or more; see
+            `seqrl.decoding.guided.GuidedSession`.
+    """
+
+    goal: Tensor | None = None
+    guidance: float = 1.0
+
+    def of(self, rows: Tensor) -> Conditioning:
+        """That of some environments."""
+        return self if self.goal is None else Conditioning(self.goal[rows], self.guidance)
+
+
+@dataclass(frozen=True)
 class History(ABC):
     """What the environments showed so far, as one kind of model reads it; the start of every plan.
 
@@ -173,7 +191,7 @@ class TokenHistory(History):
         lengths: (B,) int64 in [0, n]: how many past transitions of each row are real.
         goal: (B, P) int64 in [0, V], V standing for "no goal"; None where the layout has none.
         guidance: how many times what the goal changes about actions counts, 0 or more; see
-            `seqrl.decoding.session.GuidedSession`.
+            `seqrl.decoding.guided.GuidedSession`.
     """
 
     tokens: Tensor

@@ -227,7 +227,7 @@ class RashPlanner(ZeroPlanner):
 
 
 class SurlyPlanner(ZeroPlanner):
-    def check(self, layout: Any, score: Any) -> None:
+    def check(self, model: Any, score: Any) -> None:
         raise ConfigError("it is not in the mood")
 
 

@@ -72,7 +72,7 @@ class StayPlanner(Planner):
     def __init__(self, *, level: float = 0.5) -> None:
         self.level = level
 
-    def check(self, layout, score): ...
+    def check(self, model, score): ...
 
     def plan(self, model, history, score, noise):
         rows, size = len(history.tokens), model.layout.field("action").size

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from seqrl.acting.policy import build_strategy
+from seqrl.acting.strategy import Strategy
 from seqrl.checkpoints.loading import build_model
 from seqrl.critics import build_critic
 from seqrl.errors import ConfigError
@@ -86,7 +86,9 @@ def build(name: str, checkpoint: str, **options: Any) -> None:
     }
     with torch.device("meta"):
         model = build_model(config)
-    build_strategy({**strategy(name), **options}, model, build_critic(config))
+    parts = {**strategy(name), **options}
+    plan_every = parts.pop("plan_every")
+    Strategy.build(model.layout, **parts, critic=build_critic(config)).check(model, plan_every=plan_every)
 
 
 def test_the_table_is_whole() -> None:

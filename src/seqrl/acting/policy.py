@@ -1,97 +1,21 @@
-"""A policy: a sequence model, a decoding strategy and what was seen so far. What evaluation and users call."""
+"""A policy: a model, a strategy and what was seen so far. What evaluation and users call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seqrl.conditions import Condition
+from seqrl.acting.episode_history import EpisodeHistory
+from seqrl.acting.strategy import Strategy
 from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise
-from seqrl.decoding.session import check_session
 from seqrl.errors import ConfigError
 from seqrl.models import Model
-from seqrl.models.autoregressive import AutoregressiveModel
-from seqrl.models.building import MODELS
-from seqrl.models.code import CodeModel
-from seqrl.planners import Planner
-from seqrl.registry import CONDITION, PLANNER, SCORE
-from seqrl.scores import Score
-from seqrl.types import Plan, TokenHistory
-
-_REMEDIES = {
-    "tokens": "use planner=sample or planner=beam",
-    "vectors": "use strategy=imitation or, of a model of returns, strategy=return",
-    "codes": "use strategy=latent",
-}
-_METHODS = {"tokens": "method=tt", "vectors": "method=dt", "codes": "method=tap"}
-# The published planner writes this return-to-go into every past transition: the top bin, "all went well".
-OPTIMISTIC_VALUE = 1e6
-
-
-def build_strategy(
-    config: Mapping[str, Any], model: Model, critic: Critic | None = None
-) -> tuple[Planner, Condition, Score]:
-    """Make the parts of a strategy, or refuse one that a model cannot serve.
-
-    Args:
-        config: with `planner`, `condition`, `score` and `plan_every`, as in `conf/evaluate.yaml`.
-        model: trained or not; its weights are not looked at.
-        critic: of the same run; None where it has none.
-
-    Raises:
-        ConfigError: says what is missing and the override that adds it.
-    """
-    layout, window = model.layout, model.context
-    planner: Planner = PLANNER.build(config["planner"], critic=critic)
-    condition: Condition = CONDITION.build(config["condition"])
-    score: Score = SCORE.build(config["score"], discount=layout.step_discount, critic=critic)
-    if not isinstance(model, planner.serves):
-        served = [each.made_of for each in MODELS if issubclass(each, planner.serves)]
-        raise ConfigError(
-            f"planner={config['planner']['name']} decodes {' or '.join(served)}, and this checkpoint's "
-            f"tokenizer makes {model.made_of}; {_REMEDIES[model.made_of]}, or train with "
-            f"{' or '.join(_METHODS[each] for each in served)}"
-        )
-    if layout.has("return") and condition.target_return is None and planner.asks_model:
-        raise ConfigError(
-            "the checkpoint's layout has a 'return' field, so that every decision needs a desired return; use "
-            "strategy=return condition.target=... (of a whole episode, in the units of the data's rewards)"
-        )
-    if condition.guidance != 1 and planner.asks_model and not isinstance(model, AutoregressiveModel):
-        raise ConfigError(
-            f"condition.guidance={condition.guidance:g} mixes distributions of tokens, and this checkpoint predicts "
-            "vectors; use condition.guidance=1, or train with method=tt_goal"
-        )
-    condition.check(layout)
-    planner.check(layout, score)
-    context = config["planner"].get("context")
-    shortest = model.shortest_context
-    if context is not None and not shortest <= context <= window:
-        raise ConfigError(
-            f"planner.context={context} is outside [{shortest}, {window}], the trained window; use "
-            "planner.context=null for all of it"
-        )
-    if config["planner"].get("cache") is not None and isinstance(model, AutoregressiveModel):
-        check_session(model, cache=config["planner"]["cache"])
-    if isinstance(model, CodeModel) and planner.asks_model:
-        model.tokenizer.codes_of_plan(planner.horizon, window)
-    # Baselines decide in every step and may stand beside planners that do not.
-    if config["plan_every"] < 1 or (planner.asks_model and config["plan_every"] > planner.horizon):
-        raise ConfigError(
-            f"plan_every={config['plan_every']} is outside [1, {planner.horizon}], the steps of this planner's plans"
-        )
-    if config["plan_every"] > 1 and layout.stride > 1:
-        raise ConfigError(
-            f"plan_every={config['plan_every']} needs actions of consecutive steps, and this checkpoint's layout has "
-            f"stride {layout.stride}; use plan_every=1"
-        )
-    return planner, condition, score
+from seqrl.types import Plan
 
 
 class Policy:
@@ -99,8 +23,11 @@ class Policy:
 
     Args:
         model: trained; it is put into eval mode.
-        planner, condition, score: component configs, `{"name": ..., **options}`; see `conf/strategy`.
-        critic: of the same run, for the strategies that need one; see `seqrl.checkpoints.loading.load_critic`.
+        strategy: how it is decoded; or None, and component configs instead.
+        planner, condition, score: component configs, `{"name": ..., **options}`, of which the strategy is built; see
+            `conf/strategy` and `Strategy.build`.
+        critic: of the same run, for the strategies that need one; see `seqrl.checkpoints.loading.load_critic`. Of no
+            concern to a strategy that is built already.
         seed: of all random choices.
         plan_every: actions of a plan that are carried out before the next plan, 1 or more, at most the horizon; fewer
             where a time budget made the plan shorter.
@@ -116,29 +43,30 @@ class Policy:
     def __init__(
         self,
         model: Model,
+        strategy: Strategy | None = None,
         *,
-        planner: Mapping[str, Any],
+        planner: Mapping[str, Any] | None = None,
         condition: Mapping[str, Any] | None = None,
         score: Mapping[str, Any] | None = None,
         critic: Critic | None = None,
         seed: int = 0,
         plan_every: int = 1,
     ) -> None:
-        config: dict[str, Any] = {
-            "planner": planner,
-            "condition": condition or {"name": "none"},
-            "score": score or {"name": "likelihood"},
-            "plan_every": plan_every,
-        }
-        self.planner, self.condition, self.score = build_strategy(
-            config, model, None if critic is None else critic.eval().to(model.hidden.device)
-        )
+        if (strategy is None) == (planner is None):
+            given = "neither" if strategy is None else "both"
+            raise ConfigError(f"Policy takes a strategy or a planner's config, and {given} was given; give one of them")
+        if strategy is None:
+            assert planner is not None
+            critic = None if critic is None else critic.eval().to(model.hidden.device)
+            strategy = Strategy.build(model.layout, planner=planner, condition=condition, score=score, critic=critic)
+        strategy.check(model, plan_every=plan_every)
+        self.strategy = strategy
         self.model = model.eval()
         self.seed = seed
         self.plan_every = plan_every
         self.plan: Plan | None = None
         self.goals: Tensor | None = None
-        self._rows = 0
+        self._begin(0)
 
     def reset(self, num: int, *, goals: np.ndarray | None = None, environments: np.ndarray | None = None) -> None:
         """Begin new episodes in `num` environments.
@@ -148,22 +76,22 @@ class Policy:
             environments: (num,) int keys of the random choices; equal keys get equal draws. 0 to num - 1 by default.
         """
         device = self.model.hidden.device
-        self._rows = num
-        self._time = 0
+        self._begin(num)
         self._keys = torch.as_tensor(np.arange(num) if environments is None else environments, device=device)
         self.goals = None
-        if goals is not None and self.condition.wants_goals:
+        if goals is not None and self.strategy.condition.wants_goals:
             self.goals = torch.as_tensor(np.asarray(goals), dtype=torch.float32, device=device)
             if not self.goals.isfinite().all():
                 raise ConfigError("a goal is not finite; give numbers in the data's units")
-        self._prefix = self.condition.prefix(self.model, self.goals, num)
-        size = self.model.layout.size
-        self._past = torch.zeros(num, 0, size, device=device)  # (B, n, S) values of the steps so far, the newest last
-        self._current: Tensor | None = None  # (B, S) the step that is being lived through
-        target = self.condition.target_return
-        self._desired = torch.full((num,), float("nan") if target is None else target, device=device)
-        self._queue: list[Tensor] = []
+        self._conditioning = self.strategy.conditioning(self.model, self.goals, num)
         self.plan = None
+
+    def _begin(self, rows: int) -> None:
+        """Forget what was seen and planned; `rows` environments are next."""
+        target = self.strategy.condition.target_return
+        device = self.model.hidden.device
+        self._seen = EpisodeHistory(self.model.layout, self.model.context, rows, device, target)
+        self._queue: list[Tensor] = []  # (B, A) each, the actions of the newest plan that are still to be carried out
 
     @torch.no_grad()
     def act(
@@ -180,79 +108,54 @@ class Policy:
         Returns:
             (B, A) float32 actions, as the data has them: not clipped to any action space.
         """
-        layout = self.model.layout
-        if observations.shape != (self._rows, layout.field("observation").size):
+        self._check(observations, rewards, active)
+        layout, seen = self.model.layout, self._seen
+        device = self.model.hidden.device
+        if seen.present is not None:
+            if rewards is None and (layout.has("reward") or layout.has("return")):
+                raise ConfigError("the layout has rewards or returns: give act() what the previous actions earned")
+            seen.earn(None if rewards is None else torch.as_tensor(rewards, dtype=torch.float32).to(device))
+        seen.observe(torch.as_tensor(observations, dtype=torch.float32).to(device))
+        rows = torch.arange(seen.rows) if active is None else torch.from_numpy(np.flatnonzero(active))
+        if not self._queue and len(rows):
+            self._replan(rows.to(device))
+        nothing = torch.zeros(seen.rows, layout.field("action").size, device=device)  # all environments have ended
+        actions = self._queue.pop(0) if self._queue else nothing
+        if active is not None:  # some may have ended since the plan was made
+            actions = actions * torch.as_tensor(active, device=device)[:, None]
+        seen.act(actions)
+        return actions.cpu().numpy()
+
+    def _check(self, observations: np.ndarray, rewards: np.ndarray | None, active: np.ndarray | None) -> None:
+        """Refuse arguments of `act` that do not fit.
+
+        Raises:
+            ConfigError: a shape, or an observation of an active environment that is not finite.
+        """
+        rows, size = self._seen.rows, self.model.layout.field("observation").size
+        if observations.shape != (rows, size):
             raise ConfigError(
-                f"observations have shape {observations.shape}; the policy was reset for "
-                f"({self._rows}, {layout.field('observation').size})"
+                f"observations have shape {observations.shape}; the policy was reset for ({rows}, {size})"
             )
-        if rewards is not None and np.shape(rewards) != (self._rows,):
-            raise ConfigError(f"rewards have shape {np.shape(rewards)}; the policy was reset for ({self._rows},)")
-        if active is not None and np.shape(active) != (self._rows,):
-            raise ConfigError(f"active has shape {np.shape(active)}; the policy was reset for ({self._rows},)")
+        if rewards is not None and np.shape(rewards) != (rows,):
+            raise ConfigError(f"rewards have shape {np.shape(rewards)}; the policy was reset for ({rows},)")
+        if active is not None and np.shape(active) != (rows,):
+            raise ConfigError(f"active has shape {np.shape(active)}; the policy was reset for ({rows},)")
         unknown = ~np.isfinite(observations).all(1) & (True if active is None else np.asarray(active, bool))
         if unknown.any():
             listed = np.flatnonzero(unknown).tolist()
             raise ConfigError(f"observations of environments {listed} are not finite; give numbers in the data's units")
-        device = self._past.device
-        if self._current is not None:
-            if rewards is None and (layout.has("reward") or layout.has("return")):
-                raise ConfigError("the layout has rewards or returns: give act() what the previous actions earned")
-            self._remember(self._current, rewards)
-        current = torch.zeros(self._rows, layout.size, device=device)
-        current[:, layout.field("observation").slice] = torch.as_tensor(observations, dtype=torch.float32).to(device)
-        if layout.has("return"):
-            current[:, layout.field("return").start] = self._desired
-        rows = torch.arange(self._rows) if active is None else torch.from_numpy(np.flatnonzero(active))
-        rows = rows.to(device)
-        if not self._queue and len(rows):
-            self._replan(current, rows)
-        nothing = torch.zeros(self._rows, layout.field("action").size, device=device)  # all environments have ended
-        actions = self._queue.pop(0) if self._queue else nothing  # (B, A)
-        if active is not None:  # some may have ended since the plan was made
-            actions = actions * torch.as_tensor(active, device=device)[:, None]
-        current[:, layout.field("action").slice] = actions
-        self._current = current
-        self._time += 1
-        return actions.cpu().numpy()
 
-    def _remember(self, step: Tensor, rewards: np.ndarray | None) -> None:
-        layout = self.model.layout
-        if rewards is not None:
-            earned = torch.as_tensor(rewards, dtype=torch.float32).to(step.device)
-            if layout.has("reward"):
-                step[:, layout.field("reward").start] = earned
-            self._desired = (self._desired - earned) / layout.discount if layout.discount else self._desired
-        if layout.has("value"):
-            step[:, layout.field("value").start] = OPTIMISTIC_VALUE
-        kept = (self.model.context - 1) * layout.stride
-        self._past = torch.cat([self._past, step[:, None]], dim=1)[:, -kept:] if kept else self._past
-
-    def _transitions(self) -> Tensor:
-        """(B, n, S) past transitions, `stride` steps apart: the rewards between two of them add up."""
-        layout, steps = self.model.layout, self._past
-        if layout.stride == 1:
-            return steps
-        whole = steps.shape[1] // layout.stride
-        pieces = steps[:, steps.shape[1] - whole * layout.stride :].unflatten(1, (whole, layout.stride))
-        found = pieces[:, :, 0].clone()
-        if layout.has("reward"):
-            powers = layout.discount ** torch.arange(layout.stride, device=steps.device)
-            reward = layout.field("reward").start
-            found[..., reward] = (pieces[..., reward] * powers).sum(-1)
-        return found
-
-    def _replan(self, current: Tensor, rows: Tensor) -> None:
+    def _replan(self, rows: Tensor) -> None:
         """Plan for the active rows and queue the actions that will be carried out."""
-        prefix = None if self._prefix is None else self._prefix[rows]
-        history = self.model.history(self._transitions()[rows], current[rows], prefix, time=self._time)
-        observation = current[rows, self.model.layout.field("observation").slice]
-        history = replace(history, observation=observation)
-        if isinstance(history, TokenHistory):
-            history = replace(history, guidance=self.condition.guidance)
-        noise = Noise.of(self.seed, self._keys[rows], self._time)
-        self.plan = self.planner.plan(self.model, history, self.score, noise)
+        seen = self._seen
+        assert seen.present is not None
+        history = self.model.history(
+            seen.transitions()[rows], seen.present[rows], self._conditioning.of(rows), time=seen.time
+        )
+        noise = Noise.of(self.seed, self._keys[rows], seen.time)
+        self.plan = self.strategy.planner.plan(self.model, history, self.strategy.score, noise)
         for step in range(min(self.plan_every, self.plan.actions.shape[1])):
-            actions = torch.zeros(self._rows, self.plan.actions.shape[2], device=rows.device)
+            actions = torch.zeros(seen.rows, self.plan.actions.shape[2], device=rows.device)
             actions[rows] = self.plan.actions[:, step].float()
             self._queue.append(actions)

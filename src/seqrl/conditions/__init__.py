@@ -17,7 +17,7 @@ class Condition(ABC):
         wants_goals: whether it needs goals.
         target_return: the return of the episode that is asked for, in the data's units; None where none is.
         guidance: how many times what the prefix changes about actions counts; see
-            `seqrl.decoding.session.GuidedSession`.
+            `seqrl.decoding.guided.GuidedSession`.
     """
 
     wants_goals: bool

@@ -20,7 +20,7 @@ class GoalCondition(Condition):
 
     Args:
         guidance: how many times what the goal changes about actions counts, in [0, 1000000] (classifier-free guidance,
-            see `seqrl.decoding.session.GuidedSession`); 1 is the model as it was trained. Others need a model of tokens
+            see `seqrl.decoding.guided.GuidedSession`); 1 is the model as it was trained. Others need a model of tokens
             and a null goal, and twice the time.
 
     Raises:

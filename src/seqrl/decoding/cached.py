@@ -70,7 +70,7 @@ class WindowCaching(Caching):
 
         Right away and not with that token, as `ExactCaching` does: a selection in between then has less to move.
         """
-        if not self._context.is_full:
+        if not self._context.is_full or not self._context.count:
             return
         self._context.drop(1)
         self.steps.cache.drop(self.steps.stored_per_transition)
@@ -79,11 +79,12 @@ class WindowCaching(Caching):
 
     def _move_prefix(self) -> None:
         """Bring the prefix, which stays at a cut, up to the new beginning."""
-        model, cache = self._context.model, self.steps.cache
-        every = self._context.rows // cache.pinned_rows
-        prefix = self._context.prefix[self._context.environments[::every]]
-        columns = torch.arange(model.prefix_size, device=prefix.device)
+        context, cache = self._context, self.steps.cache
+        device = context.lengths.device
+        nodes = torch.arange(cache.pinned_rows, device=device)
+        rows = nodes * (context.rows // cache.pinned_rows)
+        columns = torch.arange(context.model.prefix_size, device=device)
         tree = TreeAttention()
-        tree.grow(causal_mask(len(columns), prefix.device)[None, None])
-        model.backbone(prefix, columns + self._context.forgotten[::every, None], tree)
-        cache.load(tree.layers, torch.arange(cache.pinned_rows, device=prefix.device), columns, pinned=True)
+        tree.grow(causal_mask(len(columns), device)[None, None])
+        context.model.backbone(context.prefix(rows), columns + context.forgotten[rows, None], tree)
+        cache.load(tree.layers, nodes, columns, pinned=True)

@@ -34,15 +34,13 @@ class Context:
 
     Args:
         model: of tokens or codes.
-        opening: where the rows start. What does not fit is cut at once, as if it had never been.
+        opening: how the sequences begin. What does not fit is cut at once, as if it had never been.
         transitions: how many the model sees, the present one included.
 
     Attributes:
         count: n, tokens of every row, padding included.
         limit: the largest n with which the next token can be predicted.
         lengths: (R,) past transitions that are no padding.
-        prefix: (B, P, D) what stands before the tokens of each environment, embedded.
-        environments: (R,) which environment each row is of.
         forgotten: (R,) tokens that a row lost to cuts since the start.
         ragged: whether some rows have padding, or had some at the start.
     """
@@ -52,9 +50,9 @@ class Context:
         self.limit = transitions * model.tokens_per_step - 1
         self.count = opening.tokens.shape[1]
         self.lengths = opening.lengths
-        self.prefix = opening.prefix
+        self._prefix = opening.prefix  # (B, P, D) of every environment
         self._tokens: Tensor | None = opening.tokens  # (R, n); None once nobody needs them any more
-        self.environments = torch.arange(len(opening.tokens), device=opening.tokens.device)
+        self._environments = torch.arange(len(opening.tokens), device=opening.tokens.device)  # (R,) which each row is
         self.forgotten = torch.zeros_like(opening.lengths)
         self.cut()
         self.forgotten.zero_()
@@ -98,7 +96,7 @@ class Context:
         if self._tokens is not None:
             self._tokens = self._tokens[rows]
         self.lengths = self.lengths[rows]
-        self.environments = self.environments[rows]
+        self._environments = self._environments[rows]
         self.forgotten = self.forgotten[rows]
 
     def cut(self) -> bool:
@@ -119,6 +117,10 @@ class Context:
         self.lengths = before.clamp(max=self.count // steps)
         self.forgotten = self.forgotten + (before - self.lengths) * steps
 
+    def prefix(self, rows: Tensor) -> Tensor:
+        """(U, P, D) embedded prefix of some rows."""
+        return self._prefix[self._environments[rows]]
+
     def inputs(self, rows: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """What the backbone is given of columns `start` to `stop` of some rows, the prefix included if they come first.
 
@@ -132,7 +134,7 @@ class Context:
             places = (places - self._padding(rows)[:, None]).clamp(min=0)
         positions = places + model.prefix_size
         if model.prefix_size and start == 0:
-            x = torch.cat([self.prefix[self.environments[rows]], x], dim=1)
+            x = torch.cat([self.prefix(rows), x], dim=1)
             places = torch.arange(model.prefix_size, device=rows.device)
             positions = torch.cat([places.expand(len(positions), -1), positions], dim=1)
         return x, positions
@@ -170,7 +172,7 @@ class Context:
         """Where rows of one environment begin to differ, to the transition; the last level is the whole context."""
         steps = self.model.tokens_per_step
         rows = torch.arange(self.rows, device=self.lengths.device)
-        _, node = torch.unique(self.environments, return_inverse=True)
+        _, node = torch.unique(self._environments, return_inverse=True)
         if len(rows) == int(node.max()) + 1:  # one row per environment: nothing in common
             return [Level(self.count, rows, rows)]
         levels: list[Level] = []

@@ -12,6 +12,7 @@ from seqrl.decoding.cached import ExactCaching, WindowCaching
 from seqrl.decoding.context import Context
 from seqrl.decoding.uncached import Caching, NoCaching
 from seqrl.errors import ConfigError, did_you_mean
+from seqrl.models import Model
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.types import CodeHistory, TokenHistory
 
@@ -65,7 +66,7 @@ class DecodingSession(Session):
         caching: where the logits come from.
 
     Raises:
-        ConfigError: a model in training mode, a context outside the trained window, a prefix that the layout does not
+        ConfigError: a model in training mode, a context outside the trained window, a goal that the layout does not
             have, or `window` with absolute positions.
     """
 
@@ -116,6 +117,19 @@ def check_cache(cache: str) -> CacheMode:
     return cast(CacheMode, cache)
 
 
+def check_context(model: Model, context: int | None) -> None:
+    """Refuse a context that a model was not trained for; None is the trained window.
+
+    Raises:
+        ConfigError: says what is allowed.
+    """
+    if context is not None and not model.shortest_context <= context <= model.context:
+        raise ConfigError(
+            f"planner.context={context} is outside [{model.shortest_context}, {model.context}], the trained window; "
+            "use planner.context=null for all of it"
+        )
+
+
 def check_session(model: AutoregressiveModel, *, cache: str, context: int | None = None) -> None:
     """Refuse options that no session of a model can have.
 
@@ -123,11 +137,7 @@ def check_session(model: AutoregressiveModel, *, cache: str, context: int | None
         ConfigError: an unknown cache mode, one that the backbone cannot serve, or a context outside the window.
     """
     kind = _CACHINGS[check_cache(cache)]
-    if context is not None and not 2 <= context <= model.context:
-        raise ConfigError(
-            f"planner.context={context} is outside [2, {model.context}], the trained window; use planner.context=null "
-            "for all of it"
-        )
+    check_context(model, context)
     if kind.needs_relative_positions and not model.backbone.relative:
         raise ConfigError(
             f"planner.cache={cache} needs a backbone with relative positions, and this checkpoint's has absolute ones; "

@@ -107,7 +107,7 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
     layout = loaded.model.layout
     check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
     policy = policy_of(loaded.model, config, load_critic(file))
-    if policy.condition.wants_goals:
+    if policy.strategy.condition.wants_goals:
         raise ConfigError("the strategy decodes toward a goal, and collecting gives none; choose another, as imitation")
     return policy
 

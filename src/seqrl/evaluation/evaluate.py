@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from seqrl.acting.policy import Policy, build_strategy
+from seqrl.acting.policy import Policy
+from seqrl.acting.strategy import Strategy
 from seqrl.checkpoints import loading as checkpoints
 from seqrl.checkpoints.loading import Loaded
 from seqrl.console import say
@@ -98,7 +99,7 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path, critic: Cr
     if env_id is None:
         raise ConfigError(f"the data {dataset.name!r} names no environment; set env_id=... to a Gymnasium id")
     policy = policy_of(loaded.model, config, critic)
-    if note := _far_target(policy.condition.target_return, dataset):
+    if note := _far_target(policy.strategy.condition.target_return, dataset):
         say(f"{label_of(config)}: {note}")
     check_protocol(config, loaded.model.layout, env_id)  # what is refused leaves no folder
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
@@ -144,7 +145,8 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
     try:
         device_of(config["device"])
         precision_of(config["precision"])
-        build_strategy(config, model, build_critic(run))
+        parts = {slot: config[slot] for slot in ("planner", "condition", "score")}
+        Strategy.build(layout, **parts, critic=build_critic(run)).check(model, plan_every=config["plan_every"])
         env_id = config["env_id"] or store.attributes.get("env_id")
         if env_id is None:
             raise ConfigError(
@@ -178,8 +180,8 @@ def _diagnose(
         say(f"no diagnostics of {evaluation.row.strategy}: planner={config['planner']['name']} imagines nothing")
         return
     logs = {"evaluation": (log, outcome.episodes)}
-    if policy.planner.horizon > config["plan_every"] and policy.model.layout.stride == 1:
-        whole = {**config, "plan_every": policy.planner.horizon}
+    if policy.strategy.planner.horizon > config["plan_every"] and policy.model.layout.stride == 1:
+        whole = {**config, "plan_every": policy.strategy.planner.horizon}
         obedient, further = policy_of(policy.model, whole, critic), PlanLog()
         logs["open_loop"] = (further, run_episodes(whole, obedient, evaluation.row.env_id, watch=further).episodes)
     write_plan_quality(evaluation, diagnose(logs, policy, deviations))

@@ -90,7 +90,7 @@ def diagnose(
     scales = {name: np.asarray(each, np.float64) for name, each in deviations.items()}
     errors = {name: _errors(_Table(log, run, policy), scales) for name, (log, run) in logs.items()}
     return {
-        "horizon": policy.planner.horizon,
+        "horizon": policy.strategy.planner.horizon,
         "discount": layout.discount,
         "termination_penalty": layout.termination_penalty,
         "unit": unit,
@@ -137,14 +137,14 @@ class _Table:
         if layout.termination_penalty is not None:
             self.replaced[episodes.terminated, episodes.lengths[episodes.terminated] - 1] = True
         self.earned = np.where(self.replaced, layout.termination_penalty or 0.0, episodes.rewards)
-        critic = policy.score.critic if isinstance(policy.score, CriticScore) else None
+        critic = policy.strategy.score.critic if isinstance(policy.strategy.score, CriticScore) else None
         self.shift = 0.0 if critic is None else critic.reward_shift
 
 
 def _predicted(scores: Tensor, transitions: Tensor, policy: Policy) -> np.ndarray:
     """(b,) return that plans promise, all that follows them included; NaN where nothing predicts it."""
     layout = policy.model.layout
-    if isinstance(policy.score, CriticScore):
+    if isinstance(policy.strategy.score, CriticScore):
         promised = scores
     elif layout.has("reward") and layout.has("value"):  # without the penalties by which a planner may rank
         rewards, values = (transitions[..., layout.field(name).start] for name in ("reward", "value"))

@@ -89,7 +89,7 @@ def _free(config: Mapping[str, Any], policy: Policy, env_id: str, watch: Watch |
 def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
     """Every start against every goal; a policy that is not told the goal drives once and is judged against all."""
     states, goals, counted = _starts(config, env_id)
-    told = policy.condition.wants_goals
+    told = policy.strategy.condition.wants_goals
     runs = len(goals) if told else 1
     start = np.repeat(np.arange(len(states)), runs)
     episodes = _run(

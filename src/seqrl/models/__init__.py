@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqrl.backbones import Backbone
 from seqrl.layout import Layout
 from seqrl.tokenizers import Codec
-from seqrl.types import History
+from seqrl.types import Conditioning, History
 
 
 class Model(nn.Module, ABC):
@@ -58,13 +58,15 @@ class Model(nn.Module, ABC):
         """
 
     @abstractmethod
-    def history(self, past: Tensor, present: Tensor, goal: Tensor | None = None, *, time: int = 0) -> History:
+    def history(
+        self, past: Tensor, present: Tensor, conditioning: Conditioning | None = None, *, time: int = 0
+    ) -> History:
         """What environments showed, as the start of a plan.
 
         Args:
             past: (B, n, S) values of the transitions before the present one, in the data's units, the newest last.
             present: (B, S) of the present transition, of which what stands before the action is known.
-            goal: as `encode_goals` made it.
+            conditioning: with a goal if and only if the layout has one; None is none.
             time: steps since the episodes began.
         """
 

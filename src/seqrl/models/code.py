@@ -13,7 +13,7 @@ from seqrl.layout import Layout
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.registry import TOKENIZER
 from seqrl.tokenizers import TrajectoryAutoencoder
-from seqrl.types import CodeBatch, CodeHistory, LossInputs, Opening
+from seqrl.types import CodeBatch, CodeHistory, Conditioning, LossInputs, Opening
 
 
 class CodeModel(AutoregressiveModel):
@@ -73,7 +73,9 @@ class CodeModel(AutoregressiveModel):
     def encode_goals(self, goals: Tensor | None, rows: int) -> None:
         """Layouts of codes have no goal."""
 
-    def history(self, past: Tensor, present: Tensor, goal: Tensor | None = None, *, time: int = 0) -> CodeHistory:
+    def history(
+        self, past: Tensor, present: Tensor, conditioning: Conditioning | None = None, *, time: int = 0
+    ) -> CodeHistory:
         observation = present[:, self.layout.field("observation").slice]
         return CodeHistory(self.tokenizer.state(observation), time=time, observation=observation)
 

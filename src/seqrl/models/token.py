@@ -13,7 +13,7 @@ from seqrl.layout import Layout
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.registry import TOKENIZER
 from seqrl.tokenizers import Tokenizer
-from seqrl.types import LossInputs, Opening, TokenBatch, TokenHistory
+from seqrl.types import Conditioning, LossInputs, Opening, TokenBatch, TokenHistory
 
 
 class TokenModel(AutoregressiveModel):
@@ -80,12 +80,15 @@ class TokenModel(AutoregressiveModel):
             raise ConfigError("goals need a tokenizer with one token per dimension of the observation; use uniform")
         return [observation.start + dim for dim in self.layout.goal.dims]
 
-    def history(self, past: Tensor, present: Tensor, goal: Tensor | None = None, *, time: int = 0) -> TokenHistory:
+    def history(
+        self, past: Tensor, present: Tensor, conditioning: Conditioning | None = None, *, time: int = 0
+    ) -> TokenHistory:
+        given = conditioning or Conditioning()
         known = self.tokenizer.encode(present)[:, : self.places("action").start]
         tokens = torch.cat([self.tokenizer.encode(past).flatten(1), known], dim=1)
         lengths = torch.full((len(past),), past.shape[1], dtype=torch.int64, device=past.device)
         observation = present[:, self.layout.field("observation").slice]
-        return TokenHistory(tokens, lengths, goal, time=time, observation=observation)
+        return TokenHistory(tokens, lengths, given.goal, given.guidance, time=time, observation=observation)
 
     def opening(self, history: TokenHistory) -> Opening:
         if (history.goal is None) != (self.prefix_size == 0):

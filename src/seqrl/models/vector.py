@@ -16,7 +16,7 @@ from seqrl.layout import Layout
 from seqrl.models import Model
 from seqrl.registry import BACKBONE, TOKENIZER
 from seqrl.tokenizers import VectorScaler
-from seqrl.types import VectorHistory
+from seqrl.types import Conditioning, VectorHistory
 
 
 class VectorModel(Model):
@@ -157,8 +157,11 @@ class VectorModel(Model):
         dims = () if self.layout.goal is None else self.layout.goal.dims
         return [self.layout.field("observation").start + dim for dim in dims]
 
-    def history(self, past: Tensor, present: Tensor, goal: Tensor | None = None, *, time: int = 0) -> VectorHistory:
+    def history(
+        self, past: Tensor, present: Tensor, conditioning: Conditioning | None = None, *, time: int = 0
+    ) -> VectorHistory:
         values = self.tokenizer.normalise(torch.cat([past, present[:, None]], dim=1))
+        goal = None if conditioning is None else conditioning.goal
         return VectorHistory(values, goal, time=time, observation=present[:, self.layout.field("observation").slice])
 
     def act(self, history: VectorHistory, *, context: int | None = None) -> Tensor:

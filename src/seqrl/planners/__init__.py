@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
 from seqrl.decoding.noise import Noise
-from seqrl.layout import Layout
+from seqrl.errors import PluginError
 from seqrl.models import Model
 from seqrl.models.token import TokenModel
 from seqrl.scores import Score
@@ -16,8 +17,10 @@ from seqrl.types import Plan
 class Planner(ABC):
     """Proposes actions for a batch of environments; holds settings, never state.
 
+    What its options mean is its own business: nothing but these attributes is looked at from outside.
+
     Attributes:
-        horizon: H, transitions of a plan.
+        horizon: H, transitions of a plan: how many of its actions may be carried out before the next plan.
         serves: the class of models that it can decode, or several.
         asks_model: whether it looks at the sequence model at all; baselines do not.
     """
@@ -26,9 +29,22 @@ class Planner(ABC):
     serves: type[Model] | tuple[type[Model], ...] = TokenModel
     asks_model: bool = True
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        kinds = cls.serves if isinstance(cls.serves, tuple) else (cls.serves,)
+        if any(isinstance(kind, str) for kind in kinds) or "layout" in inspect.signature(cls.check).parameters:
+            raise PluginError(
+                f"planner class {cls.__qualname__} is written for an older seqrl; give it check(self, model, score), "
+                "where model.layout is the layout, and, instead of words, a class of models as in serves = TokenModel"
+            )
+
     @abstractmethod
-    def check(self, layout: Layout, score: Score) -> None:
-        """Refuse a layout or a score that the search cannot work with.
+    def check(self, model: Any, score: Score) -> None:
+        """Refuse a model, a score or an option that the search cannot work with.
+
+        Args:
+            model: of a class that it serves, trained or not.
+            score: what will rank its candidates.
 
         Raises:
             seqrl.errors.ConfigError: says what is missing and the override that adds it.

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
-from seqrl.layout import Layout
 from seqrl.models import Model
-from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
 from seqrl.scores import Score
-from seqrl.types import History, Plan, TokenHistory
+from seqrl.types import History, Plan
 
 
 @register_planner("actor")
@@ -33,21 +29,13 @@ class ActorPlanner(Planner):
     def __init__(self, critic: Critic | None = None) -> None:
         self.critic = critic
 
-    def check(self, layout: Layout, score: Score) -> None:
+    def check(self, model: Model, score: Score) -> None:
         if self.critic is None:
             raise ConfigError("planner=actor needs a critic and the run has none; train with critic=iql")
 
     def plan(self, model: Model, history: History, score: Score, noise: Noise) -> Plan:
         assert self.critic is not None
-        observation = _present(model, history) if history.observation is None else history.observation
-        actions = self.critic.act(observation)
-        return Plan(actions[:, None], self.critic.q(observation, actions))
-
-
-def _present(model: Model, history: History) -> Tensor:
-    """(B, O) the present observation, as precisely as its tokens tell."""
-    assert isinstance(model, TokenModel) and isinstance(history, TokenHistory)
-    before = model.places("action").start
-    tokens = history.tokens.new_zeros(len(history.tokens), model.tokens_per_step)
-    tokens[:, :before] = history.tokens[:, -before:]
-    return model.tokenizer.decode(tokens)[:, model.layout.field("observation").slice]
+        if history.observation is None:
+            raise ConfigError("planner=actor looks at observations as they are; make histories with model.history(...)")
+        actions = self.critic.act(history.observation)
+        return Plan(actions[:, None], self.critic.q(history.observation, actions))

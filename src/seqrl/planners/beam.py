@@ -3,103 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
-from torch.nn.functional import pad
 
 from seqrl import decoding
 from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
-from seqrl.decoding.session import CacheMode, Session
+from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
-from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
+from seqrl.planners._beams import Beams
 from seqrl.registry import register_planner
-from seqrl.scores import Score, Trace
+from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
 
 _ESTIMATED = ("reward", "value")  # fields of which the search wants the expectation
-
-
-class _Beams:
-    """B x C partial plans that share a decoding session, C candidates for each environment.
-
-    Attributes:
-        columns: (B, C, ...) tensors that grow along their last dimension and follow every selection: `tokens` and
-            `log_probs` have one entry per token from the present observation on, fields with estimates one per
-            transition.
-    """
-
-    def __init__(self, session: Session, observation: Tensor) -> None:
-        self.session = session
-        start = observation[:, None]  # (B, 1, O)
-        self.columns = {"tokens": start, "log_probs": start.new_zeros(start.shape, dtype=session.logits.dtype)}
-
-    @property
-    def logits(self) -> Tensor:
-        """(B, C, V + 1) of the next token of every candidate."""
-        return self.session.logits.view(*self.columns["tokens"].shape[:2], -1)
-
-    def select(self, chosen: Tensor) -> None:
-        """Keep or repeat candidates: (B, C') indices into the present ones of the same environment."""
-        batch, present = self.columns["tokens"].shape[:2]
-        offsets = torch.arange(batch, device=chosen.device)[:, None] * present
-        self.session.select((offsets + chosen).flatten())
-        for name, column in self.columns.items():
-            self.columns[name] = column.gather(1, chosen[..., None].expand(-1, -1, column.shape[2]))
-
-    def repeat(self, copies: int) -> None:
-        """Put `copies` of every candidate in its place."""
-        batch, present = self.columns["tokens"].shape[:2]
-        chosen = torch.arange(present, device=self.columns["tokens"].device).repeat_interleave(copies)
-        self.select(chosen.expand(batch, -1))
-
-    def take(self, tokens: Tensor) -> None:
-        """Choose (B, C) tokens; `advance` then moves the session on to the logits of the next ones."""
-        self.record("log_probs", self.logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
-        self.record("tokens", tokens)
-
-    def advance(self) -> None:
-        self.session.append(self.columns["tokens"][..., -1].flatten())
-
-    def record(self, name: str, entry: Tensor) -> None:
-        """Append one (B, C) entry to a column."""
-        entry = entry[..., None]
-        self.columns[name] = torch.cat([self.columns[name], entry], -1) if name in self.columns else entry
-
-    def trace(self, model: TokenModel, score: Score) -> Trace:
-        """The complete transitions, as scores see them, and what follows them where it was decoded."""
-        steps, action = model.tokens_per_step, model.places("action")
-        complete = self.columns["tokens"].shape[-1] // steps * steps
-        per_step = self.columns["log_probs"][..., :complete].unflatten(-1, (-1, steps))
-        trace = Trace(
-            per_step[..., action].sum(-1), per_step.sum(-1), self.columns.get("reward"), self.columns.get("value")
-        )
-        if not score.wants_transitions:
-            return trace
-        observation, action = (model.layout.field(name).slice for name in ("observation", "action"))
-        tokens = self.columns["tokens"]
-        # The present observation is real; where a later one holds termination tokens, the episode is over.
-        seen = pad(tokens == model.termination_token, (0, -tokens.shape[-1] % steps))
-        ends = seen.unflatten(-1, (-1, steps))[..., model.places("observation")].any(-1)
-        ends = pad(ends, (0, complete // steps + 1 - ends.shape[-1]))
-        over = ends.cumsum(-1) > 0
-        values = model.tokenizer.decode(tokens[..., :complete].unflatten(-1, (-1, steps)))
-        following = None
-        if score.wants_next_observation:
-            begun = tokens[..., complete:]
-            following = model.tokenizer.decode(pad(begun, (0, steps - begun.shape[-1])))[..., observation]
-        return replace(
-            trace,
-            observations=values[..., observation],
-            actions=values[..., action],
-            next_observation=following,
-            over=over,
-        )
 
 
 class _Clock:
@@ -177,7 +98,8 @@ class BeamPlanner(Planner):
         self.cache = cache
         self.time_budget_ms = time_budget_ms
 
-    def check(self, layout: Layout, score: Score) -> None:
+    def check(self, model: TokenModel, score: Score) -> None:
+        layout = model.layout
         if layout.fields[0].name != "observation":
             raise ConfigError(
                 f"the checkpoint's layout begins with {layout.fields[0].name!r}, which planner=beam cannot "
@@ -191,12 +113,13 @@ class BeamPlanner(Planner):
                     f"would; use planner=sample, or train with layout.fields.{field.name}.loss_weight=1"
                 )
         score.check(layout)
+        check_session(model, cache=self.cache, context=self.context)
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         observation = model.places("observation")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
         session = decoding.start(model, history, cache=self.cache, context=self.context)
-        beams = _Beams(session, history.tokens[:, -observation.stop :])
+        beams = Beams(session, history.tokens[:, -observation.stop :])
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.
             beams.repeat(self.n_expand * (self.beam_width if depth == 0 else 1))
@@ -220,11 +143,11 @@ class BeamPlanner(Planner):
                 transitions[..., model.layout.field(name).start] = winner[name].to(transitions)
         return Plan(transitions[..., model.layout.field("action").slice], best[:, 0], tokens, transitions)
 
-    def _observe(self, model: TokenModel, beams: _Beams, noise: Noise, depth: int) -> None:
+    def _observe(self, model: TokenModel, beams: Beams, noise: Noise, depth: int) -> None:
         beams.advance()
         self._decode(model, beams, "observation", noise, depth)
 
-    def _decode(self, model: TokenModel, beams: _Beams, field: str, noise: Noise, depth: int) -> None:
+    def _decode(self, model: TokenModel, beams: Beams, field: str, noise: Noise, depth: int) -> None:
         """Append one field of one transition to every candidate.
 
         After a transition's last token the session stays behind: only the survivors go on, and only they are worth

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from seqrl import decoding
 from seqrl.decoding.noise import Noise, draw
-from seqrl.decoding.session import CacheMode
+from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
-from seqrl.layout import Layout
 from seqrl.models.code import CodeModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
@@ -69,8 +68,10 @@ class LatentBeamPlanner(Planner):
         self.prob_weight = prob_weight
         self.cache = cache
 
-    def check(self, layout: Layout, score: Score) -> None:
-        score.check(layout)
+    def check(self, model: CodeModel, score: Score) -> None:
+        model.tokenizer.codes_of_plan(self.horizon, model.context)
+        check_session(model, cache=self.cache)
+        score.check(model.layout)
         if score.wants_next_observation:
             raise ConfigError(
                 "planner=latent_beam decodes nothing after the last transition of a plan, which this score wants; "

@@ -9,8 +9,7 @@ from annotated_types import Ge, Lt
 
 from seqrl import decoding
 from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
-from seqrl.decoding.session import CacheMode
-from seqrl.layout import Layout
+from seqrl.decoding.session import CacheMode, check_context, check_session
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
 from seqrl.planners import Planner
@@ -52,8 +51,12 @@ class SamplePlanner(Planner):
         self.context = context
         self.cache = cache
 
-    def check(self, layout: Layout, score: Score) -> None:
-        layout.field("action")
+    def check(self, model: TokenModel | VectorModel, score: Score) -> None:
+        model.layout.field("action")
+        if isinstance(model, TokenModel):
+            check_session(model, cache=self.cache, context=self.context)
+        else:
+            check_context(model, self.context)
 
     def plan(self, model: TokenModel | VectorModel, history: Any, score: Score, noise: Noise) -> Plan:
         if isinstance(model, VectorModel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from seqrl.decoding.noise import Noise
-from seqrl.layout import Layout
 from seqrl.models import Model
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
@@ -21,7 +20,7 @@ class ZeroPlanner(Planner):
     serves = Model
     asks_model = False
 
-    def check(self, layout: Layout, score: Score) -> None:
+    def check(self, model: Model, score: Score) -> None:
         """Fits everything."""
 
     def plan(self, model: Model, history: History, score: Score, noise: Noise) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.models.autoregressive import AutoregressiveModel
+from seqrl.models.code import CodeModel
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.registry import SCORE
@@ -141,8 +141,8 @@ def refuses_or_serves(component: Component) -> None:
             score: Score = SCORE.build({"name": name}, discount=layout.step_discount, critic=samples.critic())
             where = f"a layout {what} and score {name!r}"
             try:
-                planner.check(layout, score)
-                model = _model(planner, layout, component)
+                model = _model(planner, layout, samples.WINDOW)
+                planner.check(model, score)
             except ConfigError:  # the planner's, or no model of the kind that it serves has such a layout
                 continue
             except Exception as error:
@@ -166,36 +166,28 @@ CONTRACTS: tuple[Contract, ...] = (
 )
 
 
-def _setting(component: Component) -> tuple[Planner, AutoregressiveModel, Score]:
+def _setting(component: Component) -> tuple[Planner, TokenModel | CodeModel, Score]:
     """The planner with a model and a score that it accepts."""
     planner: Planner = component.build(critic=samples.critic())
     layout = samples.layout()
-    score = _accepted(planner, layout)
-    return planner, _model(planner, layout, component), score
-
-
-def _model(planner: Planner, layout: Layout, component: Component) -> AutoregressiveModel:
-    """A model of a kind that the planner serves: of tokens, or else of codes."""
-    if not issubclass(TokenModel, planner.serves):
-        return samples.code_model(layout, window=max(samples.WINDOW, planner.horizon))
-    return samples.model(layout, window=_window(component))
-
-
-def _accepted(planner: Planner, layout: Layout) -> Score:
     refusal: Exception | None = None
-    for name in sorted(SCORE.builtin_names(), key="critic".__eq__):  # last: it wants more than others
-        score: Score = SCORE.build({"name": name}, discount=layout.step_discount, critic=samples.critic())
-        try:
-            planner.check(layout, score)
-        except ConfigError as error:
-            refusal = error
-        else:
-            return score
+    for window in (samples.WINDOW, 4 * samples.WINDOW):  # the longer one for planners that look further
+        model = _model(planner, layout, window)
+        for name in sorted(SCORE.builtin_names(), key="critic".__eq__):  # last: it wants more than others
+            score: Score = SCORE.build({"name": name}, discount=layout.step_discount, critic=samples.critic())
+            try:
+                planner.check(model, score)
+            except ConfigError as error:
+                refusal = error
+            else:
+                return planner, model, score
     raise ContractViolation(f"check refuses every built-in score, even with a complete layout: {refusal}")
 
 
-def _window(component: Component) -> int:
-    return max(samples.WINDOW, component.options.get("context") or 0)
+def _model(planner: Planner, layout: Layout, window: int) -> TokenModel | CodeModel:
+    """A model of a class that the planner serves: of tokens, or else of codes."""
+    make = samples.model if issubclass(TokenModel, planner.serves) else samples.code_model
+    return make(layout, window=window)
 
 
 def _noise(environments: list[int]) -> Noise:
@@ -204,16 +196,18 @@ def _noise(environments: list[int]) -> Noise:
 
 def _rows(history: TokenHistory | CodeHistory, rows: list[int], padding: int = 0) -> TokenHistory | CodeHistory:
     """Some environments of a history, without `padding` tokens on the left."""
+    observation = None if history.observation is None else history.observation[rows]
     if isinstance(history, CodeHistory):
-        return CodeHistory(history.state[rows])
+        return replace(history, state=history.state[rows], observation=observation)
     goal = None if history.goal is None else history.goal[rows]
-    return TokenHistory(history.tokens[rows, padding:], history.lengths[rows], goal)
+    tokens, lengths = history.tokens[rows, padding:], history.lengths[rows]
+    return replace(history, tokens=tokens, lengths=lengths, goal=goal, observation=observation)
 
 
 def _unchanged(after: Any, before: Any) -> bool:
     return torch.equal(after, before) if isinstance(before, Tensor) else bool(after == before)
 
 
-def _plan(planner: Planner, model: AutoregressiveModel, history: History, score: Score) -> Plan:
+def _plan(planner: Planner, model: TokenModel | CodeModel, history: History, score: Score) -> Plan:
     with torch.no_grad():
         return planner.plan(model, history, score, _noise(list(range(len(history)))))

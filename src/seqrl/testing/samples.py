@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
 from seqrl.layout import FIELDS, Layout
-from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.models.code import CodeModel
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
@@ -109,18 +109,21 @@ def critic() -> Critic:
     return made.double().eval()
 
 
-def history(model: AutoregressiveModel, lengths: Iterable[int]) -> TokenHistory | CodeHistory:
+def history(model: TokenModel | CodeModel, lengths: Iterable[int]) -> TokenHistory | CodeHistory:
     """What environments with different numbers of past transitions showed, the padding filled with nonsense."""
     counts = torch.tensor(list(lengths))
     if isinstance(model, CodeModel):  # which know nothing of the past
         present = torch.randn(len(counts), model.layout.size, generator=torch.Generator().manual_seed(1))
         return model.history(torch.zeros(len(counts), 0, model.layout.size), present.double())
     past = int(counts.max())
-    size = past * model.tokens_per_step + model.places("action").start
+    known = model.places("action").start
+    size = past * model.tokens_per_step + known
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(model.termination_token, (len(counts), size), generator=generator)
     goals = torch.randint(model.num_classes, (len(counts), model.prefix_size), generator=generator)
-    return TokenHistory(tokens, counts, goals if model.prefix_size else None)
+    present = model.tokenizer.decode(functional.pad(tokens[:, -known:], (0, model.tokens_per_step - known)))
+    observation = present[:, model.layout.field("observation").slice]
+    return TokenHistory(tokens, counts, goals if model.prefix_size else None, observation=observation)
 
 
 def batch(model: TokenModel, *, windows: int = 4) -> TokenBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from seqrl.acting.policy import Policy
+from seqrl.acting.strategy import Strategy
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
@@ -58,7 +60,7 @@ class _Recorder(Planner):
         self.histories: list[TokenHistory] = []
         self.noises: list[Noise] = []
 
-    def check(self, layout: Layout, score: Score) -> None:
+    def check(self, model: TokenModel, score: Score) -> None:
         """Fits everything."""
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
@@ -69,10 +71,9 @@ class _Recorder(Planner):
         return Plan(values[..., None].expand(-1, -1, 2), torch.zeros(len(rows)))
 
 
-def recording(model: TokenModel, **options: Any) -> tuple[Policy, _Recorder]:
-    policy, planner = Policy(model, planner={**BEAM, "horizon": _Recorder.horizon}, **options), _Recorder()
-    policy.planner = planner
-    return policy, planner
+def recording(model: TokenModel, condition: dict[str, Any] | None = None, **options: Any) -> tuple[Policy, _Recorder]:
+    parts, planner = Strategy.build(model.layout, planner=SAMPLE, condition=condition), _Recorder()
+    return Policy(model, replace(parts, planner=planner), **options), planner
 
 
 def drive(
@@ -306,7 +307,7 @@ def test_what_is_not_finite_or_of_another_shape_is_refused(model: TokenModel, go
             policy.act(np.zeros_like(seen), **changes)
     with pytest.raises(ConfigError, match="a goal is not finite"):
         Policy(goal_model, planner={"name": "sample"}, condition={"name": "goal"}).reset(1, goals=[[np.nan, 0.0]])
-    with pytest.raises(ConfigError, match=r"condition\.target=nan is no return"):
+    with pytest.raises(ConfigError, match=r"condition\.target=nan is no number"):
         CONDITION.build({"name": "target_return", "target": math.nan})
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from seqrl.acting.episode_history import EpisodeHistory
 from seqrl.acting.policy import Policy
 from seqrl.data.batches import VectorWindows
 from seqrl.data.returns import transition_chunks, transitions
@@ -63,15 +64,16 @@ def test_a_window_takes_every_stride_th_step_of_its_episode() -> None:
         assert since == start - store.offsets[np.searchsorted(store.offsets, start, side="right") - 1]
 
 
-def test_a_policy_with_a_stride_looks_back_in_whole_strides() -> None:
-    model = samples.model(layout(2), window=3)
-    policy = Policy(model, planner={"name": "sample"}, condition={"name": "target_return", "target": 4.0}, seed=1)
-    policy.reset(1)
+def test_a_history_with_a_stride_looks_back_in_whole_strides() -> None:
+    seen_so_far = EpisodeHistory(layout(2), 3, 1, torch.device("cpu"), 4.0)
     rng = np.random.default_rng(0)
     observations, rewards = rng.normal(size=(6, 1, 3)).astype(np.float32), rng.normal(size=(6, 1))
     for t in range(6):
-        policy.act(observations[t], None if t == 0 else rewards[t - 1])
-        past = policy._transitions()[0]
+        if t:
+            seen_so_far.earn(torch.as_tensor(rewards[t - 1]).float())
+        seen_so_far.observe(torch.as_tensor(observations[t]))
+        seen_so_far.act(torch.zeros(1, 2))
+        past = seen_so_far.transitions()[0]
         back = [t - 2 * k for k in range(min(t // 2, 2), 0, -1)]
         seen = np.array([observations[b, 0] for b in back]).reshape(-1, 3)
         assert past[:, 1:4].numpy() == pytest.approx(seen)
@@ -85,7 +87,7 @@ def test_several_actions_of_a_plan_need_consecutive_steps() -> None:
     planner = {"name": "beam", "beam_width": 2, "horizon": 3, "context": 3}
     with pytest.raises(ConfigError, match=r"plan_every=2 needs actions of consecutive steps.*has stride 2"):
         Policy(model, planner=planner, score={"name": "reward"}, plan_every=2)
-    discount = Policy(model, planner=planner, score={"name": "reward"}).score
+    discount = Policy(model, planner=planner, score={"name": "reward"}).strategy.score
     assert discount.discount == pytest.approx(0.81)  # type: ignore[attr-defined]
 
 

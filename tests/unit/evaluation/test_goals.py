@@ -28,7 +28,7 @@ from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.paths import config_dir
 from seqrl.registry import CONDITION
-from seqrl.types import Plan
+from seqrl.types import Conditioning, Plan
 from seqrl.worlds.four_rooms import FOUR_ROOMS
 from seqrl.worlds.maze import MAZES, SUCCESS_RADIUS, draw_starts, find_far_pairs
 
@@ -204,8 +204,8 @@ def test_the_search_for_reward_runs_under_the_null_goal() -> None:
     observed = Policy(model, planner=planner, score={"name": "reward"})
     current = torch.zeros(3, model.layout.size)
     current[:, :3] = torch.from_numpy(observations)
-    history = model.history(torch.zeros(3, 0, model.layout.size), current, torch.full((3, 2), 9))
-    by_hand = observed.planner.plan(model, history, observed.score, Noise.of(0, torch.arange(3), 0))
+    history = model.history(torch.zeros(3, 0, model.layout.size), current, Conditioning(torch.full((3, 2), 9)))
+    by_hand = observed.strategy.planner.plan(model, history, observed.strategy.score, Noise.of(0, torch.arange(3), 0))
     assert null.value.equal(by_hand.value)
     assert null.actions.equal(by_hand.actions)
     assert not torch.isclose(null.value, plan(np.ones((3, 2)), "goal").value).any()

@@ -45,7 +45,8 @@ def policy(penalty: float | None = None) -> Any:
         context=4,
     )
     model.tokenizer.fit(torch.tensor([[-3.0] * 5, [3.0] * 5]))
-    return SimpleNamespace(model=model, score=RewardScore(GAMMA), planner=SimpleNamespace(horizon=HORIZON))
+    strategy = SimpleNamespace(score=RewardScore(GAMMA), planner=SimpleNamespace(horizon=HORIZON))
+    return SimpleNamespace(model=model, strategy=strategy)
 
 
 def planned(run: Episodes, every: int) -> tuple[PlanLog, dict[tuple[int, int], np.ndarray]]:
@@ -121,7 +122,7 @@ def test_a_critic_speaks_of_shifted_rewards() -> None:
     run, log, promised = episodes(), PlanLog(), torch.tensor([2.0, -1.0])
     log(0, np.arange(2), Plan(torch.zeros(1), promised, None, torch.ones(2, HORIZON, 5)))
     plain, judged = policy(), policy()
-    judged.score = CriticScore(GAMMA, SimpleNamespace(reward_shift=-1.0))
+    judged.strategy.score = CriticScore(GAMMA, SimpleNamespace(reward_shift=-1.0))
     found = diagnose({"evaluation": (log, run)}, judged, DEVIATIONS)
     shifted = [sum(GAMMA**k * (run.rewards[e, k] - 1.0) for k in range(LENGTHS[e])) for e in range(2)]
     np.testing.assert_allclose(found["calibration"]["end"]["points"], np.stack([promised, shifted], 1), atol=1e-3)

@@ -236,7 +236,7 @@ def test_tokens_can_be_asked_for_a_return_as_well() -> None:
         )
         policy.reset(4)
         plans.append(policy.act(np.zeros((4, 3), np.float32)))
-        history = model.history(policy._past, torch.zeros(4, model.layout.size))
+        history = model.history(torch.zeros(4, 0, model.layout.size), torch.zeros(4, model.layout.size))
         assert history.tokens.shape == (4, 1 + samples.OBSERVATION_SIZE)
     assert not np.array_equal(*plans)
 

@@ -18,6 +18,7 @@ from seqrl.models.code import CodeModel
 from seqrl.planners.latent_beam import LatentBeamPlanner
 from seqrl.registry import PLANNER, SCORE
 from seqrl.scores.critic import CriticScore
+from seqrl.testing import samples
 from seqrl.testing.samples import scramble
 from seqrl.tokenizers.vq import VqTokenizer
 from seqrl.types import CodeHistory, Plan
@@ -223,4 +224,4 @@ def test_scores_that_look_past_the_plan_are_refused() -> None:
     layout = Layout.from_config({"fields": {"observation": {}, "action": {}, "reward": {}}}, 3, 2)
     score = CriticScore(0.9, critic=object(), use="v")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"score\.use=q"):
-        LatentBeamPlanner().check(layout, score)
+        LatentBeamPlanner(horizon=6).check(samples.code_model(layout), score)

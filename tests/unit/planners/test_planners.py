@@ -24,15 +24,15 @@ REWARDS, VALUES = [-1.5, -0.5, 0.5, 1.5], [-2.0, 2.0, 6.0, 10.0]  # centres of t
 LAYOUT = {"fields": {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}}
 
 
+def untrained(layout: Layout) -> TokenModel:
+    backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8}
+    return TokenModel(layout, {"name": "uniform", "num_bins": V}, backbone, context=6)
+
+
 @pytest.fixture(scope="module")
 def model() -> TokenModel:
     torch.manual_seed(0)
-    made = TokenModel(
-        Layout.from_config(LAYOUT, OBS, ACT),
-        {"name": "uniform", "num_bins": V},
-        {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 8},
-        context=6,
-    )
+    made = untrained(Layout.from_config(LAYOUT, OBS, ACT))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     made.tokenizer.fit(torch.tensor([[-1.0] * (OBS + ACT) + [-2.0, -4.0], [1.0] * (OBS + ACT) + [2.0, 12.0]]))
@@ -343,18 +343,18 @@ def test_reward_search_without_a_value_field_names_the_override() -> None:
     layout = Layout.from_config({"fields": {"observation": {}, "action": {}, "reward": {}}}, OBS, ACT)
     score = SCORE.build({"name": "reward"}, discount=0.9)
     with pytest.raises(ConfigError, match=r"\+layout\.fields\.value=\{hidden: true\}"):
-        PLANNER.build({"name": "beam"}).check(layout, score)
+        PLANNER.build({"name": "beam"}).check(untrained(layout), score)
 
 
 def test_a_search_imagines_only_what_was_learnt() -> None:
     fields = {"observation": {"loss_weight": 0.0}, "action": {}}
     layout, score = Layout.from_config({"fields": fields}, OBS, ACT), SCORE.build({"name": "likelihood"})
-    PLANNER.build({"name": "beam", "horizon": 1}).check(layout, score)
+    PLANNER.build({"name": "beam", "horizon": 1}).check(untrained(layout), score)
     with pytest.raises(ConfigError, match=r"'observation'.*train with layout\.fields\.observation\.loss_weight=1"):
-        PLANNER.build({"name": "beam", "horizon": 2}).check(layout, score)
+        PLANNER.build({"name": "beam", "horizon": 2}).check(untrained(layout), score)
     unvalued = Layout.from_config({"fields": {**fields, "value": {"loss_weight": 0.0, "hidden": True}}}, OBS, ACT)
     with pytest.raises(ConfigError, match="'value'"):
-        PLANNER.build({"name": "beam", "horizon": 1}).check(unvalued, score)
+        PLANNER.build({"name": "beam", "horizon": 1}).check(untrained(unvalued), score)
 
 
 @pytest.mark.parametrize("percentile", [0.0, 0.3, 0.5, 0.9])

@@ -1,6 +1,6 @@
 import torch
 
-from seqrl import Layout, Planner, Score, TokenModel, decoding, register_planner
+from seqrl import Planner, Score, TokenModel, decoding, register_planner
 from seqrl.decoding.noise import Noise, draw
 from seqrl.scores import Trace
 from seqrl.types import Plan, TokenHistory
@@ -18,8 +18,8 @@ class ShootingPlanner(Planner):
     def __init__(self, *, num_samples: int = 16, horizon: int = 5) -> None:
         self.num_samples, self.horizon = num_samples, horizon
 
-    def check(self, layout: Layout, score: Score) -> None:
-        score.check(layout)
+    def check(self, model: TokenModel, score: Score) -> None:
+        score.check(model.layout)
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         rows, count, steps = len(history.tokens), self.num_samples, model.tokens_per_step
