@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from matplotlib import pyplot
 
-from seqrl.analysis.search import Trial, draw_search
 from seqrl.cli import train
+from seqrl.cli.optuna_report import draw_study
 from seqrl.cli.optuna_space import Space
 from seqrl.errors import ConfigError
 from seqrl.training.studies import JOURNAL, open_study
@@ -191,20 +192,32 @@ def test_a_setting_that_does_not_exist_is_refused(
     assert f"hydra.sweeper.{setting} is " in capsys.readouterr().err
 
 
-def test_a_search_is_drawn_whatever_it_searched(tmp_path: Path) -> None:
-    trials = [
-        Trial(0, 1.0, "done", {"rate": 1e-3, "kind": "a"}),
-        Trial(1, 2.0, "pruned", {"rate": 1e-2, "kind": "b"}),
-        Trial(3, math.pi, "done", {"rate": 1e-1, "kind": "a"}),
-    ]
-    for importances in ({}, {"rate": 0.0, "kind": 0.0}, {"rate": 3.0, "kind": 1.0}):
-        path = draw_search(
-            tmp_path / "search.png",
-            trials,
-            objective="val/loss",
-            minimize=True,
-            importances=importances,
-            logarithmic=["rate"],
-        )
-        assert path.read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["search.png"]
+@pytest.mark.parametrize("number", [1, 6])
+def test_a_search_is_drawn_whatever_it_searched(tmp_path: Path, number: int) -> None:
+    spaces = {
+        "rate": optuna.distributions.FloatDistribution(1e-4, 1.0, log=True),
+        "kind": optuna.distributions.CategoricalDistribution(["a", "b"]),
+        "never": optuna.distributions.IntDistribution(1, 1),
+    }
+    found = optuna.create_study()
+    found.set_user_attr("objective", "val/loss")
+    for trial in range(number):
+        params = {"rate": 10.0 ** -(trial % 4), "kind": "ab"[trial % 2], "never": 1}
+        state = optuna.trial.TrialState.PRUNED if trial == 3 else optuna.trial.TrialState.COMPLETE
+        found.add_trial(
+            optuna.create_trial(
+                state=state, value=float(trial % 4), params=params, distributions=spaces,
+                intermediate_values={1: 2.0, 2: 1.0},
+            )
+        )  # fmt: skip
+    style = dict(matplotlib.rcParams)
+    pictures = draw_study(tmp_path, found)
+    names = ["search.png", "search_validations.png"]
+    names += ["search_slices.png", "search_importances.png"] if number > 1 else []  # of one trial nothing varies
+    assert [path.name for path in pictures] == names
+    assert sorted(pictures) == sorted(tmp_path.iterdir())
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    assert {key: value for key, value in matplotlib.rcParams.items() if key != "backend"} == {
+        key: value for key, value in style.items() if key != "backend"
+    }
+    assert not pyplot.get_fignums()
