@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
+from benchmarks import latent, ranks
+from benchmarks.scaling import Rates, Shape, checkpointing, data, lost_share, main, scaling, training
 
-from seqrl.benchmarks.scaling import Rates, Shape, checkpointing, data, lost_share, scaling, training
-from seqrl.cli.bench import run
+from seqrl.cli import bench
 
 SMALL = Shape(layers=2, heads=2, width=8, observation=3, action=2, window=4, batch=5)
 
@@ -59,25 +63,40 @@ def test_saves_come_as_often_as_young_says() -> None:
     assert found["interval_min"] == pytest.approx(math.sqrt(2 * 4.0 * 36000.0) / 60)
 
 
-def test_the_command_prints_and_writes_all_of_it(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        run(
-            [
-                "scaling",
-                "--models",
-                "2,2,8",
-                "--gpus",
-                "1",
-                "4",
-                "--transitions",
-                "1e6",
-                "--output",
-                f"{tmp_path}/s.json",
-            ]
-        )
-        == 0
-    )
+def test_the_command_prints_and_writes_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--models", "2,2,8", "--gpus", "1", "4", "--transitions", "1e6", "--output", str(tmp_path / "s.json")]
+    assert main(words) == 0
     assert "computed, not measured, from tflops 300" in capsys.readouterr().out
     found = scaling([Shape(2, 2, 8)], [1, 4], [1e6], Rates())
     assert len(found["training"]) == 2
-    assert run(["scaling", "--tflops", "0"]) == 2
+    assert json.loads((tmp_path / "s.json").read_text())["training"] == found["training"]
+    assert main(["--tflops", "0"]) == 2
+
+
+@pytest.mark.parametrize("name", ["latent", "scaling"])
+def test_the_command_of_before_says_where_it_went(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.run([name, "--threads", "1"]) == 2
+    assert f"python -m benchmarks.{name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        (latent, ["--sizes", "11"], "'11' is not observation,action; give numbers as in 11,3"),
+        (latent, ["--codes", "1"], "'1' is no whole number of 2 or more"),
+        (ranks, ["--ranks", "0"], "'0' is no whole number of 1 or more"),
+    ],
+)
+def test_a_wrong_option_is_refused(
+    module: Any, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        module.main(words)
+    assert message in capsys.readouterr().err
+
+
+def test_measurements_of_codes_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"layers": 1, "heads": 2, "width": 8, "latent-width": 8, "codes": 4, "horizon": 3, "context": 2}
+    small |= {"beam-width": 2, "latent-beam-width": 2, "latent-n-expand": 2, "repeats": 1, "threads": 1}
+    assert latent.main(["--sizes", "2,1", *(word for name, n in small.items() for word in (f"--{name}", str(n)))]) == 0
+    assert "codes, ms/plan" in capsys.readouterr().out

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.latent import LatentSettings, bench_latent
 from torch import Tensor
 
 from seqrl.acting.policy import Policy
-from seqrl.benchmarks.latent import LatentSettings, bench_latent
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout

@@ -1,9 +1,11 @@
-"""What the exchange between ranks costs: `seqrl bench train --ranks 2`."""
+"""What the exchange between ranks costs: `python -m benchmarks.ranks --ranks 2`."""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,7 +20,17 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, spread
 from seqrl.benchmarks.workload import WARM_UP, TrainSettings, train_block
-from seqrl.console import say
+from seqrl.cli.bench_options import (
+    PUBLISHED,
+    TRAINING,
+    add_counts,
+    add_machine,
+    format_range,
+    run_benchmark,
+    say_machine,
+    settings_of,
+)
+from seqrl.console import print_table, say
 from seqrl.errors import ConfigError
 from seqrl.training.launch import rank_environment
 
@@ -104,3 +116,31 @@ class _Together(Callback):
             if self._store.add("warm", 1) == self._processes:
                 self._store.set("go", "")
             self._store.wait(["go"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print a table; the exit status as a program's."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.ranks", description="One training in several ranks beside as many trainings apart."
+    )
+    add_machine(parser)
+    parser.add_argument("--backbone", default="gpt", metavar="NAME", help="default gpt")
+    add_counts(parser, {"ranks": 2, **PUBLISHED, **TRAINING, "repeats": 3})
+    parser.set_defaults(task=_measure)
+    return run_benchmark(parser, arguments)
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    count = options.ranks
+    result = bench_ranks(settings_of(TrainSettings, options), count)
+    labels = {"together": f"one training, {count} ranks", "apart": f"{count} trainings apart, at the same time"}
+    print_table(["", "tokens/s"], [[labels[name], format_range(result[name]["tokens_per_second"])] for name in labels])
+    listed = ", ".join(f"{ratio:.3f}" for ratio in result["ratios"])
+    say(f"{count} ranks reach {result['ratio']:.3f} of the tokens/s of {count} trainings apart (by repeat: {listed})")
+    say(f"load average before: {result['load_before']:.1f}")
+    say_machine(result["machine"])
+    return dict(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

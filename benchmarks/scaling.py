@@ -1,19 +1,24 @@
-"""What grows with the data and with the number of GPUs, computed from the sizes of real models: `seqrl bench scaling`.
+"""What grows with the data and the number of GPUs, from the sizes of real models: `python -m benchmarks.scaling`.
 
 Nothing here is measured but sizes; rates are assumptions that stand in the output, to be replaced by one's own.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 
+from seqrl.cli.bench_options import add_output, count, counts, run_benchmark
+from seqrl.console import print_table, say
 from seqrl.data.sampler import SHUFFLED_IN_MEMORY
 from seqrl.data.token_cache import token_dtype
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.training.defaults import model_config
@@ -164,3 +169,68 @@ def scaling(shapes: Iterable[Shape], gpus: Iterable[int], transitions: Iterable[
         "training": [{**row, **checkpointing(row["parameters"], row["gpus"], rates)} for row in steps],
         "data": [{"transitions": n, **data(shapes[0], n)} for n in transitions],
     }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compute and print tables; the exit status as a program's."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.scaling",
+        description="Memory, communication and failures at larger sizes, computed.",
+    )
+    parser.add_argument(
+        "--models", nargs="+", type=counts("layers,heads,width", "4,4,128"), metavar="L,H,D",
+        default=[(4, 4, 128), (12, 12, 768), (24, 16, 2048)], help="default 4,4,128 12,12,768 24,16,2048",
+    )  # fmt: skip
+    parser.add_argument("--gpus", nargs="+", type=count(), default=[1, 8, 64, 1000], help="default 1 8 64 1000")
+    parser.add_argument(
+        "--transitions", nargs="+", type=float, default=[1e6, 1e8, 1e10], help="of the data; default 1e6 1e8 1e10"
+    )
+    for name, text in {
+        "tflops": "reached per GPU", "link-gb": "GB/s per GPU", "disk-gb": "GB/s", "mtbf-gpu-hours": "between failures",
+        "restart-minutes": "after a failure",
+    }.items():  # fmt: skip
+        parser.add_argument(f"--{name}", type=float, help=text)
+    add_output(parser)
+    parser.set_defaults(task=_compute)
+    return run_benchmark(parser, arguments)
+
+
+def _compute(options: argparse.Namespace) -> dict[str, Any]:
+    given = {field.name: getattr(options, field.name) for field in fields(Rates)}
+    if any(rate is not None and not rate > 0 for rate in given.values()):
+        raise ConfigError("a rate is 0 or less; give numbers above 0")
+    rates = Rates(**{name: rate for name, rate in given.items() if rate is not None})
+    result = scaling([Shape(*model) for model in options.models], options.gpus, options.transitions, rates)
+    steps = [
+        [
+            f"{row['parameters'] / 1e6:,.1f} M", str(row["gpus"]), f"{row['state_gib']:.2f}",
+            f"{row['state_fsdp_gib']:.3f}", f"{row['activations_gib']:.1f}", f"{row['compute_ms']:,.1f}",
+            f"{row['reduce_mb']:,.0f}", f"{row['reduce_ms']:,.1f}", f"{100 * row['efficiency']:.0f} %",
+            f"{row['windows_per_second']:,.0f}",
+        ]
+        for row in result["training"]
+    ]  # fmt: skip
+    print_table(
+        ["model", "GPUs", "state GiB", "FSDP GiB", "activ. GiB", "ms/step", "sent MB", "ms", "at least", "windows/s"],
+        steps,
+        wrap=True,
+    )
+    saves = [
+        [
+            f"{row['parameters'] / 1e6:,.1f} M", str(row["gpus"]), f"{row['size_gb']:.2f}", f"{row['write_s']:.1f}",
+            f"{row['failures_per_day']:.3f}", f"{row['interval_min']:,.0f}", f"{100 * row['lost_share']:.2f} %",
+        ]
+        for row in result["training"]
+    ]  # fmt: skip
+    print_table(
+        ["model", "GPUs", "checkpoint GB", "write s", "failures/day", "save every min", "time lost"], saves, wrap=True
+    )
+    names = ["episodes_gb", "tokens_gb", "permutation_gb", "order_gb"]
+    data = [[f"{row['transitions']:,.0f}", *(f"{row[name]:,.3g}" for name in names)] for row in result["data"]]
+    print_table(["transitions", "episodes GB", "tokens GB", "permutation GB", "order in memory GB"], data, wrap=True)
+    say(f"computed, not measured, from {', '.join(f'{name} {rate:g}' for name, rate in result['rates'].items())}")
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,9 @@
-"""Planning time by the number of dimensions, among codes and among tokens: `seqrl bench latent`."""
+"""Planning time by the number of dimensions, among codes and among tokens: `python -m benchmarks.latent`."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +12,18 @@ import torch
 
 from seqrl.benchmarks.plan import MODES, PlanSettings, bench_plan
 from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, seconds, spread
-from seqrl.console import say
+from seqrl.cli.bench_options import (
+    add_counts,
+    add_machine,
+    count_or_all,
+    counts,
+    format_number,
+    format_range,
+    run_benchmark,
+    say_machine,
+    settings_of,
+)
+from seqrl.console import print_table, say
 from seqrl.decoding.noise import Noise
 from seqrl.layout import Layout
 from seqrl.models.code import CodeModel
@@ -123,3 +136,40 @@ def _latent_task(
         planner.plan(model, history, score, Noise.of(_SEED, environment, number))
 
     return lambda number: seconds(lambda: plan(number), device)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print a table; the exit status as a program's."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.latent", description="A plan among codes (TAP) beside one among tokens (TT), by sizes."
+    )
+    add_machine(parser)
+    parser.add_argument(
+        "--sizes", nargs="+", type=counts("observation,action", "11,3"), metavar="O,A",
+        default=[(11, 3), (17, 6), (27, 8), (45, 24)], help="of both; default 11,3 17,6 27,8 45,24",
+    )  # fmt: skip
+    own = ("threads", "device", "reference_transitions", "bins", "window")
+    defaults = LatentSettings(threads=1)
+    add_counts(parser, {name.replace("_", "-"): v for name, v in vars(defaults).items() if name not in own})
+    parser.add_argument("--reference-transitions", type=count_or_all, default=1, metavar="M", help="or all; default 1")
+    parser.set_defaults(task=_measure)
+    return run_benchmark(parser, arguments)
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    result = bench_latent(settings_of(LatentSettings, options), options.sizes)
+    lines = []
+    for row in result["sizes"]:
+        tokens = [f"{format_number(row[mode]['ms'])} ({row[mode]['times']:.1f}x)" for mode in MODES]
+        lines.append([str(row["observation"]), str(row["action"]), format_range(row["latent"]), *tokens])
+    names = ["none" if mode == "reference" else mode for mode in MODES]
+    print_table(
+        ["observation", "action", "codes, ms/plan", *(f"tokens, {name}, ms/plan" for name in names)], lines, wrap=True
+    )
+    say(f"none: {result['reference_scaling']}. Random weights: hardly any equal rows")
+    say_machine(result["machine"])
+    return dict(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
