@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.config import EvaluationConfig
 from seqrl.errors import DataError
 from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
 from seqrl.files import fingerprint, write_file, write_text
@@ -141,28 +142,30 @@ def list_evaluations(run: Path) -> list[Path]:
     return [file.parent for file in sorted(run.glob(f"evaluations/*/{ROW}"))]
 
 
-def place_evaluation(config: Mapping[str, Any], checkpoint_digest: str, run: Path) -> Path:
+def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path) -> Path:
     """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of the checkpoints' content.
 
     Args:
-        config: a resolved `conf/evaluate.yaml`; its `output` stands for the folder where it is given.
+        config: its `output` stands for the folder where it is given.
         checkpoint_digest: hash of the content of the model's and the critic's checkpoint.
     """
-    if config["output"]:
-        return Path(config["output"])
-    kept = {k: v for k, v in config.items() if k not in ("checkpoint", "output", "progress_bar")}
+    if config.output:
+        return Path(config.output)
+    kept = {k: v for k, v in config.to_dict().items() if k not in ("checkpoint", "output", "progress_bar")}
     if not kept["diagnostics"]:  # evaluations of before there were any keep their place
         del kept["diagnostics"]
-    kept["plugins"] = identities(config["plugins"])
+    if config.goals is not None:  # as they were typed, before they had a type
+        kept["goals"] = [[int(x) if x.is_integer() else x for x in map(float, goal)] for goal in config.goals]
+    kept["plugins"] = identities(config.plugins)
     digest = fingerprint([kept, checkpoint_digest, ROW_FORMAT])
     name = re.sub(r"[^\w.-]+", "_", label_of(config))
     return run / "evaluations" / f"{name}-{digest[:8]}"
 
 
-def label_of(config: Mapping[str, Any]) -> str:
+def label_of(config: EvaluationConfig) -> str:
     """Name of the row. A control must not pass for the strategy that it controls."""
-    own: str = config["strategy_name"] + (", shuffled goals" if config["shuffle_goals"] else "")
-    return config["label"] or own
+    own = config.strategy_name + (", shuffled goals" if config.shuffle_goals else "")
+    return config.label or own
 
 
 def _damaged(path: Path, why: Exception | str) -> DataError:

@@ -14,6 +14,7 @@ import numpy as np
 
 from seqrl.acting.policy import Policy
 from seqrl.checkpoints.loading import load, load_critic
+from seqrl.config import EvaluationConfig
 from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.evaluate import checkpoint_file
@@ -102,11 +103,12 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
         seqrl.errors.SeqrlError: a checkpoint or strategy that does not fit, or one that wants goals.
     """
     load_plugins(config["plugins"])
-    file = checkpoint_file(Path(config["checkpoint"]))
+    settings = EvaluationConfig.from_dict(config)
+    file = checkpoint_file(Path(settings.checkpoint))
     loaded = load(file)
     layout = loaded.model.layout
     check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
-    policy = policy_of(loaded.model, config, load_critic(file))
+    policy = policy_of(loaded.model, settings, load_critic(file))
     if policy.strategy.condition.wants_goals:
         raise ConfigError("the strategy decodes toward a goal, and collecting gives none; choose another, as imitation")
     return policy

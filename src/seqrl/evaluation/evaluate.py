@@ -13,6 +13,7 @@ from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
 from seqrl.checkpoints import loading as checkpoints
 from seqrl.checkpoints.loading import Loaded
+from seqrl.config import EvaluationConfig
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
@@ -29,7 +30,7 @@ from seqrl.evaluation.archive import (
     write_plan_quality,
 )
 from seqrl.evaluation.baseline import compare_rows
-from seqrl.evaluation.placement import device_of, policy_of, precision_of
+from seqrl.evaluation.placement import device_of, policy_of
 from seqrl.evaluation.plan_quality import PlanLog, diagnose
 from seqrl.evaluation.protocol import EpisodeResults, check_protocol, run_episodes
 from seqrl.evaluation.summarize import summarize
@@ -66,12 +67,13 @@ def evaluate_all(
     """
     if not configs:
         return []
+    settings = [EvaluationConfig.from_dict(config) for config in configs]
     loaded = checkpoints.load(checkpoint)
     loaded = replace(loaded, config={**loaded.config, **checkpoints.critic_settings(checkpoint)})
     critic_file = checkpoints.critic_file(checkpoint)
     critic = checkpoints.load_critic(checkpoint)
     digest = fingerprint_files(checkpoint, *([critic_file] if critic_file else []))
-    done = [evaluate(config, loaded, place_evaluation(config, digest, folder), critic) for config in configs]
+    done = [evaluate(each, loaded, place_evaluation(each, digest, folder), critic) for each in settings]
     rows, comparisons = [each.row for each in done], compare_rows(done, baseline)
     dataset = DataSummary.from_config(loaded.config)
     print_table(rows, comparisons, dataset)
@@ -83,7 +85,7 @@ def evaluate_all(
     return done
 
 
-def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path, critic: Critic | None = None) -> Evaluation:
+def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Critic | None = None) -> Evaluation:
     """Run one evaluation, or read it back if the same one was finished before.
 
     Only a folder named after the settings tells that it was the same; one of the user's choice is written anew.
@@ -92,10 +94,10 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path, critic: Cr
         ConfigError: settings that do not fit the environment or the model.
         DataError: the finished evaluation cannot be read.
     """
-    if config["output"] is None and is_finished(folder):
+    if config.output is None and is_finished(folder):
         return read_evaluation(folder)
     dataset = DataSummary.from_config(loaded.config)
-    env_id = config["env_id"] or dataset.env_id
+    env_id = config.env_id or dataset.env_id
     if env_id is None:
         raise ConfigError(f"the data {dataset.name!r} names no environment; set env_id=... to a Gymnasium id")
     policy = policy_of(loaded.model, config, critic)
@@ -103,11 +105,11 @@ def evaluate(config: Mapping[str, Any], loaded: Loaded, folder: Path, critic: Cr
         say(f"{label_of(config)}: {note}")
     check_protocol(config, loaded.model.layout, env_id)  # what is refused leaves no folder
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
-    log = PlanLog() if config["diagnostics"] else None
+    log = PlanLog() if config.diagnostics else None
     outcome = run_episodes(config, policy, env_id, watch=log)
     row = summarize(config, loaded, env_id, outcome)
     evaluation = Evaluation(folder, row, outcome.results, outcome.episodes.plans)
-    if config["video"]:
+    if config.video:
         say(f"video: {film_episodes(folder / 'rollout.mp4', env_id, outcome)}")
     if log is not None:
         _diagnose(log, config, policy, critic, evaluation, outcome, dataset.standard_deviations)
@@ -126,11 +128,11 @@ def _far_target(target: float | None, dataset: DataSummary) -> str | None:
     )
 
 
-def check(config: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeStore) -> None:
+def check(row: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeStore) -> None:
     """Refuse an evaluation that would fail after the training, before it.
 
     Args:
-        config: a resolved `conf/evaluate.yaml`.
+        row: a resolved `conf/evaluate.yaml`, with a `label`.
         training: the resolved config of the run.
         store: its episodes.
 
@@ -138,16 +140,22 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
         ConfigError: no environment, a strategy that the layout cannot serve, a context beyond the window, or a model
             that cannot be built.
     """
+    config = EvaluationConfig.from_dict(row)
     run = {**training, **store.sizes, "longest_episode": int(store.lengths.max())}
     with torch.device("meta"):  # without memory for its weights
         model = build_model(run)
     layout = model.layout
     try:
-        device_of(config["device"])
-        precision_of(config["precision"])
-        parts = {slot: config[slot] for slot in ("planner", "condition", "score")}
-        Strategy.build(layout, **parts, critic=build_critic(run)).check(model, plan_every=config["plan_every"])
-        env_id = config["env_id"] or store.attributes.get("env_id")
+        device_of(config.device)
+        strategy = Strategy.build(
+            layout,
+            planner=config.planner,
+            condition=config.condition,
+            score=config.score,
+            critic=build_critic(run),
+        )
+        strategy.check(model, plan_every=config.plan_every)
+        env_id = config.env_id or store.attributes.get("env_id")
         if env_id is None:
             raise ConfigError(
                 f"the data {store.attributes.get('name', 'arrays')!r} names no environment; set "
@@ -158,17 +166,17 @@ def check(config: Mapping[str, Any], training: Mapping[str, Any], store: Episode
         check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
         envs.close()
     except ConfigError as error:
-        raise ConfigError(f"row {config['label']!r} of the evaluation: {error}") from error
-    if config["score"]["name"] == "critic" and training["window"]["terminate_truncated"] and not store.terminated.all():
+        raise ConfigError(f"row {config.label!r} of the evaluation: {error}") from error
+    if config.score["name"] == "critic" and training["window"]["terminate_truncated"] and not store.terminated.all():
         say(
-            f"{config['label']}: score=critic counts nothing past an imagined end, and this model learns ends at time "
+            f"{config.label}: score=critic counts nothing past an imagined end, and this model learns ends at time "
             "limits as well, which its critic does not; train with window.terminate_truncated=false"
         )
 
 
 def _diagnose(
     log: PlanLog,
-    config: Mapping[str, Any],
+    config: EvaluationConfig,
     policy: Policy,
     critic: Critic | None,
     evaluation: Evaluation,
@@ -177,11 +185,11 @@ def _diagnose(
 ) -> None:
     """Write how good the plans were, after episodes in which they are carried out to their ends."""
     if not log.imagines:
-        say(f"no diagnostics of {evaluation.row.strategy}: planner={config['planner']['name']} imagines nothing")
+        say(f"no diagnostics of {evaluation.row.strategy}: planner={config.planner['name']} imagines nothing")
         return
     logs = {"evaluation": (log, outcome.episodes)}
-    if policy.strategy.planner.horizon > config["plan_every"] and policy.model.layout.stride == 1:
-        whole = {**config, "plan_every": policy.strategy.planner.horizon}
+    if policy.strategy.planner.horizon > config.plan_every and policy.model.layout.stride == 1:
+        whole = replace(config, plan_every=policy.strategy.planner.horizon)
         obedient, further = policy_of(policy.model, whole, critic), PlanLog()
         logs["open_loop"] = (further, run_episodes(whole, obedient, evaluation.row.env_id, watch=further).episodes)
     write_plan_quality(evaluation, diagnose(logs, policy, deviations))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from seqrl.acting.policy import Policy
+from seqrl.config import EvaluationConfig
 from seqrl.critics import Critic
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.models import Model
@@ -53,18 +52,18 @@ def placed(model: Model, *, device: str, precision: str) -> Model:
     return model if dtype == torch.float32 else copy.deepcopy(model).cast(dtype)
 
 
-def policy_of(model: Model, config: Mapping[str, Any], critic: Critic | None = None) -> Policy:
-    """What decodes a model as a resolved `conf/evaluate.yaml` says.
+def policy_of(model: Model, config: EvaluationConfig, critic: Critic | None = None) -> Policy:
+    """What decodes a model as an evaluation says.
 
     Raises:
         ConfigError: a place, precision or strategy that does not fit.
     """
     return Policy(
-        placed(model, device=config["device"], precision=config["precision"]),
-        planner=config["planner"],
-        condition=config["condition"],
-        score=config["score"],
+        placed(model, device=config.device, precision=config.precision),
+        planner=config.planner,
+        condition=config.condition,
+        score=config.score,
         critic=critic,
-        seed=config["seed"],
-        plan_every=config["plan_every"],
+        seed=config.seed,
+        plan_every=config.plan_every,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from seqrl.acting.policy import Policy
+from seqrl.config import EvaluationConfig
 from seqrl.envs import check_spaces, make_environments
 from seqrl.errors import ConfigError
+from seqrl.evaluation.archive import label_of
 from seqrl.evaluation.goals import judge
 from seqrl.evaluation.rollout import Episodes, Watch, rollout
 from seqrl.layout import Layout
@@ -35,20 +36,14 @@ class EpisodeResults:
     results: dict[str, np.ndarray]
 
 
-def check_protocol(config: Mapping[str, Any], layout: Layout, env_id: str) -> None:
+def check_protocol(config: EvaluationConfig, layout: Layout, env_id: str) -> None:
     """Refuse episodes that cannot be run as asked for.
 
-    Args:
-        config: a resolved `conf/evaluate.yaml`.
-
     Raises:
-        ConfigError: a number out of range, or goals and starts that do not fit the environment or the layout.
+        ConfigError: goals and starts that do not fit the environment or the layout.
     """
-    for name, least in (("num_episodes", 1), ("seed", 0), ("max_steps", 1)):
-        if config[name] is not None and config[name] < least:
-            raise ConfigError(f"{name}={config[name]} is too small; give {least} or more")
-    wants_goals = config["condition"]["name"] == "goal"
-    if config["goals"] is None:
+    wants_goals = config.condition["name"] == "goal"
+    if config.goals is None:
         if wants_goals:
             raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")
         return
@@ -58,14 +53,14 @@ def check_protocol(config: Mapping[str, Any], layout: Layout, env_id: str) -> No
             f"goals are positions [x, y] and the layout's goal is made of dimensions {list(layout.goal.dims)}; train "
             "with layout.goal.dims=[0,1]"
         )
-    if config["shuffle_goals"] and not 2 <= len(config["goals"]) == len({tuple(goal) for goal in config["goals"]}):
+    if config.shuffle_goals and not 2 <= len(config.goals) == len(set(config.goals)):
         raise ConfigError("shuffle_goals=true needs two goals or more, all different, to give each episode another's")
 
 
 def run_episodes(
-    config: Mapping[str, Any], policy: Policy, env_id: str, *, watch: Watch | None = None
+    config: EvaluationConfig, policy: Policy, env_id: str, *, watch: Watch | None = None
 ) -> EpisodeResults:
-    """Run what a resolved `conf/evaluate.yaml` asks for.
+    """Run the episodes that an evaluation asks for.
 
     Args:
         watch: shown every plan, see `rollout`.
@@ -74,19 +69,19 @@ def run_episodes(
         ConfigError: an environment or goals that do not fit the policy.
     """
     check_protocol(config, policy.model.layout, env_id)
-    run = _free if config["goals"] is None else _toward_goals
+    run = _free if config.goals is None else _toward_goals
     return run(config, policy, env_id, watch)
 
 
-def _free(config: Mapping[str, Any], policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
+def _free(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
     """The environment's own starts; the same seeds give the same starts to every strategy."""
-    count = config["num_episodes"]
-    seeds = [1_000_000 * config["seed"] + index for index in range(count)]
+    count = config.num_episodes
+    seeds = [1_000_000 * config.seed + index for index in range(count)]
     episodes = _run(config, policy, env_id, count, seeds=seeds, watch=watch)
     return EpisodeResults(episodes, {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]})
 
 
-def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
+def _toward_goals(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
     """Every start against every goal; a policy that is not told the goal drives once and is judged against all."""
     states, goals, counted = _starts(config, env_id)
     told = policy.strategy.condition.wants_goals
@@ -97,7 +92,7 @@ def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str, watch:
         policy,
         env_id,
         len(start),
-        seeds=[config["seed"]] * len(start),
+        seeds=[config.seed] * len(start),
         options=[{"state": states[i]} for i in start],
         goals=_told_goals(goals, len(states), config) if told else None,
         keys=start,
@@ -119,58 +114,42 @@ def _toward_goals(config: Mapping[str, Any], policy: Policy, env_id: str, watch:
     return EpisodeResults(episodes, results)
 
 
-def _starts(config: Mapping[str, Any], env_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _starts(config: EvaluationConfig, env_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Start states (n, 4 or 2), goals (m, 2), and which starts count for which goal, (n, m) bool."""
-    maze = maze_of(env_id)
-    goals = _pairs("goals", config["goals"])
-    if config["start_cells"] is not None:
-        given = _pairs("start_cells", config["start_cells"] or [[0, 0]])  # of none, `draw_starts` tells what there is
-        if (given != np.floor(given)).any():
-            raise ConfigError(
-                f"start_cells={config['start_cells']} are no cells; give whole numbers, [row, column] each"
-            )
-    states, cells = draw_starts(maze, config["start_cells"], config["num_episodes"], config["seed"])
-    counted = find_far_pairs(maze, cells, goals, config["min_cells"])
+    assert config.goals is not None
+    maze, goals = maze_of(env_id), np.array(config.goals, np.float64)
+    cells = None if config.start_cells is None else [list(cell) for cell in config.start_cells]
+    states, started = draw_starts(maze, cells, config.num_episodes, config.seed)
+    counted = find_far_pairs(maze, started, goals, config.min_cells)
     for goal, starts in zip(goals, counted.T, strict=True):
         if not starts.any():
             raise ConfigError(
-                f"no start is more than {config['min_cells']} cells from goal {goal.tolist()}; set start_cells to "
+                f"no start is more than {config.min_cells} cells from goal {goal.tolist()}; set start_cells to "
                 "cells that are, or min_cells to less"
             )
     return states, goals, counted
 
 
-def _pairs(name: str, given: Any) -> np.ndarray:
-    """(m, 2) of a list of pairs of finite numbers."""
-    try:
-        pairs = np.asarray(given, np.float64)
-    except (TypeError, ValueError):
-        pairs = np.empty(0)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.isfinite(pairs).all():
-        raise ConfigError(f"{name}={given} must be a list of pairs of numbers, as in {name}=[[1,1],[3,1]]")
-    return pairs
-
-
-def _told_goals(goals: np.ndarray, num_starts: int, config: Mapping[str, Any]) -> np.ndarray:
+def _told_goals(goals: np.ndarray, num_starts: int, config: EvaluationConfig) -> np.ndarray:
     """(num_starts * m, 2): the goal that each episode is told; for the control, always another one than judged."""
     number = np.tile(np.arange(len(goals)), num_starts)
-    if config["shuffle_goals"]:
-        rng = np.random.default_rng([config["seed"], 6])
+    if config.shuffle_goals:
+        rng = np.random.default_rng([config.seed, 6])
         number = (number + rng.integers(1, len(goals), len(number))) % len(goals)
     return goals[number]
 
 
-def _run(config: Mapping[str, Any], policy: Policy, env_id: str, count: int, **arguments: Any) -> Episodes:
+def _run(config: EvaluationConfig, policy: Policy, env_id: str, count: int, **arguments: Any) -> Episodes:
     layout = policy.model.layout
     envs = make_environments(env_id, count)
     try:
         check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
-        label = f"{config['label'] or config['strategy_name']}: {count} episodes"
+        label = f"{label_of(config)}: {count} episodes"
         return rollout(
             policy,
             envs,
-            max_steps=config["max_steps"],
-            description=label if config["progress_bar"] else None,
+            max_steps=config.max_steps,
+            description=label if config.progress_bar else None,
             **arguments,
         )
     finally:

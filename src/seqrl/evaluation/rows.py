@@ -153,7 +153,7 @@ class ResultsRow:
     seed: int
     starts: Starts
     shuffle_goals: bool | None
-    min_cells: int | None
+    min_cells: int | float | None
     training: str | None
     training_seed: int
     training_steps: int

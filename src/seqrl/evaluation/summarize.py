@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
 
 from seqrl.checkpoints.loading import Loaded
+from seqrl.config import EvaluationConfig
 from seqrl.d4rl.reference import Reference, reference, reference_note
 from seqrl.data.summary import DataSummary
 from seqrl.evaluation.archive import label_of
@@ -22,11 +22,10 @@ from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.runs.old_names import training_digest
 
 
-def summarize(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: EpisodeResults) -> ResultsRow:
+def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: EpisodeResults) -> ResultsRow:
     """Summarize the episodes of one evaluation; rates and scores are in percent, times in steps or milliseconds.
 
     Args:
-        config: a resolved `conf/evaluate.yaml`.
         loaded: the model that acted.
         env_id: of the environment that it acted in.
     """
@@ -36,14 +35,14 @@ def summarize(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: E
         strategy=label_of(config),
         dataset=dataset.name,
         env_id=env_id,
-        planner=Component.from_config(config["planner"]),
-        condition=Component.from_config(config["condition"]),
-        score=Component.from_config(config["score"]),
+        planner=Component.from_config(config.planner),
+        condition=Component.from_config(config.condition),
+        score=Component.from_config(config.score),
         model=model.made_of,
         discrete_actions="action" in model.layout.categories,
-        cache=config["planner"].get("cache") if isinstance(model, AutoregressiveModel) else None,
-        plan_every=config["plan_every"],
-        time_budget_ms=config["planner"].get("time_budget_ms"),
+        cache=config.planner.get("cache") if isinstance(model, AutoregressiveModel) else None,
+        plan_every=config.plan_every,
+        time_budget_ms=config.planner.get("time_budget_ms"),
         horizon_mean=outcome.episodes.horizon_mean,
         num_episodes=int(returns.size),
         return_mean=float(returns.mean()),
@@ -55,15 +54,15 @@ def summarize(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: E
         score_note=None if known is None else reference_note(env_id, loaded.config["dataset"]),
         ms_per_action=outcome.episodes.ms_per_action,
         environments_per_batch=int(returns.size),
-        device=str(device_of(config["device"])),
-        precision=config["precision"],
+        device=str(device_of(config.device)),
+        precision=config.precision,
         threads=torch.get_num_threads(),
         behaviour_return_mean=dataset.behaviour_return_mean,
         behaviour_score=dataset.behaviour_score,
-        seed=config["seed"],
-        starts=Starts(**{field.name: config[field.name] for field in fields(Starts)}),
-        shuffle_goals=config["shuffle_goals"],
-        min_cells=config["min_cells"],
+        seed=config.seed,
+        starts=_starts(config),
+        shuffle_goals=config.shuffle_goals,
+        min_cells=config.min_cells,
         training=training_digest(loaded.config),
         training_seed=loaded.config["seed"],
         training_steps=loaded.step,
@@ -72,9 +71,14 @@ def summarize(config: Mapping[str, Any], loaded: Loaded, env_id: str, outcome: E
     )
 
 
-def _reference(config: Mapping[str, Any], env_id: str) -> Reference | None:
+def _starts(config: EvaluationConfig) -> Starts:
+    plain = config.to_dict()
+    return Starts(**{field.name: plain[field.name] for field in fields(Starts)})
+
+
+def _reference(config: EvaluationConfig, env_id: str) -> Reference | None:
     """The references are for the environment's own starts, task and time limit."""
-    own_task = config["start_cells"] is None and config["max_steps"] is None and config["condition"]["name"] != "goal"
+    own_task = config.start_cells is None and config.max_steps is None and config.condition["name"] != "goal"
     return reference(env_id) if own_task else None
 
 

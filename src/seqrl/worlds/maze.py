@@ -188,7 +188,7 @@ def draw_starts(
     return states[:, : maze.state_size], chosen
 
 
-def find_far_pairs(maze: Maze, cells: list[tuple[int, int]], goals: np.ndarray, min_cells: int) -> np.ndarray:
+def find_far_pairs(maze: Maze, cells: list[tuple[int, int]], goals: np.ndarray, min_cells: float) -> np.ndarray:
     """(n, m) bool: whether the shortest path from a start's cell to a goal's has more than `min_cells` steps.
 
     Raises:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from seqrl.config import EvaluationConfig
 from seqrl.errors import DataError
 from seqrl.evaluation.archive import (
     Evaluation,
@@ -106,25 +109,41 @@ def test_plan_quality_says_whose_it_is(evaluation: Evaluation) -> None:
 
 
 def test_a_folder_is_named_after_settings_and_checkpoint() -> None:
-    config: dict[str, Any] = {
-        "checkpoint": "a",
-        "output": None,
-        "progress_bar": True,
-        "diagnostics": False,
-        "plugins": [],
-        "strategy_name": "goal",
-        "shuffle_goals": True,
-        "label": None,
-        "seed": 0,
-    }
+    config = EvaluationConfig(
+        {"name": "sample"}, {"name": "goal"}, {"name": "likelihood"}, strategy_name="goal", shuffle_goals=True
+    )
     place = place_evaluation(config, "0f", Path("run"))
     assert place.parent == Path("run/evaluations")
     assert place.name.startswith("goal_shuffled_goals-")
-    assert place_evaluation({**config, "checkpoint": "b", "progress_bar": False}, "0f", Path("run")) == place
-    others = [{**config, "seed": 1}, {**config, "diagnostics": True}, {**config, "label": "mine"}]
-    names = {place_evaluation(each, "0f", Path("run")) for each in others} | {
-        place_evaluation(config, "1f", Path("run"))
+    assert place_evaluation(replace(config, checkpoint="b", progress_bar=False), "0f", Path("run")) == place
+    others = [replace(config, seed=1), replace(config, diagnostics=True), replace(config, label="mine")]
+    names = {place_evaluation(each, "0f", Path("run")) for each in others}
+    assert len(names | {place, place_evaluation(config, "1f", Path("run"))}) == 5
+    assert place_evaluation(replace(config, output="here"), "0f", Path("run")) == Path("here")
+
+
+def test_names_of_folders_hold() -> None:
+    """The hash is of the settings as they were composed before they had types."""
+    composed: dict[str, Any] = {
+        "env_id": None,
+        "num_episodes": 2,
+        "max_steps": 15,
+        "seed": 0,
+        "plan_every": 1,
+        "device": "auto",
+        "precision": "float32",
+        "video": False,
+        "goals": [[1, 1], [3, 1.5]],
+        "start_cells": None,
+        "min_cells": 2,
+        "shuffle_goals": False,
+        "strategy_name": "goal",
+        "label": "goal",
+        "plugins": [],
+        "planner": {"name": "sample", "temperature": 0.5},
+        "condition": {"name": "goal", "guidance": 2},
+        "score": {"name": "likelihood"},
     }
-    assert len(names | {place}) == 5
-    assert place_evaluation({**config, "output": "here"}, "0f", Path("run")) == Path("here")
-    assert json.dumps(config)  # settings are plain data
+    digest = sha256(json.dumps([composed, "0f", 3], sort_keys=True).encode()).hexdigest()[:8]
+    config = EvaluationConfig.from_dict({**composed, "output": None, "checkpoint": "none", "diagnostics": False})
+    assert place_evaluation(config, "0f", Path("run")).name == f"goal-{digest}"

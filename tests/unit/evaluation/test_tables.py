@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from seqrl.checkpoints.loading import Loaded
+from seqrl.config import EvaluationConfig
 from seqrl.data.summary import DataSummary
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.baseline import RowDifference
@@ -174,11 +175,11 @@ def test_the_terminal_shows_what_the_file_shows(capsys: pytest.CaptureFixture[st
 def test_only_the_same_evaluation_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("what another checkpoint did")
     loaded = Loaded(None, {"dataset": {"name": "tiny", "env_id": None}}, {}, 0)  # type: ignore[arg-type]
-    config = {"env_id": None, "output": str(tmp_path)}
+    config = EvaluationConfig({"name": "sample"}, {"name": "none"}, {"name": "likelihood"}, output=str(tmp_path))
     with pytest.raises(ConfigError, match="the data 'tiny' names no environment; set env_id="):
         evaluate(config, loaded, tmp_path)  # it is run, or would be
     with pytest.raises(DataError, match=r"results\.json' is no readable evaluation \(.*\); remove its folder"):
-        evaluate({**config, "output": None}, loaded, tmp_path)  # it is read
+        evaluate(replace(config, output=None), loaded, tmp_path)  # it is read
 
 
 @pytest.mark.parametrize(
