@@ -1,6 +1,7 @@
 """The public names, once: `seqrl` loads them from here lazily, and type checkers read them here."""
 
 from .acting.policy import Policy as Policy
+from .acting.strategy import Strategy as Strategy
 from .backbones import Backbone as Backbone
 from .checkpoints.loading import load as load
 from .checkpoints.loading import load_critic as load_critic
