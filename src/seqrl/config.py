@@ -20,6 +20,7 @@ from seqrl.registry import Slot
 from seqrl.schema import check_value
 
 Count = Annotated[int, Ge(1)]
+Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 DataComponent = Annotated[Mapping[str, Any], Slot("data")]
 TokenizerComponent = Annotated[Mapping[str, Any], Slot("tokenizer")]
 BackboneComponent = Annotated[Mapping[str, Any], Slot("backbone")]
@@ -141,7 +142,6 @@ class TrainerConfig:
     detect_anomaly: bool = False
     sync_batchnorm: bool = False
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
-    max_time: str | None = None
     overfit_batches: Annotated[int, Ge(0)] | Annotated[float, Interval(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
@@ -182,9 +182,9 @@ class RowSettings:
     """
 
     env_id: str | None = None
-    num_episodes: Count = 10
+    num_episodes: Annotated[int, Interval(ge=1, le=1_000_000)] = 10
     max_steps: Count | None = None
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Seed = 0
     plan_every: Count = 1
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -198,14 +198,43 @@ class RowSettings:
 
 
 @dataclass(frozen=True)
-class _Decoding:
+class DecodingConfig:
+    """Options of decoding for the rows that have such an option and do not set it themselves."""
+
+    planner: Mapping[str, Any] = field(default_factory=dict)
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    score: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ResultsConfig:
+    """The section `evaluation` of a run: the rows of its results table.
+
+    Attributes:
+        strategies: by label, what one would add to `seqrl evaluate checkpoint=RUN`; null leaves a row out.
+        strategy: one strategy instead of these rows.
+        baseline: the row that the others are compared with, start by start.
+        figure: draw the paths, where rows have goals.
+        settings: of all rows; a row's own words win.
+    """
+
+    strategies: Mapping[str, tuple[str, ...] | None] | None = None
+    strategy: str | None = None
+    baseline: str | None = None
+    figure: bool = True
+    settings: RowSettings = RowSettings()
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+
+@dataclass(frozen=True)
+class _Components:
     planner: PlannerComponent
     condition: ConditionComponent
     score: ScoreComponent
 
 
 @dataclass(frozen=True)
-class EvaluationConfig(RowSettings, _Decoding):
+class EvaluationConfig(RowSettings, _Components):
     """One evaluation: `conf/evaluate.yaml`, resolved.
 
     Attributes:
@@ -237,7 +266,7 @@ class EvaluationConfig(RowSettings, _Decoding):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A run: `conf/train.yaml`, resolved, less the rows of its evaluation.
+    """A run: `conf/train.yaml`, resolved.
 
     Attributes:
         name: of the run, the first part of its folder's name; null: named after the experiment and what was changed.
@@ -270,17 +299,18 @@ class RunConfig:
     experiment_name: str = "run"
     runs_dir: str = "runs"
     plugins: tuple[str, ...] = ()
-    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     objective_metric: str = "val/loss"
     trial: TrialConfig | None = None
     window: WindowConfig = WindowConfig()
     training: TrainingConfig = TrainingConfig()
     tokenizer_training: TokenizerTrainingConfig = TokenizerTrainingConfig()
     critic_training: CriticTrainingConfig = CriticTrainingConfig()
+    evaluation: ResultsConfig = field(default_factory=ResultsConfig)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        """The run of a composed configuration, without its section `evaluation`.
+        """The run of a composed configuration.
 
         Raises:
             ConfigError: an unknown key anywhere, or a value that is not allowed.
@@ -298,7 +328,8 @@ class RunConfig:
         Raises:
             ConfigError: a value that is not allowed.
         """
-        return cls.from_dict(_known(cls, {**config, "optimizer": {"name": "adamw", **config.get("optimizer", {})}}))
+        kept = {key: value for key, value in config.items() if key != "evaluation"}  # the rows of then, not of now
+        return cls.from_dict(_known(cls, {**kept, "optimizer": {"name": "adamw", **config.get("optimizer", {})}}))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain, as checkpoints and yaml hold it."""

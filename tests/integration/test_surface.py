@@ -31,6 +31,8 @@ RUNTIME = {
     "window": 24,
     "max_length": 20,
     "discount": 0.99,
+    "max_steps": 10,
+    "steps_per_epoch": 2,
     "observation_size": 3,
     "action_size": 2,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
@@ -57,7 +57,7 @@ class GptBackbone(Backbone):
         self,
         max_length: int,
         *,
-        num_layers: Annotated[int, Ge(1)] = 4,
+        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 4,
         num_heads: Annotated[int, Ge(1)] = 4,
         dim: Annotated[int, Ge(1)] = 128,
         embedding_dropout: Dropout = 0.1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -87,7 +87,7 @@ class LlamaBackbone(Backbone):
         self,
         max_length: int,
         *,
-        num_layers: Annotated[int, Ge(1)] = 4,
+        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 4,
         num_heads: Annotated[int, Ge(1)] = 4,
         num_kv_heads: Annotated[int, Ge(1)] | None = 2,
         dim: Annotated[int, Ge(1)] = 128,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
@@ -30,7 +30,11 @@ class MlpBackbone(Backbone):
     sees_context = False
 
     def __init__(
-        self, *, num_layers: Annotated[int, Ge(1)] = 2, dim: Annotated[int, Ge(1)] = 256, dropout: Dropout = 0.0
+        self,
+        *,
+        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 2,
+        dim: Annotated[int, Ge(1)] = 256,
+        dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         self.dim = dim

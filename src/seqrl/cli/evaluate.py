@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
+from seqrl.cli.checking import check_with_checkpoint, take_check
 from seqrl.cli.sweep import Identity, Job
+from seqrl.config import EvaluationConfig
+from seqrl.console import say, say_error
+from seqrl.errors import ConfigError
+from seqrl.plugins import load_plugins
 
 
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
-    return run_application("evaluate", arguments, _task, _identify)
+    try:
+        arguments, only_check = take_check(arguments)
+        return run_application("evaluate", arguments, _check if only_check else _task, _identify)
+    except ConfigError as error:
+        say_error(f"ConfigError: {error}")
+        return 2
+
+
+def _read(cfg: DictConfig) -> dict[str, Any]:
+    """The composed evaluation, refused here if its settings are wrong."""
+    config = plain(cfg)
+    load_plugins(config["plugins"])
+    EvaluationConfig.from_dict(config)
+    return config
+
+
+def _check(cfg: DictConfig, job: Job) -> None:
+    config = _read(cfg)
+    from seqrl.evaluation.evaluate import checkpoint_file
+
+    check_with_checkpoint(EvaluationConfig.from_dict(config), checkpoint_file(Path(config["checkpoint"])))
+    say("the configuration is sound, and the checkpoint serves it")
 
 
 def _task(cfg: DictConfig, job: Job) -> None:
-    config = plain(cfg)
+    config = _read(cfg)
     from seqrl.evaluation.evaluate import checkpoint_file, evaluate_all
-    from seqrl.plugins import load_plugins
 
-    load_plugins(config["plugins"])
     checkpoint = checkpoint_file(Path(config["checkpoint"]))
     folder = _folder(checkpoint)
     done = evaluate_all([{**config, "label": config["label"] or config["strategy_name"]}], checkpoint, folder)

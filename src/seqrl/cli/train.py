@@ -13,8 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from seqrl.cli.application import composing, plain, run_application
+from seqrl.cli.checking import check_row, check_without_data, take_check
 from seqrl.cli.rows import Rows, compose_rows
 from seqrl.cli.sweep import Identity, Job, forget_failure
+from seqrl.config import RunConfig
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.plugins import load_plugins
@@ -33,9 +35,9 @@ _DECODING = re.compile(r"[+~]*(planner|condition|score)(\.[^=]*)?=(.*)", re.DOTA
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
     try:
-        return run_application(
-            "train", [word for argument in arguments for word in _reroute(argument)], _task, _identify
-        )
+        arguments, only_check = take_check(arguments)
+        words = [word for argument in arguments for word in _reroute(argument)]
+        return run_application("train", words, _check if only_check else _task, _identify)
     except ConfigError as error:
         say_error(f"ConfigError: {error}")
         return 2
@@ -64,18 +66,27 @@ def _reroute(argument: str) -> list[str]:
     return [f"++evaluation.decoding.{group}{option}={value}"]
 
 
-_SECTIONS = ("data", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "trainer", "window")
+def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
+    """The composed run, typed and plain, and the rows that follow it; refused here if its settings are wrong."""
+    config = plain(cfg)
+    load_plugins(config["plugins"])
+    run = RunConfig.from_dict(config)
+    rows = compose_rows(config["evaluation"], list(HydraConfig.get().overrides.task))
+    for row in rows.configs:
+        check_row(row)
+    check_objective(run.objective_metric, [row["label"] for row in rows.configs])
+    return run, config, rows
+
+
+def _check(cfg: DictConfig, job: Job) -> None:
+    run, _, rows = _read(cfg)
+    check_without_data(run, [check_row(row) for row in rows.configs])
+    say("the configuration is sound, as far as it can be told without data")
 
 
 def _task(cfg: DictConfig, job: Job) -> None:
-    config = plain(cfg)
-    for section in _SECTIONS:
-        if not isinstance(config.get(section), dict):
-            raise ConfigError(f"{section} is missing from the configuration; choose one with {section}=NAME")
-    load_plugins(config["plugins"])
+    _, config, rows = _read(cfg)
     evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
-    rows = compose_rows(evaluation, list(HydraConfig.get().overrides.task))
-    check_objective(objective, [row["label"] for row in rows.configs])
     identity = identify(config)
     found = find_run(config, identity)
     if found is None:

@@ -6,7 +6,7 @@ import copy
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Interval, Le, Lt
 from torch import Tensor, nn
 
 from seqrl.critics import Critic, Transitions
@@ -50,7 +50,7 @@ class IqlCritic(Critic):
         max_weight: Annotated[float, Gt(0)] = 100.0,
         target_rate: Annotated[float, Gt(0), Le(1)] = 0.005,
         dim: Annotated[int, Ge(1)] = 256,
-        num_layers: Annotated[int, Ge(1)] = 2,
+        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 2,
         reward_scale: Annotated[float, Gt(0)] = 1.0,
         reward_shift: float = 0.0,
     ) -> None:

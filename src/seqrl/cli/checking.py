@@ -1,0 +1,120 @@
+"""What commands check of a configuration before anything else: types, ranges, unknown keys; and, on demand, all that
+can be told without data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from seqrl.config import EvaluationConfig, RunConfig
+from seqrl.errors import ConfigError, SeqrlError
+from seqrl.registry import DATA
+
+CHECK = "--check"
+"""The word of a command that composes, checks and stops."""
+
+
+def take_check(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without `--check`, and whether it was among them.
+
+    Raises:
+        ConfigError: of a sweep, whose jobs are many configurations.
+    """
+    asked = CHECK in arguments
+    if asked and any(word in ("-m", "--multirun") for word in arguments):
+        raise ConfigError(f"{CHECK} judges one configuration; leave -m out, and give each setting one value")
+    return [word for word in arguments if word != CHECK], asked
+
+
+def check_row(config: Mapping[str, Any]) -> EvaluationConfig:
+    """The row of a results table, typed.
+
+    Args:
+        config: a resolved `conf/evaluate.yaml` with the row's `label`.
+
+    Raises:
+        ConfigError: an unknown key or a value that is not allowed, told with the row.
+    """
+    with _of_row(config["label"]):
+        return EvaluationConfig.from_dict(config)
+
+
+def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None:
+    """Refuse parts that do not fit each other, with a model of the same shape for data of a usual size.
+
+    Nothing is read, and no weights take memory.
+
+    Args:
+        rows: of the results table.
+
+    Raises:
+        ConfigError: whatever the parts refuse, before any data are opened.
+    """
+    import torch
+
+    from seqrl.critics import build_critic
+    from seqrl.training.module import SequenceModule
+
+    shared = {option.name for option in DATA.shared}
+    source = DATA.build({key: value for key, value in run.data.items() if key not in shared})
+    goal = run.layout.goal.dims if run.layout.goal is not None else ()
+    config = {
+        **run.to_dict(),
+        "observation_size": max(4, *(dim + 1 for dim in goal)) if goal else 4,
+        "action_size": 2,
+        "longest_episode": 1000,
+    }
+    with _as_refusal("the parts make no model"), torch.device("meta"):
+        model = SequenceModule(config).model
+        critic = build_critic(config)
+    for row in rows:
+        with _of_row(row.label), _as_refusal("the parts make no strategy"), torch.device("meta"):
+            _check_strategy(row, model, critic, getattr(source, "env_id", None))
+
+
+def check_with_checkpoint(config: EvaluationConfig, checkpoint: Path) -> None:
+    """Refuse an evaluation that a trained model cannot serve.
+
+    Raises:
+        seqrl.errors.SeqrlError: a checkpoint that cannot be read, or a strategy that does not fit it.
+    """
+    from seqrl.checkpoints.loading import load, load_critic
+
+    loaded = load(checkpoint)
+    env_id = loaded.config["dataset"].get("env_id") if loaded.config.get("dataset") else None
+    _check_strategy(config, loaded.model, load_critic(checkpoint), env_id)
+
+
+def _check_strategy(row: EvaluationConfig, model: Any, critic: Any, env_id: str | None) -> None:
+    from seqrl.acting.strategy import Strategy
+    from seqrl.evaluation.placement import device_of
+    from seqrl.evaluation.protocol import check_protocol
+
+    device_of(row.device)
+    strategy = Strategy.build(
+        model.layout, planner=row.planner, condition=row.condition, score=row.score, critic=critic
+    )
+    strategy.check(model, plan_every=row.plan_every)
+    if env := row.env_id or env_id:
+        check_protocol(row, model.layout, env)
+
+
+@contextmanager
+def _of_row(label: str | None) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"row {label!r} of the evaluation: {error}") from error
+
+
+@contextmanager
+def _as_refusal(what: str) -> Iterator[None]:
+    """Sizes that no machine can hold fail inside torch, in words of its own."""
+    try:
+        yield
+    except SeqrlError:
+        raise
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {str(error).partition(chr(10))[0]}; give other sizes") from error
