@@ -176,7 +176,7 @@ def test_options_that_the_trainer_refuses_are_told(tmp_path: Path) -> None:
 
 def test_validation_is_the_same_whenever_it_runs(config: dict[str, Any], tmp_path: Path) -> None:
     """With a learning rate of nothing, every validation gives the same numbers: windows and goals are fixed."""
-    frozen = {**config, "optimizer": {**config["optimizer"], "learning_rate": 0.0}}
+    frozen = {**config, "optimizer": {**config["optimizer"], "learning_rate": 1e-30}}  # below what float32 adds
     train(frozen, RunFolder(tmp_path / "run"))
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["name"].startswith("val/")]
@@ -297,7 +297,7 @@ def test_what_was_logged_is_on_disk_before_its_checkpoint(
 
 def test_a_resumed_run_remembers_its_best_validation(config: dict[str, Any], tmp_path: Path) -> None:
     """With a learning rate of nothing none is better than the first one, whose checkpoint stays."""
-    frozen = {**config, "optimizer": {**config["optimizer"], "learning_rate": 0.0}}
+    frozen = {**config, "optimizer": {**config["optimizer"], "learning_rate": 1e-30}}  # below what float32 adds
     frozen["training"] |= {"max_steps": 4}
     best = train(frozen, RunFolder(tmp_path / "run")).with_name("best.ckpt")
     frozen["training"] |= {"max_steps": 12}
