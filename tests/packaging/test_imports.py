@@ -57,6 +57,11 @@ ONLY_IN = {  # where a package may be imported at all
     "pytorch_lightning": (),
     "gymnasium": ("envs", "worlds", "d4rl", "formats", "sources", "evaluation"),
     "minari": ("envs", "formats", "sources"),
+    "hashlib": ("files",),  # one fingerprint
+    "fcntl": ("files",),  # one lock
+    "filelock": (),
+    "rich": ("console",),  # one kind of table and bar
+    "tqdm": (),
     "mujoco": ("envs", "worlds", "d4rl", "evaluation"),
 }
 ONLY_IN_FUNCTIONS = {"gymnasium", "minari", "mujoco", "h5py"}  # slow to import, or not needed by most runs
@@ -251,6 +256,23 @@ def name_violations(source: Path, conf: Path) -> list[str]:
 def test_imports_follow_the_order() -> None:
     violations = import_violations(SOURCE)
     assert not violations, "\n".join(violations)
+
+
+def calls(module: Module, *names: str) -> Iterator[str]:
+    """`file:line` of every call of a function by one of the names, as `signal.signal`."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
+            yield f"{module.name}:{node.lineno}"
+
+
+def test_signals_have_one_owner_and_warnings_one_filter() -> None:
+    """Filters elsewhere are for a block: they stand in a function that catches warnings."""
+    for module in modules(SOURCE):
+        if module.name != "signals":
+            assert not list(calls(module, "signal.signal"))
+        catches = list(calls(module, "warnings.catch_warnings"))
+        filters = list(calls(module, "warnings.filterwarnings", "warnings.simplefilter"))
+        assert len(filters) <= len(catches) or module.name == "training.trainer", filters
 
 
 def test_names_agree() -> None:

@@ -131,7 +131,6 @@ def shard(model: nn.Module, mesh: DeviceMesh | None) -> None:
         return
     frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}  # a trained tokenizer's
     options: dict[str, Any] = {"mesh": mesh["data_parallel"], **({"ignored_params": frozen} if frozen else {})}
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # nothing works on it in place
     for module in model.modules():
         if isinstance(module, nn.ModuleList):
             for block in module:

@@ -66,14 +66,20 @@ def make_trainer(
 
 
 def quiet_lightning() -> None:
-    """Leave out what Lightning says of itself; warnings about a run stay."""
+    """Leave out what Lightning and torch say for no reason that concerns a run; its own warnings stay.
+
+    The only filters of warnings that the package sets for a whole process; versions are those that were looked at.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning's own use of torch
-    warnings.filterwarnings("ignore", message=".*does not have many workers")  # batches are cut in the process
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")  # our order follows the step
-    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node may train as well
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # that is resuming
+    for message in (
+        ".*LeafSpec.*is deprecated",  # Lightning 2.6.6 uses what torch 2.13 deprecates: Lightning's issue 21326
+        ".*does not have many workers",  # batches are cut in this process (Lightning 2.6.6)
+        ".*your dataloader is not resumable",  # our order follows the step (Lightning 2.6.6)
+        "The `srun` command is available",  # a login node may train as well (Lightning 2.6.6)
+        "FSDP2-wrapped module .* returned a view",  # nothing works on it in place (torch 2.13)
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
