@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -80,3 +81,42 @@ def test_what_is_known_of_a_run_is_kept() -> None:
     loaded = seqrl.load(checkpoint("token"))
     assert (loaded.step, loaded.config["dataset"]["num_episodes"]) == (20, 8)
     assert loaded.versions["seqrl"] == "0.1.0"
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated", "ignore:.*your dataloader is not resumable")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_training_goes_on_from_format_1_as_if_nothing_had_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps at 3466b25 and three here give the weights, and moments, of six steps there."""
+    monkeypatch.setenv("SEQRL_DATA", str(tmp_path))
+    rng = np.random.default_rng(0)
+    episodes = [
+        {
+            "observations": rng.normal(size=(length, 3)),
+            "actions": rng.uniform(-1, 1, size=(length, 2)),
+            "rewards": rng.normal(size=length),
+            "terminated": length % 2 == 0,
+        }
+        for length in (20, 9, 15, 30, 12)
+    ]
+    store = seqrl.EpisodeStore.from_episodes(episodes, attributes={"name": "random walks"})
+    sizes = {"num_layers": 1, "num_heads": 2, "dim": 8}
+    module = seqrl.SequenceModule.for_store(
+        store, layout="tt", tokenizer={"name": "uniform", "num_bins": 8}, backbone=sizes, window=4, seed=1
+    )
+    data = seqrl.EpisodeDataModule.for_module(module, store, batch_size=4, validation_fraction=0.2)
+    trainer = pl.Trainer(
+        max_steps=6, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False, use_distributed_sampler=False, max_epochs=-1, check_val_every_n_epoch=None,
+        val_check_interval=3, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, data, ckpt_path=FOLDER / "resumed" / "step-3.ckpt", weights_only=True)
+    with np.load(FOLDER / "resumed" / "step-6.npz") as wanted:
+        found = {name: tensor for name, tensor in module.state_dict().items() if name.startswith("model.")}
+        for name, tensor in found.items():
+            np.testing.assert_allclose(tensor.numpy(), wanted[name], rtol=0, atol=1e-6, err_msg=name)
+        assert set(found) <= set(wanted.files)
+    trainer.save_checkpoint(tmp_path / "new.ckpt")
+    content = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    assert (content["seqrl"]["format"], content["seqrl"]["model"]) == (2, "tokens")

@@ -1,16 +1,15 @@
-"""Checkpoints: a plain config and weights, loaded without running anything that the file could name."""
+"""Models and critics made from checkpoints: by a plain config, whose parts are looked up by name, and weights."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
+from seqrl.checkpoints.reading import read_checkpoint
 from seqrl.critics import Critic, build_critic
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.models import Model
@@ -18,9 +17,7 @@ from seqrl.models.building import build_model
 
 T = TypeVar("T", bound=nn.Module | None)
 
-FORMAT = 1
 _PREFIX = "model."
-_NOTED = {"format", "plugins", "origins", "versions"}  # what seqrl says of a checkpoint in it
 # What is known of the data of a checkpoint that somebody else's script wrote.
 _UNKNOWN_DATA = {
     "name": "arrays",
@@ -115,7 +112,7 @@ def critic_settings(path: str | Path) -> dict[str, Any]:
     file = critic_file(path)
     if file is None:
         return {"critic": None}
-    _, config = _understood(file, _read(file), "critic")
+    config = read_checkpoint(file, "critic")["hyper_parameters"]["config"]
     return {key: config[key] for key in ("critic", "critic_training") if key in config}
 
 
@@ -128,14 +125,20 @@ def _rebuilt(
         build: makes the untrained module of a config.
         prefix: of its weights in the file.
     """
-    content = _read(path)
-    note, config = _understood(path, content, prefix.removesuffix("."))
+    content = read_checkpoint(path, prefix.removesuffix("."))
+    note, config = content["seqrl"], content["hyper_parameters"]["config"]
     try:
         module = build(config)
     except ConfigError as error:
         raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{_needed(note)}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{str(path)!r} has an incomplete config ({type(error).__name__}: {error})") from error
+    held, made = note.get("model"), module.made_of if isinstance(module, Model) else None
+    if held != made:
+        what = f"a model of {held}" if held else "no model"
+        raise CheckpointError(
+            f"{str(path)!r} holds {what}, and its config asks for one of {made}; load the plugins it was trained with"
+        )
     state = content.get("state_dict", {})
     weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
@@ -155,54 +158,3 @@ def _needed(note: Mapping[str, Any]) -> str:
         return ""
     listed = ", ".join(f"{slot} of {origin}" for slot, origin in origins.items())
     return f" (trained with {listed}; install or load the same)"
-
-
-def checkpoint_step(path: Path, stage: str = "model") -> int:
-    """Optimiser steps that a checkpoint of a stage has seen.
-
-    Raises:
-        CheckpointError: as `load`, or it is of another stage.
-    """
-    content = _read(path)
-    _understood(path, content, stage)
-    return int(content.get("global_step", 0))
-
-
-def _understood(path: Path, content: Mapping[str, Any], stage: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The note that seqrl left in a checkpoint, and the config.
-
-    Raises:
-        CheckpointError: there are none, or they say something that this version does not know.
-    """
-    note, config = content.get("seqrl"), content.get("hyper_parameters")
-    config = config.get("config") if isinstance(config, Mapping) else None
-    if not isinstance(note, Mapping) or not isinstance(config, Mapping):
-        raise CheckpointError(f"{str(path)!r} was not written by seqrl; give the last.ckpt of a run's model folder")
-    why = None
-    if note.get("format") != FORMAT:
-        why = f"has checkpoint format {note.get('format')!r}; this seqrl reads format {FORMAT}"
-    elif unknown := sorted(set(map(str, note)) - _NOTED):
-        why = f"says {', '.join(unknown)} of itself, which this seqrl does not know"
-    if why is not None:
-        raise CheckpointError(f"{str(path)!r} {why}; install the version of seqrl that wrote it")
-    if content.get("stage", stage) != stage:  # checkpoints of other people's trainers do not say
-        raise CheckpointError(
-            f"{str(path)!r} is of the stage {content['stage']!r} of a run; give one of the folder {stage!r}"
-        )
-    return note, config
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {str(path)!r}; give the path of a .ckpt file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{str(path)!r} holds more than tensors and plain values, or is no checkpoint, and was not loaded"
-        ) from error
-    except Exception as error:  # a broken byte can lead the unpickler anywhere
-        raise CheckpointError(f"{str(path)!r} is damaged or no checkpoint ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a checkpoint")
-    return content

@@ -14,7 +14,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from seqrl.checkpoints.loading import FORMAT, checkpoint_step
+from seqrl.checkpoints.migration import FORMAT
+from seqrl.checkpoints.reading import checkpoint_step
 from seqrl.console import say
 from seqrl.errors import CheckpointError
 from seqrl.files import copy_file, write_file
@@ -176,16 +177,18 @@ def resumable(folder: Path, stage: str) -> tuple[Path | None, int]:
     return path, step
 
 
-def note(config: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+def note(config: Mapping[str, Any], parts: Mapping[str, Any], *, model: str | None = None) -> dict[str, Any]:
     """What a checkpoint says of itself: its format, the plugins that its parts come from, and versions.
 
     Args:
         config: of the run.
         parts: components by slot.
+        model: what its sequences are made of; None of stages that train no model.
     """
     origins = {slot: origin(type(part)) for slot, part in parts.items()}
     return {
         "format": FORMAT,
+        "model": model,
         "plugins": list(config.get("plugins", [])),
         "origins": {slot: Path(where).name for slot, where in origins.items() if where != "seqrl"},
         "versions": {package: version(package) for package in ("seqrl", "torch", "lightning", "numpy")},

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from seqrl.checkpoints.migration import migrate
 from seqrl.critics import Transitions, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
@@ -77,6 +78,9 @@ class CriticModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seqrl"] = note(self.config, {"critic": self.critic})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(migrate(checkpoint, "the checkpoint"))
 
 
 class TransitionDataModule(pl.LightningDataModule):

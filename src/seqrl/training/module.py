@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from seqrl.checkpoints.migration import migrate
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.models.building import MODELS, build_model
@@ -135,7 +136,8 @@ class SequenceModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         parts = {"tokenizer": self.model.tokenizer, "backbone": self.model.backbone, "objective": self._objective}
-        checkpoint["seqrl"] = note(self.config, parts)
+        checkpoint["seqrl"] = note(self.config, parts, model=self.model.made_of)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(migrate(checkpoint, "the checkpoint"))
         self.tokenizer_fitted = True

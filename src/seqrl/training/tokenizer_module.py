@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from seqrl.checkpoints.migration import migrate
 from seqrl.errors import ConfigError
 from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.training.checkpoint_io import note
@@ -73,3 +74,6 @@ class TokenizerModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seqrl"] = note(self.config, {"tokenizer": self.tokenizer})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(migrate(checkpoint, "the checkpoint"))

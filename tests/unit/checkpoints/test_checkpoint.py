@@ -49,7 +49,7 @@ def model(config: dict[str, Any]) -> TokenModel:
 @pytest.fixture
 def content(config: dict[str, Any], model: TokenModel) -> dict[str, Any]:
     return {
-        "seqrl": {"format": 1, "plugins": [], "versions": {"seqrl": "0.1.0"}},
+        "seqrl": {"format": 2, "model": "tokens", "plugins": [], "versions": {"seqrl": "0.1.0"}},
         "hyper_parameters": {"config": config},
         "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
         "global_step": 70,
@@ -179,10 +179,33 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path: Path, content: dict[s
     assert target.exists()
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None])
+@pytest.mark.parametrize("version", [3, 0, "1", None, True])
 def test_another_format_is_refused(tmp_path: Path, content: dict[str, Any], version: object) -> None:
     content["seqrl"]["format"] = version
-    assert f"has checkpoint format {version!r}; this seqrl reads format 1; install" in refusal(saved(tmp_path, content))
+    said = refusal(saved(tmp_path, content))
+    assert f"has checkpoint format {version!r}; this seqrl reads formats 1 and 2; install" in said
+
+
+def test_format_1_says_nothing_of_the_model_and_loads(tmp_path: Path, content: dict[str, Any]) -> None:
+    new = load(saved(tmp_path, content)).model.state_dict()
+    content["seqrl"] = {"format": 1, "plugins": [], "versions": {}}
+    content["hyper_parameters"]["config"]["optimizer"] = {"learning_rate": 0.1}
+    loaded = load(saved(tmp_path, content))
+    assert all(tensor.equal(new[name]) for name, tensor in loaded.model.state_dict().items())
+    assert loaded.config["optimizer"] == {"name": "adamw", "learning_rate": 0.1}
+
+
+def test_what_a_newer_version_says_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["seqrl"]["sparse"] = True
+    assert "says sparse of itself, which this seqrl does not know; install" in refusal(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize(("held", "words"), [("codes", "a model of codes"), (None, "no model")])
+def test_a_model_of_another_class_than_the_config_builds_is_refused(
+    tmp_path: Path, content: dict[str, Any], held: str | None, words: str
+) -> None:
+    content["seqrl"]["model"] = held
+    assert f"holds {words}, and its config asks for one of tokens" in refusal(saved(tmp_path, content))
 
 
 @pytest.mark.parametrize("slot", ["tokenizer", "backbone"])
