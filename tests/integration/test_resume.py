@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqrl.checkpoints.loading import checkpoint_step
+from seqrl.checkpoints.reading import checkpoint_step
 from seqrl.cli.application import plain
 from seqrl.data.episodes import EpisodeStore
 from seqrl.paths import config_dir

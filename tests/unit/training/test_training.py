@@ -20,7 +20,8 @@ import torch
 import yaml
 
 from seqrl.acting.policy import Policy
-from seqrl.checkpoints.loading import checkpoint_step, load
+from seqrl.checkpoints.loading import load
+from seqrl.checkpoints.reading import checkpoint_step
 from seqrl.cli.application import plain
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.sampler import StepOrder
@@ -139,7 +140,7 @@ def test_the_pieces_work_in_a_trainer_of_ones_own(
 def test_a_checkpoint_holds_plain_values_only(config: dict[str, Any], tmp_path: Path) -> None:
     path = train(config, RunFolder(tmp_path / "run"))
     content = torch.load(path, weights_only=True)
-    assert content["seqrl"]["format"] == 1
+    assert content["seqrl"]["format"] == 2
     assert content["hyper_parameters"]["config"]["dataset"]["num_episodes"] == 5
     yaml.safe_dump(content["hyper_parameters"])  # refuses anything that is no plain value
 
@@ -350,7 +351,7 @@ def test_only_checkpoints_that_are_understood_are_resumed_from(config: dict[str,
     content = torch.load(last, weights_only=True)
     for change, words in (
         ({"stage": "critic"}, "is of the stage 'critic' of a run; give one of the folder 'model'"),
-        ({"seqrl": {**content["seqrl"], "format": 9}}, "has checkpoint format 9; this seqrl reads format 1"),
+        ({"seqrl": {**content["seqrl"], "format": 9}}, "has checkpoint format 9; this seqrl reads formats 1 and 2"),
         ({"seqrl": {**content["seqrl"], "sharded": True}}, "says sharded of itself, which this seqrl does not know"),
         ({"seqrl": None}, "was not written by seqrl"),
     ):
