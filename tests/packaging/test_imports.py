@@ -247,7 +247,11 @@ def name_violations(source: Path, conf: Path) -> list[str]:
             found.append(f"{path}: registers nothing; the name of a file that only helps begins with an underscore")
     for folder, names in inside.items():
         group = conf / SLOTS[folder]
-        stems = {path.stem for path in group.glob("*.yaml")}
+        texts = {path.stem: path.read_text(encoding="utf-8") for path in group.glob("*.yaml")}
+        layers = {
+            stem for stem, text in texts.items() if text and not re.search("^(name|defaults):", text, re.MULTILINE)
+        }
+        stems = set(texts) - layers  # which name nothing, and are laid over a component's file
         if group.is_dir() and stems != names:
             found.append(f"conf/{group.name}: without component {stems - names}, without yaml {names - stems}")
     return found

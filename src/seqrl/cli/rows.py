@@ -1,20 +1,23 @@
-"""The evaluations that follow a training: rows of its results table, composed like `seqrl evaluate` commands."""
+"""The evaluations that follow a training: rows of its results table, trees of settings of `conf/evaluate.yaml`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import hydra
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from seqrl.cli.application import composing, plain, translate
+from seqrl.console import say
 from seqrl.errors import ConfigError, did_you_mean
 
-_DECODED = ("planner", "condition", "score")  # whose settings may be given for all rows
+DECODED = ("planner", "condition", "score")  # groups of a row, whose settings may be given for all rows
+Tree = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Rows:
 
 
 def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
-    """Compose the `evaluation` section of a training (see `conf/evaluation/default.yaml`).
+    """Compose the `evaluation` section of a training (see `conf/evaluation/none.yaml`).
 
     Args:
         typed: the overrides on the command line; a decoding setting among them must fit a row at least, while one of
@@ -42,43 +45,149 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
     Raises:
         ConfigError: a row that does not compose, or a setting that fits no row.
     """
-    chosen = evaluation["strategy"]
-    strategies = {chosen: [f"strategy={chosen}"]} if chosen else dict(evaluation["strategies"] or {})
-    settings = [f"{key}={json.dumps(value)}" for key, value in evaluation["settings"].items()]
-    decoding = [f"{key}={json.dumps(value)}" for key, value in _leaves(evaluation["decoding"])]
+    trees = choose_rows(evaluation)
+    decoding = dict(_leaves(evaluation["decoding"]))
     used: set[str] = set()
+    composer = _Composer()
     configs = []
-    for label, own in strategies.items():
-        if own is None:
-            continue  # a row of a shared file, taken out
-        words = ["checkpoint=none", *settings, *own]
-        own_keys = {word.lstrip("+~").partition("=")[0] for word in own}
-        for override in decoding:
-            if override.partition("=")[0] in own_keys:
-                continue  # the row would no longer be what its label says
-            try:
-                composing(partial(hydra.compose, "evaluate", [*words, override]))
-            except ConfigCompositionException:
-                continue  # another kind of planner, condition or score, or a row that `_compose` will refuse
-            words.append(override)
-            used.add(override)
-        configs.append({**_compose(label, words), "label": label})
-    labels = [row["label"] for row in configs]
-    for override in decoding:
-        key = override.partition("=")[0]
-        if configs and override not in used and any(f"decoding.{key}=" in word for word in typed):
-            known = {name for row in configs for name, _ in _leaves({k: row[k] for k in _DECODED})}
+    for label, tree in trees.items():
+        config = composer.compose(label, tree)
+        own = {key for key, _ in _leaves(tree)}
+        fitting = {key: value for key, value in decoding.items() if key not in own and _has(config, key)}
+        used.update(key for key in decoding if key in fitting)
+        settings = {**evaluation["settings"], **fitting, **dict(_leaves(tree))}
+        configs.append({**_fill(label, config, settings), "label": label})
+    labels = list(trees)
+    for key in decoding:
+        if configs and key not in used and any(f"decoding.{key}=" in word for word in typed):
+            known = {name for row in configs for name, _ in _leaves({k: row[k] for k in DECODED})}
+            if key in known:
+                raise ConfigError(f"{key} is set by every row that has it; give evaluation.rows.LABEL.{key}=...")
             listed = ", ".join(repr(label) for label in labels)
             raise ConfigError(f"{key} fits none of the rows {listed}.{did_you_mean(key, known)}")
     return Rows(configs, evaluation["baseline"] if evaluation["baseline"] in labels else None, evaluation["figure"])
 
 
-def _compose(label: str, words: list[str]) -> dict[str, Any]:
+def choose_rows(evaluation: Mapping[str, Any]) -> dict[str, Tree]:
+    """The rows that are to be evaluated, by label: those of the section, or the one of `evaluation.strategy`.
+
+    Raises:
+        ConfigError: a row that is no tree.
+    """
+    if chosen := evaluation["strategy"]:
+        return {chosen: {"strategy": chosen}}
+    rows = dict(evaluation["rows"] or {})
+    for label, words in (evaluation.get("strategies") or {}).items():
+        rows[label] = None if words is None else {"strategy": "reward", **read_words(label, words)}
+    for label, tree in rows.items():
+        if tree is not None and not isinstance(tree, Mapping):
+            raise ConfigError(
+                f"row {label!r} of evaluation.rows is {tree!r}; give settings of conf/evaluate.yaml, as in "
+                "{strategy: goal, planner: {temperature: 0.5}}, or null"
+            )
+        if tree is not None and "strategy" not in tree:  # perhaps a misspelled label
+            others = [other for other in rows if other != label]
+            raise ConfigError(
+                f"row {label!r} of evaluation.rows has no strategy.{did_you_mean(label, others)} Give one"
+            )
+    return {label: _with_groups(tree) for label, tree in rows.items() if tree is not None}
+
+
+def read_words(label: str, words: Any) -> Tree:
+    """The tree of a row in the form of before, `evaluation.strategies.LABEL=["strategy=goal","plan_every=5"]`.
+
+    Raises:
+        ConfigError: these are no words of `seqrl evaluate`.
+    """
+    tree: Tree = {}
     try:
-        return plain(composing(lambda: hydra.compose("evaluate", words)))
-    except HydraException as error:
-        problem = translate(error, "evaluate", words)
-        raise ConfigError(f"row {label!r} of evaluation.strategies: {problem}") from error
+        parsed = OverridesParser.create().parse_overrides([words] if isinstance(words, str) else list(words))
+    except (HydraException, TypeError) as error:
+        raise ConfigError(f"row {label!r} of evaluation.strategies: {' '.join(str(error).split())}") from error
+    for override in parsed:
+        key, value = override.key_or_group, override.value()
+        *parents, last = [*key.split("."), "name"] if key in DECODED else key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = OmegaConf.to_object(OmegaConf.create({"value": _unquoted(value)}))["value"]  # type: ignore[index, call-overload]
+    if label not in _told:
+        _told.add(label)
+        say(f"evaluation.strategies.{label} is now evaluation.rows.{label}={_flow(tree)}; the old form works as well")
+    return tree
+
+
+_told: set[str] = set()  # rows whose new form this process has shown
+
+
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unquoted(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): _unquoted(each) for key, each in value.items()}
+    return getattr(value, "text", value)  # of a quoted string
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or value is True or value is False
+        else str(value)
+    )
+
+
+def _with_groups(tree: Mapping[str, Any]) -> Tree:
+    """A row in which `planner: beam` is written out as `planner: {name: beam}`."""
+    return {key: {"name": value} if key in DECODED and isinstance(value, str) else value for key, value in tree.items()}
+
+
+class _Composer:
+    """Composes `conf/evaluate.yaml` once for each choice of strategy, planner, condition and score."""
+
+    def __init__(self) -> None:
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, label: str, tree: Mapping[str, Any]) -> DictConfig:
+        words = ["checkpoint=none", f"strategy={tree['strategy']}"]
+        for group in DECODED:
+            if isinstance(tree.get(group), Mapping) and "name" in tree[group]:
+                words.append(f"{group}={tree[group]['name']}")
+        key = tuple(words)
+        if key not in self._composed:
+            try:
+                self._composed[key] = composing(lambda: hydra.compose("evaluate", words))
+            except HydraException as error:
+                raise ConfigError(f"row {label!r} of evaluation.rows: {translate(error, 'evaluate', words)}") from error
+        return deepcopy(self._composed[key])
+
+
+def _fill(label: str, config: DictConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A composed evaluation with settings by dotted key in it."""
+    for key, value in settings.items():
+        parent, _, last = key.rpartition(".")
+        if key == "strategy" or (last == "name" and parent in DECODED):
+            continue  # composed
+        if not _has(config, key):
+            node = OmegaConf.select(config, parent) if parent else config
+            names = [str(name) for name in node] if isinstance(node, DictConfig) else []
+            known = [f"{parent}.{name}" if parent else name for name in names]
+            raise ConfigError(
+                f"row {label!r} of evaluation.rows: there is no setting {key!r}.{did_you_mean(key, known)} "
+                f"Settings{f' in {parent!r}' if parent else ''}: {', '.join(n.rpartition('.')[2] for n in known)}"
+            )
+        OmegaConf.update(config, key, value, merge=False)
+    return plain(config)
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    """Whether there is such a setting, perhaps without a value yet."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and last in node.keys()  # noqa: SIM118  (keys without a value as well)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

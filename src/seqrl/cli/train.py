@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seqrl.cli.application import composing, plain, run_application
 from seqrl.cli.checking import check_row, check_without_data, take_check
-from seqrl.cli.rows import Rows, compose_rows
+from seqrl.cli.rows import DECODED, Rows, compose_rows
 from seqrl.cli.sweep import Identity, Job, forget_failure
 from seqrl.config import RunConfig
 from seqrl.console import say, say_error
@@ -29,8 +28,6 @@ from seqrl.runs.provenance import note_invocation
 from seqrl.runs.sharing import begin
 from seqrl.runs.stages import KINDS, MODEL
 
-_DECODING = re.compile(r"[+~]*(planner|condition|score)(\.[^=]*)?=(.*)", re.DOTALL)
-
 
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
@@ -44,26 +41,31 @@ def run(arguments: list[str]) -> int:
 
 
 def _reroute(argument: str) -> list[str]:
-    """Settings of decoding belong to the evaluations that follow: `planner.beam_width=64` is short for
+    """Words that are short for others, written out.
+
+    Settings of decoding belong to the evaluations that follow: `planner.beam_width=64` is short for
     `evaluation.decoding.planner.beam_width=64`, and `strategy=goal` for `evaluation.strategy=goal`. A mix of data has
     one word as well: `data.mix=[a,b]` is short for `data=mix data.parts=[a,b]`. `data.top_fraction=0.1` is an option
-    of every source, those of plugins included."""
+    of every source, those of plugins included. Rows may be new or not.
+    """
+    key, equals, value = argument.partition("=")
+    key = key.lstrip("+~")
+    group, dot, option = key.partition(".")
     if argument.startswith("strategy="):
         return [f"evaluation.{argument}"]
-    if argument.startswith("data.top_fraction="):
-        return [f"++{argument}"]
+    is_row = key.startswith(("evaluation.rows", "evaluation.strategies"))
+    if (is_row or key == "data.top_fraction") and not argument.startswith("~"):
+        return [f"++{argument.lstrip('+')}"]
     if argument.startswith("data.mix="):
-        return ["data=mix", f"data.parts={argument.removeprefix('data.mix=')}"]
-    match = _DECODING.fullmatch(argument)
-    if match is None:
+        return ["data=mix", f"data.parts={value}"]
+    if group not in DECODED or not equals:
         return [argument]
-    group, option, value = match.groups()
-    if option is None:
+    if not dot:
         raise ConfigError(
             f"{argument} would turn every row of the results table into the same; choose strategy=..., or write the "
-            f'row: \'+evaluation.strategies.mine=["strategy=goal","{argument}"]\''
+            f"row: 'evaluation.rows.mine={{strategy: goal, {group}: {value}}}'"
         )
-    return [f"++evaluation.decoding.{group}{option}={value}"]
+    return [f"++evaluation.decoding.{group}.{option}={value}"]
 
 
 def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
