@@ -169,3 +169,24 @@ def test_it_needs_no_torch_and_sees_another_process(make: Callable[..., Path], t
         holder.wait()
         assert state() == KILLED
     assert time.time() - run.stat().st_mtime < 600
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("status.json", "{", r"status.json' is damaged; delete it, and the run goes on from its checkpoints"),
+        ("status.json", "[1]", r"status.json' is damaged"),
+        ("status.json", '{"model": {"state": "done"}}', r"status.json' is damaged"),
+        ("config.yaml", "a: [", r"config.yaml' is damaged; the same command writes it anew"),
+        ("config.yaml", "3", r"config.yaml' is damaged"),
+    ],
+)
+def test_one_damaged_run_does_not_hide_the_others(
+    make: Callable[..., Path], tmp_path: Path, file: str, content: str, reason: str
+) -> None:
+    make("a", {"model": DONE})
+    (make("b", {"model": DONE}) / file).write_text(content)
+    make("c", {"model": DONE})
+    found = statuses(tmp_path / "runs")
+    assert [each.state for each in found] == ["done", "unreadable", "done"]
+    assert reason in str(found[1].reason)

@@ -15,10 +15,11 @@ import yaml
 
 from seqrl.console import print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
-from seqrl.runs.folder import is_held
+from seqrl.runs.folder import is_held, read_status
 from seqrl.runs.metrics import read_metrics
 from seqrl.runs.stages import KINDS
 
+UNREADABLE = "unreadable"
 KILLED = "stopped (killed?)"  # it says that it runs, and no process holds its folder
 
 
@@ -29,7 +30,8 @@ class Status:
     Attributes:
         run: its folder; None for a job of a sweep that has none yet.
         job: overrides of the job that it belongs to, or None.
-        state: `waiting`, `not started`, `running`, `evaluating`, `done`, `failed`, `interrupted`, `pruned`, `KILLED`.
+        state: `waiting`, `not started`, `running`, `evaluating`, `done`, `failed`, `interrupted`, `pruned`, `KILLED`,
+            `UNREADABLE`.
         stage: the one that it is in, or ended in.
         step, max_steps: of that stage.
         loss, best_loss: last and lowest held-out loss of that stage.
@@ -85,11 +87,21 @@ def statuses(path: Path) -> list[Status]:
     if (path / "jobs").is_dir():
         return _jobs(path)
     if _is_run(path):
-        return [of_run(path)]
+        return [_look_at(path)]
     found = [each for each in sorted(path.iterdir()) if _is_run(each)] if path.is_dir() else []
     if not found:
         raise ConfigError(f"there is no run in {str(path)!r}; give a run folder, the folder of a sweep, or a runs_dir")
-    return [of_run(each) for each in found]
+    return [_look_at(each) for each in found]
+
+
+def _look_at(path: Path) -> Status:
+    """A run's status; of one whose files are damaged, that they are, so that the others are told all the same."""
+    try:
+        return of_run(path)
+    except (SeqrlError, OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        known = isinstance(error, (SeqrlError, OSError))
+        reason = str(error) if known else f"{str(path / 'config.yaml')!r} is damaged; the same command writes it anew"
+        return Status(str(path), None, UNREADABLE, reason=reason)
 
 
 def _is_run(path: Path) -> bool:
@@ -105,7 +117,7 @@ def _jobs(sweep: Path) -> list[Status]:
         if job.folder is None or not _is_run(Path(job.folder)):  # refused before it had a configuration
             found.append(Status(job.folder, words, job.state, reason=job.error))
             continue
-        own = asdict(of_run(Path(job.folder))) | {"job": words}
+        own = asdict(_look_at(Path(job.folder))) | {"job": words}
         if job.state in ("failed", "pruned"):  # the run may be another job's as well
             own |= {"state": job.state, "reason": job.error}
         found.append(Status(**own))
@@ -116,7 +128,7 @@ def of_run(path: Path) -> Status:
     """How far a run came, by its files and by whether a process holds its folder."""
     config = yaml.safe_load((path / "config.yaml").read_text())
     file = path / "status.json"
-    reached: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    reached = read_status(path)
     held = is_held(path)
     wanted = [kind for kind in KINDS if kind.name in reached or kind.is_asked(config)]
     unfinished = next((kind for kind in wanted if reached.get(kind.name, {}).get("state") != "done"), None)

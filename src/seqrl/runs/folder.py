@@ -81,10 +81,19 @@ class RunFolder:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """As `RunFolder.status`, of a folder that is only looked at."""
+    """As `RunFolder.status`, of a folder that is only looked at.
+
+    Raises:
+        ConfigError: `status.json` is damaged.
+    """
     path = folder / "status.json"
-    status: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return status
+    try:
+        status = json.loads(path.read_text()) if path.exists() else {}
+        if all(isinstance(entry["state"], str) and isinstance(entry["step"], int) for entry in status.values()):
+            return dict(status)
+    except (ValueError, AttributeError, TypeError, KeyError):
+        pass
+    raise ConfigError(f"{str(path)!r} is damaged; delete it, and the run goes on from its checkpoints")
 
 
 @contextmanager

@@ -66,7 +66,10 @@ def _take_over(
     for path, known in neighbours:
         if known.stages.get(stage) != identity.stages[stage]:
             continue
-        done = read_status(path).get(stage, {})
+        try:
+            done = read_status(path).get(stage, {})
+        except ConfigError:
+            continue  # damaged, which is its own run's business
         if done.get("state") == "done" and (path / stage / "last.ckpt").exists():
             _link_files(path / stage, folder.path / stage)
             _copy_metrics(kind, path / "metrics.csv", folder.path / "metrics.csv")
