@@ -211,13 +211,15 @@ class ResultsConfig:
     """The section `evaluation` of a run: the rows of its results table.
 
     Attributes:
-        strategies: by label, what one would add to `seqrl evaluate checkpoint=RUN`; null leaves a row out.
+        rows: by label, settings of `conf/evaluate.yaml` as a tree, see `seqrl.cli.rows`; null leaves a row out.
+        strategies: rows in the form of before: what one would add to `seqrl evaluate checkpoint=RUN`.
         strategy: one strategy instead of these rows.
         baseline: the row that the others are compared with, start by start.
         figure: draw the paths, where rows have goals.
         settings: of all rows; a row's own words win.
     """
 
+    rows: Mapping[str, Any] | None = None
     strategies: Mapping[str, tuple[str, ...] | None] | None = None
     strategy: str | None = None
     baseline: str | None = None
