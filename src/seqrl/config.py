@@ -211,16 +211,16 @@ class ResultsConfig:
     """The section `evaluation` of a run: the rows of its results table.
 
     Attributes:
-        rows: by label, settings of `conf/evaluate.yaml` as a tree, see `seqrl.cli.rows`; null leaves a row out.
-        strategies: rows in the form of before: what one would add to `seqrl evaluate checkpoint=RUN`.
+        rows: by label, the settings of `conf/evaluate.yaml` that make the row; null leaves it out.
+        strategies: rows in the form of before: by label, what one would add to `seqrl evaluate checkpoint=RUN`.
         strategy: one strategy instead of these rows.
         baseline: the row that the others are compared with, start by start.
         figure: draw the paths, where rows have goals.
         settings: of all rows; a row's own words win.
     """
 
-    rows: Mapping[str, Any] | None = None
-    strategies: Mapping[str, tuple[str, ...] | None] | None = None
+    rows: Mapping[str, Mapping[str, Any] | None] | None = field(default_factory=dict)
+    strategies: Mapping[str, tuple[str, ...] | None] | None = field(default_factory=dict)
     strategy: str | None = None
     baseline: str | None = None
     figure: bool = True

@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MinLen
 from seqrl.errors import ConfigError, PluginError, did_you_mean
 
 if TYPE_CHECKING:  # takes a fifth of a second to import, which `seqrl --help` must not wait for
+    from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator
 
 _LONGEST = 100  # characters of a value that a message repeats
@@ -106,24 +107,33 @@ def check_keys(what: str, given: Iterable[str], known: Mapping[str, Any], noun: 
 
 def json_schema(annotation: Any) -> dict[str, Any]:
     """The JSON schema of a value, for editors."""
-    from pydantic import TypeAdapter
+    schema = _adapter(annotation).json_schema()
+    for section in (schema, *schema.get("$defs", {}).values()):
+        if "properties" in section:
+            section["additionalProperties"] = False
+    return schema
 
-    return TypeAdapter(annotation, config=_config()).json_schema()
 
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    """Pydantic's reading of an annotation.
 
-def _config() -> Any:
-    from pydantic import ConfigDict
+    Raises:
+        PluginError: it has none.
+    """
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 
-    return ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    config = None if dataclasses.is_dataclass(annotation) else ConfigDict(arbitrary_types_allowed=True)
+    try:
+        return TypeAdapter(annotation, config=config)
+    except PydanticUserError as error:
+        raise PluginError(f"the annotation {annotation} cannot be checked: {error.message.splitlines()[0]}") from error
 
 
 @cache
 def _validator(annotation: Any) -> SchemaValidator:
-    from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator
 
-    config = None if dataclasses.is_dataclass(annotation) else _config()
-    return SchemaValidator(_tighten(TypeAdapter(annotation, config=config).core_schema))
+    return SchemaValidator(_tighten(_adapter(annotation).core_schema))
 
 
 def _tighten(schema: Any) -> Any:

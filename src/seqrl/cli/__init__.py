@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from seqrl.errors import did_you_mean
 
-COMMANDS = ("train", "evaluate", "compare", "status", "data", "plugins", "bench")
+COMMANDS = ("train", "evaluate", "compare", "status", "data", "plugins", "schema", "bench")
 
 USAGE = """seqrl: offline reinforcement learning as sequence modelling
 
@@ -21,6 +21,7 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
   seqrl data generate|collect|convert|list       make, record and convert data; D4RL's catalogue
   seqrl plugins list [SLOT]                      components to choose from, with their options
   seqrl plugins check NAME --slot SLOT           run the contracts of a slot on a component
+  seqrl schema [--write]                         what may be set, as JSON schema for editors
   seqrl bench plan|train|data --threads N        how fast planning, training and loading are on this machine
 
   seqrl train --help       lists the configuration groups and their options
