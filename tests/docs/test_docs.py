@@ -83,10 +83,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
+    """Or in the index of its own folder, which that index names."""
     index = ROOT / "docs" / "index.md"
-    linked = {(index.parent / target.partition("#")[0]).resolve() for target in LINK.findall(index.read_text())}
+    linked = _linked(index)
+    linked |= {page for folder in linked if folder.name == "index.md" for page in _linked(folder)}
     missing = [_name(page) for page in PAGES if page.parent != ROOT and page != index and page not in linked]
     assert not missing
+
+
+def _linked(page: Path) -> set[Path]:
+    """What a page links to."""
+    return {(page.parent / target.partition("#")[0]).resolve() for target in LINK.findall(page.read_text())}
 
 
 COMMANDS = list(_commands())

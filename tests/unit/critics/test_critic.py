@@ -171,7 +171,7 @@ def test_the_slow_copy_moves_by_its_rate() -> None:
     [
         ({"expectile": 1.0}, r"critic.expectile=1.0 is too large; give 0\.5 or more and less than 1"),
         ({"reward_scale": 0.0}, r"critic.reward_scale=0.0 is too small; give more than 0"),
-        ({"num_layers": 0}, r"critic.num_layers=0 is too small; give 1 or more"),
+        ({"num_layers": 0}, r"critic.num_layers=0 is too small; give a number from 1"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -161,7 +161,11 @@ def test_llama_has_as_many_weights_as_gpt() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"dim": 20}, "no multiple of twice"), ({"num_kv_heads": 3}, "does not divide"), ({"num_kv_heads": 0}, "divide")],
+    [
+        ({"dim": 20}, "no multiple of twice"),
+        ({"num_kv_heads": 3}, "does not divide"),
+        ({"num_kv_heads": 0}, "1 or more"),
+    ],
 )
 def test_llama_refuses_sizes_that_do_not_divide(options: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
