@@ -20,7 +20,7 @@ from seqrl.registry import OBJECTIVE
 from seqrl.training.checkpoint_io import note
 from seqrl.training.defaults import Setting, model_config
 from seqrl.training.metrics import FieldMeans, log_validation, pop_means
-from seqrl.training.optim import adamw_and_schedule, check_optimizer
+from seqrl.training.optim import build_optimizer_and_schedule, check_optimizer
 from seqrl.training.parallel import over_ranks, shard
 from seqrl.training.seeding import seed_step
 from seqrl.types import Batch
@@ -132,7 +132,7 @@ class SequenceModule(pl.LightningModule):
         shard(self.model, self._device_mesh)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return adamw_and_schedule(self, self.config)
+        return build_optimizer_and_schedule(self, self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         parts = {"tokenizer": self.model.tokenizer, "backbone": self.model.backbone, "objective": self._objective}

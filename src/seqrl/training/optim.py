@@ -35,7 +35,7 @@ def make_scheduler(config: Mapping[str, Any], *, max_steps: int, steps_per_epoch
     return scheduler
 
 
-def adamw_and_schedule(module: pl.LightningModule, config: Mapping[str, Any]) -> OptimizerLRScheduler:
+def build_optimizer_and_schedule(module: pl.LightningModule, config: Mapping[str, Any]) -> OptimizerLRScheduler:
     """What `configure_optimizers` returns for the sections `optimizer` and `scheduler` of a run's config."""
     optimizer = make_optimizer(config["optimizer"]).build(module)
     steps = getattr(getattr(module.trainer, "datamodule", None), "steps_per_epoch", 1)

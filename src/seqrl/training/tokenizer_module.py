@@ -15,7 +15,7 @@ from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.training.checkpoint_io import note
 from seqrl.training.metrics import ScalarMeans, log_validation, pop_means
 from seqrl.training.module import SequenceModule
-from seqrl.training.optim import adamw_and_schedule
+from seqrl.training.optim import build_optimizer_and_schedule
 from seqrl.training.seeding import seed_step
 from seqrl.types import ValueBatch
 
@@ -70,7 +70,7 @@ class TokenizerModule(pl.LightningModule):
         return pop_means(self.train_metrics if stage == "train" else self.val_metrics, stage)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return adamw_and_schedule(self, self.config)
+        return build_optimizer_and_schedule(self, self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seqrl"] = note(self.config, {"tokenizer": self.tokenizer})
