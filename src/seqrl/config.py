@@ -39,9 +39,6 @@ LoggerName = Literal["csv", "tensorboard"]
 Position = tuple[float, float]
 Cell = tuple[int, int]
 
-FACTS = ("observation_size", "action_size", "categories", "longest_episode", "dataset")
-"""What a run learns of its data and keeps beside its settings in a checkpoint; not a user's business."""
-
 
 @dataclass(frozen=True)
 class WindowConfig:

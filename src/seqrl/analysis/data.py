@@ -11,8 +11,6 @@ import numpy as np
 from seqrl.files import write_file
 from seqrl.formats.inspection import Inspection
 
-_PANELS = 4
-
 
 def draw_inspection(path: Path, report: Inspection) -> Path:
     """Draw returns, lengths, the range of every dimension, and how surprising steps and boundaries are.
