@@ -95,3 +95,31 @@ def test_a_sound_configuration_passes(
     assert train.run(["--check", "-m", "seed=1,2"]) == 2
     assert "leave -m out" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "told"),
+    [
+        ("seed: 1: 2", [], "a configuration file is no yaml (mapping values are not allowed here"),
+        ("seed: ${nowhere}", [], "seed refers to what there is not"),
+        ("evaluation: {rows: {mine: {strategy: 3}}}", [], "row 'mine' of evaluation.rows has strategy=3"),
+        ("", ["evaluation.baseline=rewart"], "'rewart' is none of the rows. Did you mean 'reward'? Rows: zero,"),
+        ("", ["name=../elsewhere"], "name='../elsewhere' cannot begin the name of a folder"),
+        ("", ["~backbone"], "the section 'backbone' was taken out"),
+    ],
+)
+def test_what_no_type_tells_is_refused_as_well(
+    content: str,
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{content}\n")
+    assert train.run(["--check", "--config-dir", "conf", "experiment=mine", *words]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("ConfigError: "), message
+    assert told in message

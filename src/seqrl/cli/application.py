@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -111,6 +112,8 @@ def _run(config_name: str, arguments: list[str], job: _Job) -> int:
         composing(main)
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(translate(error, config_name, arguments))
+    except yaml.YAMLError as error:
+        return _fail(ConfigError(f"a configuration file is no yaml ({' '.join(str(error).split())}); mend it there"))
     except ValueError as error:
         if "Config group override must be" not in str(error):
             raise
@@ -136,13 +139,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The resolved config as plain dicts and lists; from here on nothing knows Hydra.
 
     Raises:
-        ConfigError: a mandatory value is missing.
+        ConfigError: a mandatory value is missing, or refers to something that there is not.
     """
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = getattr(error, "full_key", None) or "a value"
         raise ConfigError(f"{key} is not set; add {key}=... to the command") from error
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a value"
+        why = str(error).partition("\n")[0]
+        raise ConfigError(f"{key} refers to what there is not ({why}); give a value, or define it") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 

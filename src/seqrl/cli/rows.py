@@ -43,7 +43,7 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
             a config file (`debug=fast`) may fit none.
 
     Raises:
-        ConfigError: a row that does not compose, or a setting that fits no row.
+        ConfigError: a row that does not compose, a setting that fits no row, or a baseline typed that is none.
     """
     trees = choose_rows(evaluation)
     decoding = dict(_leaves(evaluation["decoding"]))
@@ -65,7 +65,13 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
                 raise ConfigError(f"{key} is set by every row that has it; give evaluation.rows.LABEL.{key}=...")
             listed = ", ".join(repr(label) for label in labels)
             raise ConfigError(f"{key} fits none of the rows {listed}.{did_you_mean(key, known)}")
-    return Rows(configs, evaluation["baseline"] if evaluation["baseline"] in labels else None, evaluation["figure"])
+    baseline = evaluation["baseline"]
+    if baseline not in (None, *labels) and any(word.lstrip("+").startswith("evaluation.baseline=") for word in typed):
+        raise ConfigError(
+            f"evaluation.baseline={baseline!r} is none of the rows.{did_you_mean(baseline, labels)} "
+            f"Rows: {', '.join(labels) or 'none'}"
+        )
+    return Rows(configs, baseline if baseline in labels else None, evaluation["figure"])
 
 
 def choose_rows(evaluation: Mapping[str, Any]) -> dict[str, Tree]:
@@ -90,6 +96,8 @@ def choose_rows(evaluation: Mapping[str, Any]) -> dict[str, Tree]:
             raise ConfigError(
                 f"row {label!r} of evaluation.rows has no strategy.{did_you_mean(label, others)} Give one"
             )
+        if tree is not None and not isinstance(tree["strategy"], str):
+            raise ConfigError(f"row {label!r} of evaluation.rows has strategy={tree['strategy']!r}; give a name")
     return {label: _with_groups(tree) for label, tree in rows.items() if tree is not None}
 
 

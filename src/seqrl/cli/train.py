@@ -73,11 +73,24 @@ def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
     config = plain(cfg)
     load_plugins(config["plugins"])
     run = RunConfig.from_dict(config)
+    _check_sections(config)
+    name_beginning(config)
     rows = compose_rows(config["evaluation"], list(HydraConfig.get().overrides.task))
     for row in rows.configs:
         check_row(row)
     check_objective(run.objective_metric, [row["label"] for row in rows.configs])
     return run, config, rows
+
+
+def _check_sections(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration of which a section was taken out (`~backbone`): files stay complete.
+
+    Raises:
+        ConfigError: names the section.
+    """
+    for key in ("data", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "trainer", "window"):
+        if key not in config:
+            raise ConfigError(f"the section {key!r} was taken out, and every run needs it; leave ~{key} out")
 
 
 def _check(cfg: DictConfig, job: Job) -> None:
