@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -58,8 +59,5 @@ def awaited_jobs() -> Iterator[None]:
             reason = f"job {job.job_id} failed outside of its task\n{error}"
         return [JobReturn(status=JobStatus.FAILED, _return_value=SeqrlError(reason))]
 
-    Job.results = survived  # type: ignore[assignment, method-assign]
-    try:
+    with mock.patch.object(Job, "results", survived):
         yield
-    finally:
-        Job.results = results  # type: ignore[method-assign]
