@@ -106,6 +106,14 @@ def test_a_sound_configuration_passes(
         ("", ["evaluation.baseline=rewart"], "'rewart' is none of the rows. Did you mean 'reward'? Rows: zero,"),
         ("", ["name=../elsewhere"], "name='../elsewhere' cannot begin the name of a folder"),
         ("", ["~backbone"], "the section 'backbone' was taken out"),
+        ("", ["~optimizer.clip_norm"], "~optimizer.clip_norm takes out a setting that every run needs"),
+        (
+            "",
+            ["evaluation.rows.mine={strategy: zero, checkpoint: /etc/passwd}"],
+            "sets 'checkpoint', which is the run's",
+        ),
+        ("", ["backbone=null"], "backbone=null chooses no option; give the name of one"),
+        ("", ["tokenizer.num_bins=ü"], "letters beyond ASCII stand in quotes"),
     ],
 )
 def test_what_no_type_tells_is_refused_as_well(

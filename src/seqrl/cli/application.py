@@ -117,12 +117,27 @@ def _run(config_name: str, arguments: list[str], job: _Job) -> int:
     except ValueError as error:
         if "Config group override must be" not in str(error):
             raise
-        return _fail(ConfigError("a group was set to null; choose one of its options, see --help"))
+        return _fail(_no_option(arguments))
     except BrokenPipeError:
         raise  # nobody reads any more; seqrl.cli.main ends quietly
     except (SeqrlError, OSError) as error:
         return _fail(error)
     return 0
+
+
+def _no_option(arguments: Iterable[str]) -> ConfigError:
+    """A group that was given something else than the name of one of its options."""
+    given = [a for a in arguments if re.fullmatch(r"[+]*[a-z_/]+=(null|-?[0-9.]+|true|false|\{.*\})", a)]
+    what = f"{given[0]} chooses no option" if given else "a group was set to null"
+    return ConfigError(f"{what}; give the name of one, see --help")
+
+
+def _unparsed(override: str, reason: str) -> str:
+    """What is wrong with a word that Hydra cannot parse."""
+    if not override.isascii():
+        key, _, value = override.partition("=")
+        reason = f"letters beyond ASCII stand in quotes, {key}='\"{value}\"'"
+    return f"override {override!r} cannot be parsed: {reason}"
 
 
 def composing(compose: Callable[[], T]) -> T:
@@ -160,7 +175,7 @@ def translate(error: Exception, config_name: str, arguments: Iterable[str]) -> C
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         return _unknown_option(*missing(error), error.options)
     if isinstance(error, OverrideParseException):
-        return ConfigError(f"override {error.override!r} cannot be parsed: {text.splitlines()[0]}")
+        return ConfigError(_unparsed(str(error.override), text.splitlines()[0]))
     match = re.search(r"Could not override '([^'@]+)", text)
     if match:
         return _unknown_key(match.group(1), config_name, arguments)

@@ -19,6 +19,8 @@ from seqrl.errors import ConfigError, did_you_mean
 DECODED = ("planner", "condition", "score")  # groups of a row, whose settings may be given for all rows
 Tree = dict[str, Any]
 
+_OF_THE_RUN = ("checkpoint", "label", "output", "plugins")  # keys of conf/evaluate.yaml that no row decides
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -179,6 +181,8 @@ def _fill(label: str, config: DictConfig, settings: Mapping[str, Any]) -> dict[s
         parent, _, last = key.rpartition(".")
         if key == "strategy" or (last == "name" and parent in DECODED):
             continue  # composed
+        if key in _OF_THE_RUN:
+            raise ConfigError(f"row {label!r} of evaluation.rows sets {key!r}, which is the run's; leave it out")
         if not _has(config, key):
             node = OmegaConf.select(config, parent) if parent else config
             names = [str(name) for name in node] if isinstance(node, DictConfig) else []

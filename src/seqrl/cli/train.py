@@ -73,9 +73,11 @@ def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
     config = plain(cfg)
     load_plugins(config["plugins"])
     run = RunConfig.from_dict(config)
+    words = list(HydraConfig.get().overrides.task)
     _check_sections(config)
+    _check_deletions(words)
     name_beginning(config)
-    rows = compose_rows(config["evaluation"], list(HydraConfig.get().overrides.task))
+    rows = compose_rows(config["evaluation"], words)
     for row in rows.configs:
         check_row(row)
     check_objective(run.objective_metric, [row["label"] for row in rows.configs])
@@ -91,6 +93,18 @@ def _check_sections(config: Mapping[str, Any]) -> None:
     for key in ("data", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "trainer", "window"):
         if key not in config:
             raise ConfigError(f"the section {key!r} was taken out, and every run needs it; leave ~{key} out")
+
+
+def _check_deletions(words: Sequence[str]) -> None:
+    """Refuse to take a setting out of its section (`~training.max_steps`); fields of the layout, rows and data may be.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for each in OverridesParser.create().parse_overrides(list(words)):
+        key = each.key_or_group
+        if each.is_delete() and "." in key and not key.startswith(("layout.fields.", "evaluation.", "data.")):
+            raise ConfigError(f"~{key} takes out a setting that every run needs; give it a value ({key}=...)")
 
 
 def _check(cfg: DictConfig, job: Job) -> None:
