@@ -53,9 +53,7 @@ class CodeModel(AutoregressiveModel):
             )
         codes = context // built.steps_per_code
         if codes < 1:
-            raise ConfigError(
-                f"window.length={context} is too short; this model needs {2 * built.steps_per_code} or more"
-            )
+            raise ConfigError(f"window.length={context} is too short; give {built.steps_per_code}, one code, or more")
         super().__init__(
             layout,
             built,
