@@ -16,7 +16,7 @@ import torch
 
 from seqrl.cli.bench_options import add_output, count, counts, run_benchmark
 from seqrl.console import print_table, say
-from seqrl.data.sampler import SHUFFLED_IN_MEMORY
+from seqrl.data.order import SHUFFLED_IN_MEMORY
 from seqrl.data.token_cache import token_dtype
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout

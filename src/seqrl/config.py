@@ -78,8 +78,8 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class TokenizerTrainingConfig:
-    """What the training of a tokenizer does otherwise than that of the model; null: as there."""
+class StageTrainingConfig:
+    """What the training of another stage does otherwise than that of the model; null: as there."""
 
     max_steps: Count | None = None
     batch_size: Count | None = None
@@ -101,8 +101,13 @@ class TokenizerTrainingConfig:
 
 
 @dataclass(frozen=True)
-class CriticTrainingConfig(TokenizerTrainingConfig):
-    """What the training of a critic does otherwise than that of the model; null: as there.
+class TokenizerTrainingConfig(StageTrainingConfig):
+    """What the training of a tokenizer does otherwise."""
+
+
+@dataclass(frozen=True)
+class CriticTrainingConfig(StageTrainingConfig):
+    """What the training of a critic does otherwise.
 
     Attributes:
         learning_rate: of Adam, constant.

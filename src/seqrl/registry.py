@@ -79,12 +79,9 @@ class Registry:
 
         return decorate
 
-    def builtin_files(self) -> dict[str, Path]:
-        """Built-in names and the files that define them, found without importing the package (which needs torch)."""
-        return dict(_component_files(self.package))
-
     def builtin_names(self) -> list[str]:
-        return list(_component_files(self.package))
+        """Found without importing the package, which needs torch."""
+        return list(_component_names(self.package))
 
     def names(self) -> list[str]:
         """Every name that can be asked for, without importing the built-in ones."""
@@ -171,11 +168,11 @@ class Registry:
 
 
 @lru_cache
-def _component_files(package: str) -> dict[str, Path]:
+def _component_names(package: str) -> tuple[str, ...]:
     """The modules of a package, sorted; those whose names begin with an underscore are no components."""
     spec = find_spec(package)
     assert spec is not None and spec.origin is not None
-    return {path.stem: path for path in sorted(Path(spec.origin).parent.glob("*.py")) if path.stem[0] != "_"}
+    return tuple(sorted(path.stem for path in Path(spec.origin).parent.glob("*.py") if path.stem[0] != "_"))
 
 
 DATA = Registry("data", "seqrl.sources", shared=(Option("top_fraction", None, Annotated[float, Gt(0), Le(1)] | None),))

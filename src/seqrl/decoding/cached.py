@@ -7,9 +7,9 @@ from torch import Tensor
 
 from seqrl.attention import causal_mask
 from seqrl.attention.tree import TreeAttention
+from seqrl.decoding.caching import Caching
 from seqrl.decoding.context import Context
 from seqrl.decoding.steps import CachedSteps
-from seqrl.decoding.uncached import Caching
 
 
 class ExactCaching(Caching):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from seqrl.decoding.cached import ExactCaching, WindowCaching
+from seqrl.decoding.caching import Caching, NoCaching
 from seqrl.decoding.context import Context
-from seqrl.decoding.uncached import Caching, NoCaching
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.models import Model
 from seqrl.models.autoregressive import AutoregressiveModel

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from seqrl.checkpoints.migration import migrate
 from seqrl.critics import Transitions, build_critic
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.order import StepOrder, split_episodes
 from seqrl.data.returns import sample_transitions
-from seqrl.data.sampler import StepOrder, split_episodes
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.training.checkpoint_io import note

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from seqrl.data.batches import CodeWindows, TokenWindows, ValueWindows, VectorWindows
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.order import StepOrder, split_episodes
 from seqrl.data.returns import sample_transitions
-from seqrl.data.sampler import StepOrder, split_episodes
 from seqrl.data.token_cache import encoder_identity, token_dtype
 from seqrl.data.windows import Windows, WindowSettings
 from seqrl.errors import ConfigError

@@ -24,7 +24,7 @@ from seqrl.checkpoints.loading import load
 from seqrl.checkpoints.reading import checkpoint_step
 from seqrl.cli.application import plain
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.sampler import StepOrder
+from seqrl.data.order import StepOrder
 from seqrl.data.windows import WindowSettings
 from seqrl.errors import CheckpointError, ConfigError, DivergedError, Stopped
 from seqrl.layout import Layout

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.sampler import StepOrder, permuted, split_episodes
+from seqrl.data.order import StepOrder, permuted, split_episodes
 from seqrl.data.windows import WindowSettings
 from seqrl.layout import Layout
 from seqrl.training.datamodule import EpisodeDataModule
@@ -133,7 +133,7 @@ def test_a_computed_permutation_mixes_far_and_near() -> None:
 
 
 def test_orders_of_more_windows_than_are_shuffled_in_memory_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqrl.data.sampler.SHUFFLED_IN_MEMORY", 99)
+    monkeypatch.setattr("seqrl.data.order.SHUFFLED_IN_MEMORY", 99)
     order = StepOrder(100, 8, seed=3)
     epochs = [np.concatenate([order.batch(epoch * 12 + step) for step in range(12)]) for epoch in (0, 1)]
     assert all(len(set(epoch)) == 96 for epoch in epochs)
