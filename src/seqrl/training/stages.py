@@ -101,12 +101,12 @@ def make_stages(config: Mapping[str, Any], store: EpisodeStore, folder: RunFolde
     data.tokenize(module)
     stages = [model_stage(config, module, data)]
     if TOKENIZER in list_stages(config):
-        stages.insert(0, _tokenizer_stage(config, module, data, folder))
+        stages.insert(0, _tokenizer_stage(run, config, module, data, folder))
     else:
         values = sample_transitions(store, layout, scalars=_REPORT_SCALARS)
         _write_report(folder.path / "tokenizer.csv", round_trip_report(module.model.tokenizer, values, layout))
     if critic is not None:
-        stages.append(_critic_stage(config, critic, store, layout))
+        stages.append(_critic_stage(run, config, critic, store, layout))
     return stages
 
 
@@ -126,9 +126,8 @@ def model_stage(config: Mapping[str, Any], module: SequenceModule, data: Episode
 
 
 def _tokenizer_stage(
-    config: Mapping[str, Any], module: SequenceModule, data: EpisodeDataModule, folder: RunFolder
+    run: RunConfig, config: Mapping[str, Any], module: SequenceModule, data: EpisodeDataModule, folder: RunFolder
 ) -> Stage:
-    run = RunConfig.from_saved(config)
     return Stage(
         TOKENIZER,
         TokenizerModule(module),
@@ -141,8 +140,9 @@ def _tokenizer_stage(
     )
 
 
-def _critic_stage(config: Mapping[str, Any], module: CriticModule, store: EpisodeStore, layout: Layout) -> Stage:
-    run = RunConfig.from_saved(config)
+def _critic_stage(
+    run: RunConfig, config: Mapping[str, Any], module: CriticModule, store: EpisodeStore, layout: Layout
+) -> Stage:
     settings = run.critic_training.on_top_of(run.training)
     data = TransitionDataModule(
         store,
