@@ -6,11 +6,13 @@ rich reads no markup in it, and control characters, which files and servers may 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,14 +24,52 @@ WIDTH = 160
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def open_streams() -> None:
+    """Give a process its standard streams where it was started without them, and let no letter end it.
+
+    What is written to a closed stream is lost, and lands in none of the files that are opened later. A letter that an
+    encoding lacks, such as that of a locale that is no UTF-8, is shown as a question mark.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115  (for as long as the process lives)
+    for stream in (sys.stdout, sys.stderr):
+        _soften(stream)
+
+
 def say(text: str) -> None:
     """Print one line at once, so that it stands in its place among progress bars and logs."""
+    _soften(sys.stdout)
     print(printable(text), flush=True)
 
 
 def say_error(text: str) -> None:
     """Print a line to the standard error."""
+    _soften(sys.stderr)
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def can_show(text: str) -> bool:
+    """Whether the standard output has all letters of a text."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and bool(stream.isatty())
+
+
+def _soften(stream: Any) -> None:
+    """Let a text stream replace what its encoding lacks, if it would refuse that."""
+    if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
 
 
 def printable(text: str) -> str:
@@ -69,6 +109,7 @@ def open_console(*, stderr: bool = False) -> Console:
     """rich's console on one of the two outputs, of the terminal's width, or of `WIDTH` elsewhere."""
     from rich.console import Console
 
+    _soften(sys.stderr if stderr else sys.stdout)
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=WIDTH)
 
@@ -112,7 +153,7 @@ def show_progress(
         console=console,
         transient=not stays,
         disable=not (console.is_terminal or console.is_jupyter),
-        redirect_stdout=sys.stdout.isatty(),  # lines for a pipe are not to end in the terminal
+        redirect_stdout=_is_terminal(sys.stdout),  # lines for a pipe are not to end in the terminal
     ) as bars:
         task = bars.add_task(printable(what), total=total, completed=done, note="")
 

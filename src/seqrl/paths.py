@@ -1,11 +1,70 @@
-"""Where things lie: the configuration folder, and the caches of a user."""
+"""Where things lie: what a user's text for a place means, the configuration folder, and the caches of a user."""
 
 from __future__ import annotations
 
 import os
+import pwd
+import stat
+import tempfile
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from seqrl.errors import ConfigError
+
+
+def find_path(text: str | Path) -> Path:
+    """The place that a user wrote, in a setting, an argument or an environment variable; `~` is the home folder.
+
+    A `~name` of nobody stays as it is, as in a shell.
+
+    Raises:
+        ConfigError: the text holds a NUL character, which no path may.
+    """
+    place = os.fspath(text)
+    if "\0" in place:
+        raise ConfigError(f"{place!r} is no path, since it holds a NUL character; leave that out")
+    first, _, rest = place.partition("/")
+    if first == "~":
+        return home_dir() / rest.lstrip("/")
+    with suppress(RuntimeError):  # there is no such user
+        return Path(place).expanduser()
+    return Path(place)
+
+
+def home_dir() -> Path:
+    """The home folder; of a user who has none, as in many containers, a folder of that user for temporary files."""
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):  # neither $HOME nor an entry in the password file
+        return _temporary_home()
+
+
+@cache
+def _temporary_home() -> Path:
+    home = Path(tempfile.gettempdir()) / f"seqrl-{os.getuid()}"
+    with suppress(FileExistsError):
+        home.mkdir(mode=0o700)
+    state = home.lstat()
+    if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid():
+        return home
+    return Path(tempfile.mkdtemp(prefix="seqrl-"))  # anybody may have put something there
+
+
+def complete_user() -> None:
+    """Give a process whose user has no home or no name both, by environment variables that libraries go by.
+
+    Matplotlib, Minari and torch ask for the one or the other, and fail without. Processes that are started later have
+    the same.
+    """
+    try:
+        Path.home()
+    except (RuntimeError, KeyError):
+        os.environ["HOME"] = str(_temporary_home())
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("LOGNAME", f"user-{os.getuid()}")
 
 
 def config_dir() -> Path:
@@ -24,11 +83,17 @@ def config_dir() -> Path:
     )
 
 
+def named_dir(variable: str) -> Path | None:
+    """The folder that an environment variable names; None where it is not set, or empty."""
+    text = os.environ.get(variable)
+    return find_path(text) if text else None
+
+
 def cache_dir() -> Path:
     """Where what can be made again is kept for this user: `$XDG_CACHE_HOME/seqrl`, else `~/.cache/seqrl`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqrl"
+    return (named_dir("XDG_CACHE_HOME") or home_dir() / ".cache") / "seqrl"
 
 
 def data_dir() -> Path:
     """Where generated and downloaded data are kept: `$SEQRL_DATA`, else `~/.cache/seqrl`."""
-    return Path(os.environ.get("SEQRL_DATA") or Path.home() / ".cache" / "seqrl")
+    return named_dir("SEQRL_DATA") or home_dir() / ".cache" / "seqrl"

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from seqrl.errors import PluginError
 from seqrl.files import fingerprint, fingerprint_files
+from seqrl.opengl import prepare_mujoco
+from seqrl.paths import find_path
 
 ENTRY_POINT_GROUP = "seqrl.plugins"
 _FILES = "seqrl_user"  # the package that plugin files are modules of
@@ -33,9 +35,10 @@ def load_plugins(specs: str | Iterable[str]) -> None:
         PluginError: a file that does not exist, or code that fails while it is imported.
     """
     for spec in [specs] if isinstance(specs, str) else specs:
+        prepare_mujoco()  # which plugins with environments of their own import
         try:
             if spec.endswith(".py"):
-                _load_file(Path(spec))
+                _load_file(find_path(spec))
             else:
                 importlib.import_module(spec)
         except PluginError:
@@ -48,7 +51,7 @@ def identities(specs: Iterable[str]) -> list[list[str]]:
     """What a plugin is to the hash of an evaluation: the name and content of a file, the name of a module."""
     found = []
     for spec in specs:
-        path = Path(spec).expanduser()
+        path = find_path(spec)
         if spec.endswith(".py") and path.is_file():
             found.append([path.name, fingerprint_files(path)])
         else:
@@ -60,7 +63,7 @@ def module_name(spec: str) -> str:
     """The module that a plugin of `load_plugins` becomes."""
     if not spec.endswith(".py"):
         return spec
-    path = Path(spec).expanduser().resolve()
+    path = find_path(spec).resolve()
     return f"{_FILES}.{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # two folders may hold files of one name
 
 
@@ -115,7 +118,7 @@ def origin(cls: type) -> str:
 
 
 def _load_file(path: Path) -> None:
-    path = path.expanduser().resolve()
+    path = path.resolve()
     if not path.is_file():
         raise PluginError(f"plugin file {str(path)!r} does not exist; give a path relative to the current folder")
     name = module_name(str(path))

@@ -309,7 +309,7 @@ def test_a_sweep_keeps_its_place_whatever_launches_it() -> None:
     plain = with_folder("train", ["-m", "seed=1,2", "tokenizer=uniform"])
     other = with_folder("train", ["tokenizer=uniform", "seed=1,2", "hydra/launcher=joblib", "-m"])
     assert plain[1] == other[0]
-    assert plain[1].startswith("hydra.sweep.dir=${runs_dir}/sweep-")
+    assert plain[1].startswith('hydra.sweep.dir="${find_path:${runs_dir}}/sweep-')
     assert with_folder("train", ["-m", "seed=1,3", "tokenizer=uniform"])[1] != plain[1]
     assert with_folder("train", ["seed=1", "hydra.sweep.dir=here"]) == ["seed=1", "hydra.sweep.dir=here"]
 

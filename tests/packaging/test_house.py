@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,21 @@ def long_functions(source: Path) -> Iterator[str]:
 def long_files(source: Path) -> dict[str, int]:
     lengths = {str(path.relative_to(source)): len(path.read_text().splitlines()) for path in source.rglob("*.py")}
     return {name: lines for name, lines in lengths.items() if lines > FILE_LINES}
+
+
+def careless_texts(source: Path) -> Iterator[str]:
+    """Where text files are read or written in whatever encoding the machine has, and homes are found past `paths`."""
+    for path in sorted(source.rglob("*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if re.search(r"(read_text\(\)|open\(\"a\"\)|text=True)", line):
+                yield f"{path.relative_to(source)}:{number}: say encoding"
+            if path.name != "paths.py" and re.search(r"expanduser|Path\.home|type=Path\b", line):
+                yield f"{path.relative_to(source)}:{number}: use seqrl.paths.find_path"
+
+
+def test_files_have_an_encoding_and_paths_one_door() -> None:
+    found = list(careless_texts(SOURCE))
+    assert not found, "\n".join(found)
 
 
 def test_functions_fit_on_a_screen() -> None:

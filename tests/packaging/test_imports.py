@@ -45,7 +45,7 @@ ORDER = [
     {"plugins"},
     {"files"},
     {"paths"},
-    {"console", "signals"},
+    {"console", "opengl", "signals"},
     {"errors"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}

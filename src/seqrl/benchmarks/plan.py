@@ -309,5 +309,5 @@ def peak_mb(settings: PlanSettings, backbone: str, mode: str) -> float | None:
 
 
 def _status_kb(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -14,6 +14,7 @@ from seqrl.critics import Critic, build_critic
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.models import Model
 from seqrl.models.building import build_model
+from seqrl.paths import find_path
 
 T = TypeVar("T", bound=nn.Module | None)
 
@@ -56,7 +57,7 @@ def load(path: str | Path) -> Loaded:
     Raises:
         CheckpointError: the file is missing, damaged, from another program, or from a newer seqrl.
     """
-    path = Path(path)
+    path = find_path(path)
     model, config, content = _rebuilt(path, build_model, _PREFIX)
     config = {"dataset": _UNKNOWN_DATA, "seed": 0, **config}
     versions = dict(content["seqrl"].get("versions", {}))
@@ -90,7 +91,7 @@ def critic_file(path: str | Path) -> Path | None:
     Args:
         path: a run folder, or a checkpoint in the folder of one of its stages (`RUN/model/last.ckpt`).
     """
-    path = Path(path)
+    path = find_path(path)
     if path.is_file() and path.parent.name == "critic":
         return path
     run = path.parent.parent if path.is_file() else path

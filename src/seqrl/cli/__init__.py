@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 
+from seqrl.console import open_streams
 from seqrl.errors import did_you_mean
+from seqrl.paths import complete_user
 
 COMMANDS = ("train", "evaluate", "compare", "status", "data", "plugins", "schema", "bench")
 
@@ -31,11 +34,15 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
 
 def main() -> None:
     """Entry point of the `seqrl` command; exits with 2 for a user's error and 130 for Ctrl-C."""
+    open_streams()
+    with suppress(OSError):  # not even a folder for temporary files: what needs one says so
+        complete_user()
     try:
         status = _run(*(sys.argv[1:] or ["--help"]))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader went away, as `| head` does; nothing is left to tell it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         status = 141  # what a shell reports for SIGPIPE
     sys.exit(status)
 

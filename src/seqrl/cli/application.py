@@ -27,10 +27,12 @@ from seqrl.cli.sweep import Identity, Job, SweepFolder, Task, run_job, with_fold
 from seqrl.cli.sweepers import GridSweeper
 from seqrl.console import say_error
 from seqrl.errors import ConfigError, SeqrlError, Stopped, did_you_mean, sentence
-from seqrl.paths import config_dir
+from seqrl.paths import config_dir, find_path
 from seqrl.plugins import failures
 
 T = TypeVar("T")
+
+OmegaConf.register_new_resolver("find_path", lambda text: str(find_path(text)), replace=True)  # of a sweep's folder
 
 _EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}  # of launchers
 

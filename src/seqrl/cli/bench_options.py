@@ -7,12 +7,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.files import write_text
+from seqrl.paths import find_path
 
 PUBLISHED = {"observation": 11, "action": 3, "layers": 4, "heads": 4, "width": 128}
 TRAINING = {"window": 10, "batch-size": 256, "steps": 20, "log-every": 20, "transitions": 100_000}
@@ -54,7 +54,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON")
+    parser.add_argument("--output", type=find_path, metavar="FILE", help="write the numbers as JSON")
 
 
 def count(least: int = 1) -> Callable[[str], int]:

@@ -59,6 +59,9 @@ def _is_cancelled(job: str) -> bool:
     A job that left the queue altogether is not to be put back either.
     """
     state = subprocess.run(
-        ["squeue", "--noheader", "--format=%T", "--jobs", job], capture_output=True, text=True, check=False
+        ["squeue", "--noheader", "--format=%T", "--jobs", job],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     return state.stdout.strip() not in ("RUNNING", "SUSPENDED")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from seqrl.console import say, say_error
 from seqrl.errors import SeqrlError, sentence
 from seqrl.files import write_text
+from seqrl.paths import find_path
 
 if TYPE_CHECKING:
     from seqrl.evaluation.comparison import Comparison
@@ -31,7 +32,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--row", metavar="NAME", help="results row of A, as in results.md (reward, goal, ...)")
     parser.add_argument("--row-b", metavar="NAME", help="results row of B; that of A by default")
     parser.add_argument("--metric", metavar="NAME", help="return, score or success; success where there are goals")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there, as JSON")
+    parser.add_argument("--output", type=find_path, metavar="FILE", help="write everything there, as JSON")
     options = parser.parse_args(arguments)
     from seqrl.evaluation.comparison import compare_runs
 
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _paths(words: str) -> list[Path]:
-    return [Path(word.strip()).expanduser() for word in words.split(",") if word.strip()]
+    return [find_path(word.strip()) for word in words.split(",") if word.strip()]
 
 
 def _lines(found: Comparison) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqrl.console import print_table, say, say_error, show_progress
+from seqrl.console import can_show, print_table, say, say_error, show_progress
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.files import write_text
+from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     known = "path of an HDF5 or NPZ file, or of a saved store; a D4RL id; minari:ID"
     inspecting = commands.add_parser("inspect", parents=[plugged, writing], help="what is in there, and what is odd")
     inspecting.add_argument("source", nargs="+", help=f"{known}; or overrides: data=d4rl data.path=...")
-    inspecting.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    inspecting.add_argument("--png", type=Path, metavar="FILE", help="draw a picture there")
+    inspecting.add_argument("--json", type=find_path, metavar="FILE", help="write everything there")
+    inspecting.add_argument("--png", type=find_path, metavar="FILE", help="draw a picture there")
     inspecting.set_defaults(task=_inspect)
 
     generating = commands.add_parser("generate", help="make data by simulation")
@@ -113,7 +114,7 @@ def _inspect(options: argparse.Namespace) -> None:
         if path is not None and path.exists() and not options.overwrite:
             raise ConfigError(f"{str(path)!r} exists already; choose another name, or --overwrite it")
     load_plugins(options.plugins)
-    if any("=" in word and not Path(word).exists() for word in options.source):
+    if any("=" in word and not find_path(word).exists() for word in options.source):
         flat = _composed(options.source)
     elif len(options.source) == 1:
         flat = find_source(options.source[0]).read()
@@ -170,7 +171,7 @@ def _actor(options: argparse.Namespace) -> Callable[[Environments], Actor]:
     """What makes the policy once the environments are there."""
     from seqrl.evaluation import collect
 
-    if options.policy == "random" or not Path(options.policy).exists():
+    if options.policy == "random" or not find_path(options.policy).exists():
         if options.overrides:
             raise ConfigError(f"{options.overrides[0]!r} is for checkpoints, and --policy {options.policy} is none")
         if options.policy == "random":
@@ -273,4 +274,5 @@ def _cells(column: Column) -> list[str]:
 def _bars(counts: Sequence[int]) -> str:
     """A histogram in one line of text; a bin with anything in it is never blank."""
     top = max(counts, default=0)
-    return "".join(" " if count == 0 else "▁▂▃▄▅▆▇█"[min(7, 8 * count // top)] for count in counts)
+    levels = "▁▂▃▄▅▆▇█" if can_show("▁▂▃▄▅▆▇█") else ".:-=+*#@"
+    return "".join(" " if count == 0 else levels[min(7, 8 * count // top)] for count in counts)

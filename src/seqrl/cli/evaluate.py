@@ -13,6 +13,7 @@ from seqrl.cli.sweep import Identity, Job
 from seqrl.config import EvaluationConfig
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError
+from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 
 
@@ -38,7 +39,7 @@ def _check(cfg: DictConfig, job: Job) -> None:
     config = _read(cfg)
     from seqrl.evaluation.evaluate import checkpoint_file
 
-    check_with_checkpoint(EvaluationConfig.from_dict(config), checkpoint_file(Path(config["checkpoint"])))
+    check_with_checkpoint(EvaluationConfig.from_dict(config), checkpoint_file(find_path(config["checkpoint"])))
     say("the configuration is sound, and the checkpoint serves it")
 
 
@@ -46,7 +47,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
     config = _read(cfg)
     from seqrl.evaluation.evaluate import checkpoint_file, evaluate_all
 
-    checkpoint = checkpoint_file(Path(config["checkpoint"]))
+    checkpoint = checkpoint_file(find_path(config["checkpoint"]))
     folder = _folder(checkpoint)
     done = evaluate_all([{**config, "label": config["label"] or config["strategy_name"]}], checkpoint, folder)
     job.folder = str(folder)
@@ -63,7 +64,7 @@ def _identify(cfg: DictConfig) -> Identity:
     config = plain(cfg)
     from seqrl.evaluation.evaluate import checkpoint_file
 
-    checkpoint = checkpoint_file(Path(config["checkpoint"]))
+    checkpoint = checkpoint_file(find_path(config["checkpoint"]))
     state = checkpoint.stat()
     parts = [config, state.st_size, state.st_mtime_ns]
     return Identity.of(parts, _folder(checkpoint), complete=config["output"] is None)

@@ -15,6 +15,7 @@ import yaml
 
 from seqrl.console import print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.paths import find_path
 from seqrl.runs.folder import is_held, read_status
 from seqrl.runs.metrics import read_metrics
 from seqrl.runs.stages import KINDS
@@ -58,7 +59,7 @@ def run(arguments: list[str]) -> int:
         Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
     """
     parser = argparse.ArgumentParser("seqrl status", description="What runs, what finished, what failed and why.")
-    parser.add_argument("path", type=Path, metavar="RUN_OR_SWEEP_OR_RUNS_DIR", nargs="?", default=Path("runs"))
+    parser.add_argument("path", type=find_path, metavar="RUN_OR_SWEEP_OR_RUNS_DIR", nargs="?", default=Path("runs"))
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     options = parser.parse_args(arguments)
     try:
@@ -126,7 +127,7 @@ def _jobs(sweep: Path) -> list[Status]:
 
 def of_run(path: Path) -> Status:
     """How far a run came, by its files and by whether a process holds its folder."""
-    config = yaml.safe_load((path / "config.yaml").read_text())
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     file = path / "status.json"
     reached = read_status(path)
     held = is_held(path)

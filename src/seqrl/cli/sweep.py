@@ -109,10 +109,10 @@ def with_folder(command: str, arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     kept = sorted(a for a in arguments if not a.startswith(("-", "hydra", "+hydra", "runs_dir=")))
     digest = fingerprint([command, kept])[:8]
-    parent = "${runs_dir}" if command == "train" else "runs"
+    parent = "${find_path:${runs_dir}}" if command == "train" else "runs"
     overrides = [place for place, a in enumerate(arguments) if "=" in a and not a.startswith("-")]
     place = overrides[0] if overrides else len(arguments)  # argparse wants all overrides in a row
-    return [*arguments[:place], f"hydra.sweep.dir={parent}/sweep-{digest}", *arguments[place:]]
+    return [*arguments[:place], f'hydra.sweep.dir="{parent}/sweep-{digest}"', *arguments[place:]]
 
 
 def run_job(task: Task, cfg: DictConfig) -> float:
@@ -151,7 +151,7 @@ def record_of(sweep: Path, overrides: Sequence[str]) -> Path:
 
 
 def read(record: Path) -> Job:
-    entry = json.loads(record.read_text())
+    entry = json.loads(record.read_text(encoding="utf-8"))
     rows = [ResultsRow.from_json(row) for row in entry["rows"]]
     return Job(**{**entry, "objective": tuple(entry["objective"]), "rows": rows})
 

@@ -18,6 +18,7 @@ from seqrl.cli.sweep import Identity, Job, forget_failure
 from seqrl.config import RunConfig
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
+from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
 from seqrl.runs.folder import RunFolder
@@ -119,7 +120,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
     identity = identify(config)
     found = find_run(config, identity)
     if found is None:
-        found = Path(config["runs_dir"]) / name_run(config, identity, _changed(cfg))
+        found = find_path(config["runs_dir"]) / name_run(config, identity, _changed(cfg))
     folder = RunFolder(found)
     job.folder = str(folder.path)
     say(f"run folder: {folder.path}")
@@ -144,7 +145,7 @@ def _identify(cfg: DictConfig) -> Identity:
     load_plugins(config["plugins"])
     run = identify(config)
     name = f"{name_beginning(config)}-{run.digest}"
-    folder = find_run(config, run) or Path(config["runs_dir"]) / name
+    folder = find_run(config, run) or find_path(config["runs_dir"]) / name
     complete = folder.is_dir() and _is_complete(RunFolder(folder))
     return Identity.of([name, evaluation, objective], folder, complete=complete)
 

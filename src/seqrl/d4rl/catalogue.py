@@ -7,7 +7,6 @@ is missing there, the package's own registrations). The column `env_id` is ours:
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,7 +60,7 @@ class Entry:
     @property
     def path(self) -> Path:
         """Where the file is kept, or will be: our cache, unless `d4rl`'s own folder has it already."""
-        folders = [cache_dir(), Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")]
+        folders = [cache_dir(), paths.named_dir("D4RL_DATASET_DIR") or paths.home_dir() / ".d4rl" / "datasets"]
         return next((folder / self.file_name for folder in folders if (folder / self.file_name).is_file()), self.target)
 
     @property

@@ -27,6 +27,7 @@ import numpy as np
 from seqrl.d4rl.catalogue import Entry
 from seqrl.errors import ConfigError, DataError
 from seqrl.formats.recording import Recording
+from seqrl.opengl import prepare_mujoco
 
 INSTALL = "pip install --no-deps d4rl==1.1 gym==0.23.1 gym_notices==0.1.0 termcolor==3.3.0"
 MODULES = {"locomotion": "d4rl.gym_mujoco", "maze2d": "d4rl.pointmaze", "antmaze": "d4rl.locomotion"}
@@ -55,6 +56,7 @@ class _Simulation:
     """mujoco-py's `MjSim`."""
 
     def __init__(self, model: _Named) -> None:
+        prepare_mujoco()
         import mujoco
 
         self._mujoco = mujoco
@@ -84,6 +86,8 @@ class _Simulation:
 def _load_model(path: str) -> _Named:
     """A model from a file; MuJoCo 3 has no global coordinates any more, Gymnasium's copies do without."""
     import gymnasium
+
+    prepare_mujoco()
     import mujoco
 
     file = Path(path)

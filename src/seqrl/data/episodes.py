@@ -15,6 +15,7 @@ from seqrl.data.checks import DISCRETE, refuse_different
 from seqrl.data.gathered_rows import CHUNK_ROWS, Rows, join_ranges, join_rows, measure_deviations, select_rows
 from seqrl.errors import DataError
 from seqrl.files import fingerprint_bytes
+from seqrl.paths import find_path
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -117,7 +118,7 @@ class EpisodeStore:
         Raises:
             DataError: no such folder, or one that is damaged or of another kind.
         """
-        folder = Path(folder).expanduser()
+        folder = find_path(folder)
         arrays, notes = read_arrays(folder)
         missing = set(_SAVED) - set(arrays)
         if missing:
@@ -142,7 +143,7 @@ class EpisodeStore:
         arrays = {name: getattr(self, name) for name in _SAVED}
         arrays |= {f"{_EXTRA}{name}": array for name, array in self.extras.items()}
         notes = {"attributes": dict(self.attributes), "identity": self.fingerprint()}
-        write_arrays(Path(folder).expanduser(), arrays, notes)
+        write_arrays(find_path(folder), arrays, notes)
 
     def subset(self, episodes: Sequence[int] | np.ndarray) -> EpisodeStore:
         """Some of the episodes, in the order given, without copying observations, actions or extras.

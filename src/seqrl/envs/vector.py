@@ -18,6 +18,7 @@ from seqrl.d4rl.registration import register_ant, register_package
 from seqrl.envs.named import make_one, split_keys
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.formats.minari import MINARI, leaves
+from seqrl.opengl import prepare_mujoco
 from seqrl.worlds.environments import register_worlds
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     """
     import gymnasium
 
+    prepare_mujoco()
     register_environments()
     if env_id.startswith(PREFIX):
         register_package()

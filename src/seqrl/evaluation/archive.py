@@ -17,6 +17,7 @@ from seqrl.config import EvaluationConfig
 from seqrl.errors import DataError
 from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
 from seqrl.files import fingerprint, write_file, write_text
+from seqrl.paths import find_path
 from seqrl.plugins import identities
 
 ROW, EPISODES, PLAN_QUALITY = "results.json", "episodes.npz", "diagnostics.json"
@@ -150,7 +151,7 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
         checkpoint_digest: hash of the content of the model's and the critic's checkpoint.
     """
     if config.output:
-        return Path(config.output)
+        return find_path(config.output)
     kept = {k: v for k, v in config.to_dict().items() if k not in ("checkpoint", "output", "progress_bar")}
     if not kept["diagnostics"]:  # evaluations of before there were any keep their place
         del kept["diagnostics"]

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.evaluate import checkpoint_file
 from seqrl.evaluation.placement import policy_of
 from seqrl.formats.flat import FlatEpisodes
+from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 
 
@@ -86,7 +86,7 @@ def find_function(spec: str) -> FunctionActor:
         raise ConfigError(f"policy {spec!r} is unknown; give random, a checkpoint, or module:function")
     load_plugins([place])
     if place.endswith(".py"):
-        path = str(Path(place).expanduser().resolve())
+        path = str(find_path(place).resolve())
         module = next(m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path)
     else:
         module = importlib.import_module(place)
@@ -104,7 +104,7 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
     """
     load_plugins(config["plugins"])
     settings = EvaluationConfig.from_dict(config)
-    file = checkpoint_file(Path(settings.checkpoint))
+    file = checkpoint_file(find_path(settings.checkpoint))
     loaded = load(file)
     layout = loaded.model.layout
     check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)

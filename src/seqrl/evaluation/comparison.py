@@ -172,7 +172,7 @@ def _runs(path: Path) -> Iterator[tuple[Path, list[Path]]]:
     if (path / "episodes.npz").exists():
         yield path, [path]
     elif (path / "jobs").is_dir():
-        jobs = [json.loads(record.read_text()) for record in sorted((path / "jobs").glob("*.json"))]
+        jobs = [json.loads(record.read_text(encoding="utf-8")) for record in sorted((path / "jobs").glob("*.json"))]
         unfinished = sum(job["state"] != "done" for job in jobs)
         if unfinished or not jobs:
             raise ConfigError(

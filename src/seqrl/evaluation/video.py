@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqrl.errors import DataError
+from seqrl.paths import find_path
 from seqrl.worlds.environments import is_maze, maze_of
 from seqrl.worlds.maze import Maze
 
@@ -68,7 +69,7 @@ def write_rollout_video(path: Path | str, env_id: str, qpos: np.ndarray, *, fps:
     Raises:
         DataError: no frames, or another number of joints than the environment has.
     """
-    path, qpos = Path(path), np.asarray(qpos, np.float64)
+    path, qpos = find_path(path), np.asarray(qpos, np.float64)
     if qpos.ndim != 2 or len(qpos) == 0:
         raise DataError(f"a video of {env_id} needs (frames, joints) positions and {qpos.shape} were given")
     if is_maze(env_id):
@@ -107,7 +108,7 @@ def write_maze_video(
             f"{goals.shape} were given"
         )
     goals = np.broadcast_to(goals, (len(positions), 2))
-    return f"{_write_frames(Path(path), _maze_frames(maze, positions, goals), fps)}, drawn from above"
+    return f"{_write_frames(find_path(path), _maze_frames(maze, positions, goals), fps)}, drawn from above"
 
 
 def _maze_frames(maze: Maze, positions: np.ndarray, goals: np.ndarray) -> Iterator[np.ndarray]:
@@ -218,7 +219,7 @@ def _render_in_child(path: Path, env_id: str, qpos: np.ndarray, fps: int, backen
             subprocess.run(command, env=environment, capture_output=True, check=True, timeout=CHILD_TIMEOUT)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             return None
-        return (Path(folder) / "written").read_text()
+        return (Path(folder) / "written").read_text(encoding="utf-8")
 
 
 def _render_frames(env_id: str, qpos: np.ndarray) -> Iterator[np.ndarray]:

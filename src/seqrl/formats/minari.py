@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from seqrl.errors import ConfigError, DataError, did_you_mean
+from seqrl.paths import named_dir
 
 MINARI = "minari:"  # before an id, where paths and other ids may stand as well
 INSTALL = "pip install 'seqrl[minari]'"
+FOLDER = "MINARI_DATASETS_PATH"  # the variable that names where data sets lie
 
 
 def open_dataset(dataset_id: str, *, download: bool) -> Any:
@@ -62,6 +65,8 @@ def import_minari() -> Any:
         import minari
     except ImportError as error:
         raise ConfigError(f"Minari's data sets need the package minari ({error}); run {INSTALL}") from error
+    if folder := named_dir(FOLDER):  # of which minari takes `~` for a name
+        os.environ[FOLDER] = str(folder)
     return minari
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from seqrl.errors import ConfigError, DataError
 from seqrl.files import write_file, write_folder
 from seqrl.formats.minari import MINARI, check_id, import_minari
+from seqrl.paths import find_path
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 FORMATS = ".hdf5 or .h5 (D4RL's layout), .npz, or minari:ID"
@@ -50,7 +51,7 @@ def copy_to_target(source: Path, target: str, *, overwrite: bool = False) -> Non
 def find_place(target: str) -> Path:
     """The file, or the folder of a Minari data set, that a target names."""
     if not target.startswith(MINARI):
-        return Path(target).expanduser()
+        return find_path(target)
     import_minari()
     from minari.storage.datasets_root_dir import get_dataset_path
 

@@ -38,7 +38,7 @@ def _hash_file(path: Path) -> str:
     status = path.stat()
     record = _record(status)
     with contextlib.suppress(OSError):
-        return record.read_text()
+        return record.read_text(encoding="utf-8")
     if status.st_size > _LARGE:
         say(f"reading {path} once, to tell later whether it has changed")
     try:

@@ -88,7 +88,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     """
     path = folder / "status.json"
     try:
-        status = json.loads(path.read_text()) if path.exists() else {}
+        status = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if all(isinstance(entry["state"], str) and isinstance(entry["step"], int) for entry in status.values()):
             return dict(status)
     except (ValueError, AttributeError, TypeError, KeyError):

@@ -17,6 +17,7 @@ from seqrl import plugins
 from seqrl.config import RunConfig
 from seqrl.d4rl import catalogue
 from seqrl.files import fingerprint
+from seqrl.paths import find_path
 from seqrl.registry import registries
 from seqrl.runs.contents import hash_content
 from seqrl.runs.stages import KINDS
@@ -73,7 +74,7 @@ class RunIdentity:
     def read(path: Path) -> RunIdentity | None:
         """What `identity.json` of a run folder says; None where there is none that can be read."""
         try:
-            stages = json.loads(path.read_text())
+            stages = json.loads(path.read_text(encoding="utf-8"))
             return RunIdentity({stage: StageIdentity(**each) for stage, each in stages.items()})
         except (OSError, ValueError, TypeError, AttributeError):
             return None
@@ -134,7 +135,7 @@ def _recipe(source: Any) -> Any:
 
 def _part(text: str) -> Any:
     """A part of a mix that is a mere text: the name of a file or folder, or an id."""
-    path = Path(text).expanduser()
+    path = find_path(text)
     return path.name if path.exists() else [text, _entry(text)]
 
 
@@ -149,13 +150,13 @@ def _contents(source: Any) -> Iterator[str | None]:
     if not isinstance(source, Mapping):
         return
     if source.get("path"):
-        yield hash_content(Path(str(source["path"])).expanduser())
+        yield hash_content(find_path(str(source["path"])))
     if isinstance(source.get("parts"), Sequence):
         for part in source["parts"]:
             if isinstance(part, Mapping):
                 yield from _contents(part)
             else:
-                yield hash_content(Path(str(part)).expanduser())
+                yield hash_content(find_path(str(part)))
 
 
 def _plugin_sources(settings: Mapping[str, Any], specs: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ def read_metrics(path: Path) -> list[Metric]:
     """What a run logged, in order, without half rows; empty where it logs no CSV."""
     if not path.exists():
         return []
-    whole = path.read_text().rpartition("\n")[0]
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
     found = []
     for row in csv.reader(whole.splitlines()):
         try:
@@ -52,13 +52,13 @@ def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
 
 def append_metrics(path: Path, metrics: Iterable[Metric]) -> None:
     """Add rows to a file that `write_metrics` began."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(_rows(metrics))
 
 
 def flush_metrics(path: Path) -> None:
     """Bring the rows to the disk, where a checkpoint that follows must find them."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         os.fsync(file.fileno())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.errors import ConfigError
+from seqrl.paths import find_path
 from seqrl.runs.identity import IRRELEVANT, RunIdentity
 from seqrl.runs.old_names import old_run_name
 
@@ -27,7 +28,7 @@ def find_run(config: Mapping[str, Any], identity: RunIdentity) -> Path | None:
     Args:
         config: resolved, of the run.
     """
-    parent, beginning = Path(config["runs_dir"]), name_beginning(config)
+    parent, beginning = find_path(config["runs_dir"]), name_beginning(config)
     folders = [parent / f"{beginning}-{identity.digest}"]
     if not config.get("name") and parent.is_dir():
         folders += sorted(parent.glob(f"{glob.escape(beginning)}-*-{identity.digest}"))

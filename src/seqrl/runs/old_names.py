@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.files import fingerprint
+from seqrl.paths import find_path
 from seqrl.plugins import identities
 
 _NOT_HASHED = {
@@ -51,13 +52,13 @@ def _data_identity(source: Mapping[str, Any]) -> dict[str, Any]:
     """What a source is to the hash of a run, and each part of a mix; a part may be a mere path or id."""
     kept = {key: value for key, value in source.items() if key not in _NOT_HASHED["data"]}
     if kept.get("path"):
-        kept["path"] = _name_and_size(Path(kept["path"]).expanduser())
+        kept["path"] = _name_and_size(find_path(kept["path"]))
     if isinstance(kept.get("parts"), Sequence):
         kept["parts"] = [
             _data_identity(part)
             if isinstance(part, Mapping)
             else _name_and_size(path)
-            if (path := Path(str(part)).expanduser()).exists()
+            if (path := find_path(str(part))).exists()
             else part
             for part in kept["parts"]
         ]

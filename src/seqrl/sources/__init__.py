@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.minari import MINARI
+from seqrl.paths import find_path
 from seqrl.registry import DATA
 
 
@@ -60,7 +60,7 @@ def source_config(name: Any) -> dict[str, Any]:
         raise ConfigError(f"data.parts holds {name!r}; give an id, a path, or a source such as {{name: d4rl, path: a}}")
     if name.startswith(MINARI):
         return {"name": "minari", "id": name.removeprefix(MINARI)}
-    path = Path(name).expanduser()
+    path = find_path(name)
     if path.is_dir():
         return {"name": "store", "path": name}
     if path.suffix.lower() == ".npz":

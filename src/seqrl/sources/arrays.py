@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge
@@ -12,6 +11,7 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.recording import read_recording
+from seqrl.paths import find_path
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -43,7 +43,7 @@ class ArraysSource(DataSource):
         num_observations: Annotated[int, Ge(2)] | None = None,
         max_transitions: Annotated[int, Ge(2)] | None = None,
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = find_path(path)
         self.name = dataset_name
         self.env_id = env_id
         self.discrete = {"num_actions": num_actions, "num_observations": num_observations}

@@ -22,6 +22,7 @@ from seqrl.formats.cutting import TRAINING_KEYS, cut_episodes, layout_of
 from seqrl.formats.ends import EPISODE_RULES, EpisodeRule, has_timeouts
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.recording import Recording, read_recording
+from seqrl.paths import find_path
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -77,7 +78,7 @@ class D4rlSource(DataSource):
         if reader == "package" and id is None:
             raise ConfigError("data.reader=package reads D4RL's own data sets; give data.id instead of data.path")
         self.entry = None if id is None else catalogue.find(id)
-        self.path = None if path is None else Path(path).expanduser()
+        self.path = None if path is None else find_path(path)
         self.url = url
         self.sha256 = sha256
         self.reader = reader

@@ -13,6 +13,7 @@ from annotated_types import Ge
 from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
+from seqrl.paths import find_path
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 from seqrl.worlds import four_rooms
@@ -48,7 +49,7 @@ class FourRoomsSource(DataSource):
         self.num_transitions = num_transitions
         self.seed = seed
         self.action_noise = float(action_noise)
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
+        self.cache_dir = find_path(cache_dir) if cache_dir else None
 
     @property
     def path(self) -> Path:

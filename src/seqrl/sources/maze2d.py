@@ -14,6 +14,7 @@ from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.ends import EpisodeRule
+from seqrl.paths import find_path
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 from seqrl.worlds import controller
@@ -65,7 +66,7 @@ class Maze2dSource(DataSource):
         self.action_noise = float(action_noise)
         self.episodes = episodes
         self.apart = None if apart is None else find_regions(self.maze, apart)
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
+        self.cache_dir = find_path(cache_dir) if cache_dir else None
 
     @property
     def path(self) -> Path:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.flat import FlatEpisodes
+from seqrl.paths import find_path
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -21,7 +20,7 @@ class StoreSource(DataSource):
     """
 
     def __init__(self, path: str, *, dataset_name: str | None = None, env_id: str | None = None) -> None:
-        self.path = Path(path).expanduser()
+        self.path = find_path(path)
         self.name = dataset_name
         self.env_id = env_id
 

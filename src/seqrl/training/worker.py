@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from seqrl.console import say_error
+from seqrl.console import open_streams, say_error
 from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
@@ -38,8 +38,9 @@ def main(path: Path) -> int:
     The first rank alone tells of a signal: srun would end the others while they save.
     """
     line = _line()
+    open_streams()
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
         for key in ("evaluation", "objective_metric"):  # which a model's checkpoint does not hold
             config.pop(key, None)
         load_plugins(config["plugins"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqrl.opengl import prepare_mujoco
 from seqrl.worlds.maze import Maze
 
 MAX_SPEED = 5.0
@@ -53,6 +54,7 @@ class PointMaze:
     """
 
     def __init__(self, maze: Maze) -> None:
+        prepare_mujoco()
         import mujoco
 
         self.maze = maze
