@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from seqrl import paths
 from seqrl.console import say
+from seqrl.data.contents import hash_content
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import DataError
 from seqrl.files import fingerprint, hold_lock, remove_leftovers
@@ -63,7 +64,7 @@ def read_or_make(
 def read_or_build(file: Path, options: object, build: Callable[[], EpisodeStore]) -> EpisodeStore:
     """The episodes that `build` makes of a file, mapped from the cache; made and written there first where it has none.
 
-    The file is known by its path, size and time of change. `read_or_make` says who makes them, and what becomes of a
+    The file is known by its content (see `hash_content`). `read_or_make` says who makes them, and what becomes of a
     cache that cannot be written.
 
     Args:
@@ -71,12 +72,19 @@ def read_or_build(file: Path, options: object, build: Callable[[], EpisodeStore]
         build: reads the file; its errors are raised, and leave nothing in the cache.
 
     Raises:
-        OSError: there is no such file.
+        DataError: there is no such file, or it changes while it is read.
     """
-    status = file.stat()
-    known_by = [FORMAT_VERSION, str(file.resolve()), status.st_size, status.st_mtime_ns, repr(options)]
-    key = fingerprint(known_by)[:32]
-    built = cache(build)  # needed again where it cannot be written
+    content = hash_content(file)
+    if content is None:
+        raise DataError(f"there is no file {str(file)!r}; give the path of one")
+    key = fingerprint([FORMAT_VERSION, content, repr(options)])[:32]
+
+    @cache  # needed again where it cannot be written
+    def built() -> EpisodeStore:
+        episodes = build()
+        if hash_content(file) != content:
+            raise DataError(f"{str(file)!r} changes while it is read; wait until it is written")
+        return episodes
 
     def make(folder: Path) -> None:
         episodes = built()

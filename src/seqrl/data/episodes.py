@@ -12,6 +12,7 @@ import numpy as np
 from seqrl.data.array_folder import MANIFEST, read_arrays, write_arrays
 from seqrl.data.building import boundaries_of, cut_arrays, find_mismatch, join_episodes
 from seqrl.data.checks import DISCRETE, refuse_different
+from seqrl.data.contents import hash_content
 from seqrl.data.gathered_rows import CHUNK_ROWS, Rows, join_ranges, join_rows, measure_deviations, select_rows
 from seqrl.errors import DataError
 from seqrl.files import fingerprint_bytes
@@ -112,8 +113,12 @@ class EpisodeStore:
         return EpisodeStore(**join_episodes(episodes, extras, attributes or {}))
 
     @staticmethod
-    def open(folder: str | Path) -> EpisodeStore:
+    def open(folder: str | Path, *, by_content: bool = False) -> EpisodeStore:
         """The episodes of a folder that `save` wrote, mapped into memory: they may be larger than it.
+
+        Args:
+            by_content: the files are hashed, once while they stay as they are (see `hash_content`), so that episodes
+                that were edited in place are told from what they were; else what `save` has noted is believed.
 
         Raises:
             DataError: no such folder, or one that is damaged or of another kind.
@@ -130,12 +135,13 @@ class EpisodeStore:
         problem = find_mismatch(main, extras) if identity else f"{MANIFEST} lists no identity"
         if problem:
             raise DataError(f"{str(folder)!r} is damaged: {problem}; save the episodes again")
-        return store
+        return store._known_by(hash_content(folder)) if by_content else store
 
     def save(self, folder: str | Path) -> None:
         """Write the episodes into a new folder, one .npy file per array, whole or not at all.
 
-        What was written is not to be edited: caches know it by the hash that is kept beside it.
+        What was written is not to be edited: caches know it by the hash that is kept beside it, but for `data=store`,
+        which looks at the files.
 
         Raises:
             DataError: the folder has something in it or cannot be written, or an attribute is no plain value.

@@ -19,7 +19,7 @@ from seqrl.d4rl import catalogue
 from seqrl.files import fingerprint
 from seqrl.paths import find_path
 from seqrl.registry import registries
-from seqrl.runs.contents import hash_content
+from seqrl.data.contents import hash_content
 from seqrl.runs.stages import KINDS
 
 # Settings by section that say where and how to run, how to call the run, or what follows the training.

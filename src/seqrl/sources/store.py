@@ -11,7 +11,9 @@ from seqrl.sources import DataSource
 
 @register_data("store")
 class StoreSource(DataSource):
-    """Episodes that were saved from Python: opened at once whatever their size, which may be beyond memory.
+    """Episodes that were saved from Python: opened whatever their size, which may be beyond memory.
+
+    They are hashed when they are opened for the first time, and at once from then on.
 
     Args:
         path: the folder.
@@ -25,7 +27,7 @@ class StoreSource(DataSource):
         self.env_id = env_id
 
     def load(self) -> EpisodeStore:
-        store = EpisodeStore.open(self.path)
+        store = EpisodeStore.open(self.path, by_content=True)
         saved = store.attributes
         name, env_id = self.name or saved.get("name") or self.path.name, self.env_id or saved.get("env_id")
         return store.described(name=name, env_id=env_id)

@@ -10,7 +10,7 @@ import pytest
 
 from seqrl.errors import DataError
 from seqrl.files import fingerprint_files
-from seqrl.runs.contents import hash_content
+from seqrl.data.contents import hash_content
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_it_is_read_once(tmp_path: Path, cache: Path, monkeypatch: pytest.Monkey
     assert not cache.exists(), "it may be written again within the same tick of the clock"
     settle(monkeypatch)
     assert hash_content(path) == first
-    monkeypatch.setattr("seqrl.runs.contents.fingerprint_files", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("seqrl.data.contents.fingerprint_files", lambda path: pytest.fail("read again"))
     assert hash_content(path) == first
     (record,) = cache.iterdir()
     assert record.read_text() == first
@@ -92,6 +92,6 @@ def test_a_file_that_is_being_written_is_refused(tmp_path: Path, monkeypatch: py
         file.write_text("longer content")
         return fingerprint_files(file)
 
-    monkeypatch.setattr("seqrl.runs.contents.fingerprint_files", read)
+    monkeypatch.setattr("seqrl.data.contents.fingerprint_files", read)
     with pytest.raises(DataError, match="changes while it is read; wait"):
         hash_content(path)
