@@ -134,7 +134,7 @@ def fingerprint_files(*paths: Path) -> str:
 
 
 @contextmanager
-def hold_lock(path: Path, waiting: str) -> Iterator[None]:
+def hold_lock(path: Path, waiting: str) -> Iterator[bool]:
     """Be the only one between processes, threads and machines that share the disk; whoever comes later waits.
 
     The file is made, with its folder, and stays. The system releases the lock of a process that dies. On a file system
@@ -143,21 +143,25 @@ def hold_lock(path: Path, waiting: str) -> Iterator[None]:
     Args:
         waiting: printed once if somebody else holds the lock, before waiting for as long as it takes.
 
+    Yields:
+        Whether there is a lock; False on a file system without.
+
     Raises:
         OSError: the file cannot be made, or is a link.
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab", opener=refuse_links) as file:
+            locked = True
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 say(waiting)
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
-                pass  # a file system without locks
+                locked = False
             if _is_at(file, path):
-                yield
+                yield locked
                 return
             # Whoever was waited for has removed the folder.
 

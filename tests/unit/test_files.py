@@ -227,5 +227,9 @@ def test_without_locks_the_work_is_done_all_the_same(tmp_path: Path, monkeypatch
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with hold_lock(tmp_path / ".lock", "waiting"), hold_lock(tmp_path / ".lock", "waiting"):
+    with hold_lock(tmp_path / ".lock", "waiting") as one, hold_lock(tmp_path / ".lock", "waiting") as other:
         assert not is_locked(tmp_path / ".lock")
+    assert (one, other) == (False, False)
+    monkeypatch.undo()
+    with hold_lock(tmp_path / ".lock", "waiting") as locked:
+        assert locked

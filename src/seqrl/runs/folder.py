@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from seqrl.console import say
 from seqrl.errors import ConfigError
 from seqrl.files import hold_lock, is_locked, write_text
 
 _LOCK = ".lock"
+_NOTE = ".worker"  # who works there, where there are no locks
 
 
 class RunFolder:
@@ -98,11 +102,58 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a run folder; jobs that differ in their evaluations only share one, and the second waits for the first."""
-    with hold_lock(folder / _LOCK, f"another process works in {folder}; waiting for it"):
+    """Hold a run folder; jobs that differ in their evaluations only share one, and the second waits for the first.
+
+    On a file system without locks nobody can wait: a note says who works there, a second process of the same machine
+    is refused, and everybody is warned.
+
+    Raises:
+        ConfigError: another process works there, and there is no lock to wait for.
+    """
+    waiting = f"another process works in {folder}; waiting for it"
+    with hold_lock(folder / _LOCK, waiting) as locked, nullcontext() if locked else _noted_in(folder):
         yield
 
 
 def is_held(folder: Path) -> bool:
     """Whether a process works in a run folder, perhaps on another machine that shares the disk, or another user's."""
-    return is_locked(folder / _LOCK)
+    return is_locked(folder / _LOCK) or _is_alive(_read_note(folder))
+
+
+@contextmanager
+def _noted_in(folder: Path) -> Iterator[None]:
+    note, mine = _read_note(folder), {"host": socket.gethostname(), "pid": os.getpid()}
+    if _is_alive(note):
+        raise ConfigError(
+            f"process {note['pid']} works in {str(folder)!r}, whose file system has no locks to wait for; start the "
+            "command again when that one has ended"
+        )
+    other = "" if not note or note["host"] == mine["host"] else f" Process {note['pid']} of {note['host']} began there."
+    say(f"the file system of {folder} has no locks: let no second command work in this run.{other}")
+    write_text(folder / _NOTE, json.dumps(mine))
+    try:
+        yield
+    finally:
+        (folder / _NOTE).unlink(missing_ok=True)
+
+
+def _read_note(folder: Path) -> dict[str, Any]:
+    """Host and pid of who works in a folder without locks; empty where nobody is known to."""
+    try:
+        note = json.loads((folder / _NOTE).read_text())
+        return {"host": str(note["host"]), "pid": int(note["pid"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _is_alive(note: Mapping[str, Any]) -> bool:
+    """Whether a noted process, another one than this, still runs; unknown of other machines, and then False."""
+    if not note or note["host"] != socket.gethostname() or note["pid"] in (0, os.getpid()):
+        return False
+    try:
+        os.kill(note["pid"], 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -156,3 +161,48 @@ def test_who_waited_for_a_run_that_was_refused_makes_the_folder_anew(
     thread.join(timeout=10)
     assert waiting.is_set()
     assert entered.is_set()
+
+
+@pytest.fixture(params=[errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for a file system that refuses to lock."""
+
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_run_is_worked_in_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    folder = RunFolder(tmp_path / "run")
+    for _ in range(2):
+        with folder.held():
+            folder.set_status("model", "done", 1)
+        assert "has no locks: let no second command work in this run" in capsys.readouterr().out
+    assert not is_held(folder.path)
+    (folder.path / ".worker").write_text(json.dumps({"host": "elsewhere", "pid": 7}))
+    with folder.held():
+        assert "Process 7 of elsewhere began there" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.set_status("model", "running", 1)
+    first = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    (folder.path / ".worker").write_text(json.dumps({"host": socket.gethostname(), "pid": first.pid}))
+    assert is_held(folder.path)
+    with pytest.raises(ConfigError, match=f"process {first.pid} works in .*; start the command again"), folder.held():
+        pass
+    assert folder.status(), "what the other one does is left alone"
+    first.communicate()
+    with folder.held():
+        assert not is_held(folder.path)
+    for damaged in ("", "[]", '{"host": 1}', '{"host": "x", "pid": "y"}'):
+        (folder.path / ".worker").write_text(damaged)
+        with folder.held():
+            pass
