@@ -8,6 +8,7 @@ says. `conf/train.yaml` and `conf/evaluate.yaml` compose the same keys. `RunConf
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
@@ -127,7 +128,8 @@ class TrainerConfig:
         devices: ranks of a node, or the numbers of its GPUs.
         strategy: `ddp`, `fsdp`, or another name that Lightning knows.
         compile: `torch.compile`.
-        num_threads: null: torch decides.
+        num_threads: null: torch decides, and a run that goes on keeps what it began with.
+        max_time: `DD:HH:MM:SS` after which a command ends; the same command goes on.
         accumulate_grad_batches: 1, since a step is one batch here.
     """
 
@@ -138,6 +140,7 @@ class TrainerConfig:
     precision: Precision = "32-true"
     compile: bool = False
     num_threads: Count | None = None
+    max_time: str | None = None
     accumulate_grad_batches: Count = 1
     deterministic: bool | Literal["warn"] | None = None
     benchmark: bool | None = None
@@ -151,6 +154,11 @@ class TrainerConfig:
             raise ConfigError(
                 f"trainer.accumulate_grad_batches={self.accumulate_grad_batches!r} is not possible, since a step is "
                 "one batch here; give training.batch_size, which the ranks of trainer.devices share"
+            )
+        if self.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", self.max_time, re.ASCII):
+            raise ConfigError(
+                f"trainer.max_time={self.max_time!r} is no time; give DD:HH:MM:SS, as in 00:11:30:00 for eleven and a "
+                "half hours"
             )
 
 

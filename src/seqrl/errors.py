@@ -7,6 +7,7 @@ SeqrlError
 ├── DataError                 episodes that cannot be read or used
 ├── CheckpointError           a checkpoint that cannot be loaded or does not fit
 ├── DivergedError             a loss or gradient that is not finite
+├── UnfinishedError           a training that ended before its last step
 └── PrunedError               a training that a search gave up
 
 Every message says in one sentence what was given, what is allowed and what to do. The command line prints the
@@ -45,6 +46,10 @@ class CheckpointError(SeqrlError):
 
 class DivergedError(SeqrlError):
     """A loss or a gradient is not finite; `last.ckpt` is of a step before."""
+
+
+class UnfinishedError(SeqrlError):
+    """An option of the trainer or a callback ended a training before its last step; the same command goes on."""
 
 
 class PrunedError(SeqrlError):

@@ -37,7 +37,7 @@ class Status:
         step, max_steps: of that stage.
         loss, best_loss: last and lowest held-out loss of that stage.
         updated: seconds since something was last written.
-        reason: why it failed.
+        reason: why it failed or ended early.
     """
 
     run: str | None
@@ -157,7 +157,7 @@ def of_run(path: Path) -> Status:
         loss=losses[-1] if losses else None,
         best_loss=min(filter(math.isfinite, losses), default=None),
         updated=round(time.time() - max(written), 1) if written else None,
-        reason=entry.get("reason") if state == "failed" else None,
+        reason=entry.get("reason") if state in ("failed", "interrupted") else None,
     )
 
 

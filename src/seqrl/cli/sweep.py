@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from seqrl.console import say, say_error
-from seqrl.errors import PrunedError
+from seqrl.errors import PrunedError, UnfinishedError
 from seqrl.evaluation.rows import ResultsRow
 from seqrl.files import fingerprint, write_text
 from seqrl.runs.folder import RunFolder
@@ -134,6 +134,9 @@ def run_job(task: Task, cfg: DictConfig) -> float:
         job.state = "done"
     except PrunedError as error:
         job.state, job.error = "pruned", str(error)
+    except UnfinishedError as error:
+        job.state, job.error = "interrupted", str(error)
+        say_error(job.error)
     except Exception as error:
         _fail(job, error, record)
     except BaseException:

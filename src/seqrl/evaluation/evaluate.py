@@ -69,6 +69,9 @@ def evaluate_all(
         return []
     settings = [EvaluationConfig.from_dict(config) for config in configs]
     loaded = checkpoints.load(checkpoint)
+    wanted = loaded.config.get("training", {}).get("max_steps", 0)
+    if loaded.step < wanted:
+        say(f"{checkpoint} is of step {loaded.step} of {wanted}: these are results of a model in the midst of training")
     loaded = replace(loaded, config={**loaded.config, **checkpoints.critic_settings(checkpoint)})
     critic_file = checkpoints.critic_file(checkpoint)
     critic = checkpoints.load_critic(checkpoint)

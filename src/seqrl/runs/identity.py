@@ -16,16 +16,16 @@ from typing import Any
 from seqrl import plugins
 from seqrl.config import RunConfig
 from seqrl.d4rl import catalogue
+from seqrl.data.contents import hash_content
 from seqrl.files import fingerprint
 from seqrl.paths import find_path
 from seqrl.registry import registries
-from seqrl.data.contents import hash_content
 from seqrl.runs.stages import KINDS
 
 # Settings by section that say where and how to run, how to call the run, or what follows the training.
 IRRELEVANT = {
     "": {"runs_dir", "trial", "name", "experiment_name", "plugins", "evaluation", "objective_metric"},
-    "trainer": {"accelerator", "compile", "devices", "num_nodes", "num_threads", "strategy"},
+    "trainer": {"accelerator", "compile", "devices", "max_time", "num_nodes", "num_threads", "strategy"},
     "data": {"cache_dir", "url", "sha256"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
 }

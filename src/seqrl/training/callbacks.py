@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
@@ -177,6 +177,25 @@ class ClipGradient(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._sum, self._count = state_dict["sum"], state_dict["count"]
+
+
+class StopAfter(Timer):
+    """Ends training after a time (`trainer.max_time`), which every command counts anew."""
+
+    def on_fit_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Nothing: no time has gone by, and one step at least is made."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        stopped, validates = trainer.should_stop, validation_follows(trainer)
+        super().on_train_batch_end(trainer, *args, **kwargs)
+        if trainer.should_stop and not stopped and not validates:
+            trainer.limit_val_batches = 0  # see `StopAtInterrupt`
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing: the time that earlier commands took does not count."""
 
 
 class StopAtInterrupt(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,8 @@ from seqrl.console import say
 from seqrl.errors import CheckpointError
 from seqrl.files import copy_file, write_file
 from seqrl.plugins import origin
+
+_NUMBERED = re.compile(r"step-(\d+)\.ckpt")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -124,8 +127,7 @@ class Checkpoints(Checkpoint):
         self._save(trainer, "last.ckpt")
         self._step = trainer.global_step
         if trainer.is_global_zero:
-            older = sorted(self._folder.glob("step-*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-            for path in older[self._keep - 1 :]:
+            for path in _older(self._folder, self._step)[self._keep - 1 :]:
                 path.unlink(missing_ok=True)
             self._tell(self._step)
 
@@ -135,12 +137,20 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(self._folder / name, weights_only=False)
 
 
+def _older(folder: Path, step: int) -> list[Path]:
+    """The `step-N.ckpt` before a step, newest first; then those of later steps, which a run left that went back.
+
+    Times of files tell nothing: copying a run may change them.
+    """
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
+    return [path for _, path in sorted(found, key=lambda each: (each[0] < step, each[0]), reverse=True)]
+
+
 def _link(path: Path, other: Path) -> None:
-    """A second name for a file, so that it outlives what replaces it under the first."""
+    """A second name for a file, so that it outlives what replaces it under the first; what has the name goes."""
     try:
+        other.unlink(missing_ok=True)  # of a run that was killed right after, or damaged
         os.link(path, other)
-    except FileExistsError:
-        pass  # made by a run that was killed right after
     except OSError:  # a file system without links: a copy takes longer and does the same
         copy_file(path, other)
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from seqrl.console import say
-from seqrl.errors import ConfigError, PrunedError, Stopped
+from seqrl.errors import ConfigError, PrunedError, Stopped, UnfinishedError
 from seqrl.files import copy_file
 from seqrl.runs.folder import RunFolder
-from seqrl.training.callbacks import StopAtInterrupt
+from seqrl.training.callbacks import StopAfter, StopAtInterrupt
 from seqrl.training.checkpoint_io import resumable
 from seqrl.training.pruning import PruneTrial
 from seqrl.training.stages import Stage
@@ -28,6 +29,7 @@ def fit_stage(stage: Stage, folder: RunFolder) -> Path:
         seqrl.errors.Stopped: Ctrl-C, or a signal of a cluster; `last.ckpt` holds the last whole step.
         seqrl.errors.DivergedError: a loss or gradient is not finite; see `StopWhenNotFinite`.
         seqrl.errors.PrunedError: a search gave the training up.
+        seqrl.errors.UnfinishedError: an option of the trainer or a callback ended the training before its last step.
         seqrl.errors.CheckpointError: no checkpoint of those that are there can be read.
     """
     name = stage.kind.name
@@ -53,15 +55,19 @@ def fit_stage(stage: Stage, folder: RunFolder) -> Path:
             raise KeyboardInterrupt from error
         raise
     pruned = search is not None and search.pruned
-    state = "interrupted" if interrupt.number is not None else "pruned" if pruned else "done"
+    early = None if trainer.global_step >= stage.settings.max_steps else _tell_early_end(stage, trainer)
+    state = "interrupted" if interrupt.interrupted else "pruned" if pruned else "interrupted" if early else "done"
     if trainer.is_global_zero:
         if state == "done":
             _say_metrics(stage, trainer)
-        folder.set_status(name, state, trainer.global_step)
+        reason = early if not interrupt.interrupted and not pruned else None
+        folder.set_status(name, state, trainer.global_step, reason)
     if interrupt.number is not None:
         raise Stopped(interrupt.number)
     if pruned:
         raise PrunedError(f"given up after {trainer.global_step} steps: other trials did better")
+    if early:
+        raise UnfinishedError(early)
     return last
 
 
@@ -76,6 +82,18 @@ def _note_failure(stage: Stage, folder: RunFolder, error: BaseException, resumed
 
 def _is_by_hand(error: BaseException) -> bool:
     return isinstance(error, (KeyboardInterrupt, SystemExit))  # a second Ctrl-C: Lightning exits
+
+
+def _tell_early_end(stage: Stage, trainer: pl.Trainer) -> str:
+    """Which part of the trainer may have ended it, as far as it is known."""
+    found = getattr(trainer, "callbacks", [])  # which Lightning does not declare
+    known = ["trainer.max_time" for each in found if isinstance(each, StopAfter)]
+    known += [type(each).__name__ for each in found if isinstance(each, EarlyStopping)]
+    who = " or ".join(known) or "an option of the trainer or a callback"
+    return (
+        f"{stage.kind.title}{who} ended the training after {trainer.global_step} of {stage.settings.max_steps} steps; "
+        "the same command goes on from there"
+    )
 
 
 def _say_metrics(stage: Stage, trainer: pl.Trainer) -> None:

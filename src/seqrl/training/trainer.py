@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from seqrl.errors import ConfigError
 from seqrl.runs.folder import RunFolder
-from seqrl.training.callbacks import ClipGradient, ShowProgress, TrainingMetrics
+from seqrl.training.callbacks import ClipGradient, ShowProgress, StopAfter, TrainingMetrics
 from seqrl.training.checkpoint_io import AtomicCheckpointIO, Checkpoints
 from seqrl.training.health import StopWhenNotFinite
 from seqrl.training.loggers import loggers
@@ -101,9 +101,12 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
         if not isinstance(threads, int) or threads < 1:
             raise ConfigError(f"trainer.num_threads={threads!r} is no number of threads; give 1 or more, or null")
         torch.set_num_threads(threads)
-    passed = {key: value for key, value in options.items() if key not in ("num_threads", "compile", "strategy")}
+    ours = ("num_threads", "compile", "strategy", "max_time")
+    passed = {key: value for key, value in options.items() if key not in ours}
     callbacks = [*fixed.pop("callbacks", []), *([CompileModel()] if options.get("compile") else [])]
     try:
+        if options.get("max_time") is not None:
+            callbacks.insert(0, StopAfter(options["max_time"]))  # before what saves and validates
         return pl.Trainer(
             **passed,
             **fixed,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from seqrl.data.contents import hash_content
 from seqrl.errors import DataError
 from seqrl.files import fingerprint_files
-from seqrl.data.contents import hash_content
 
 
 @pytest.fixture(autouse=True)

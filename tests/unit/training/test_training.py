@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import functools
 import json
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import EarlyStopping
 
 from seqrl.acting.policy import Policy
 from seqrl.checkpoints.loading import load
@@ -26,7 +29,7 @@ from seqrl.cli.application import plain
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.order import StepOrder
 from seqrl.data.windows import WindowSettings
-from seqrl.errors import CheckpointError, ConfigError, DivergedError, Stopped
+from seqrl.errors import CheckpointError, ConfigError, DivergedError, Stopped, UnfinishedError
 from seqrl.layout import Layout
 from seqrl.objectives import Outcome
 from seqrl.paths import config_dir
@@ -93,6 +96,50 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert sorted(losses(tmp_path / "whole")) == list(range(1, 13))
+
+
+class StopAt(pl.Callback):
+    """Stands for whatever ends a training of its own accord."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.global_step == self.step
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+@pytest.mark.parametrize("ended", ["callback", "early stopping", "max_time"])
+def test_a_training_that_ends_early_is_not_done_and_goes_on_later(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    train(config, RunFolder(tmp_path / "whole"))
+    folder = RunFolder(tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        if ended == "max_time":
+            config["trainer"] |= {"max_time": "00:00:00:00"}
+        else:
+            stop = StopAt(7) if ended == "callback" else EarlyStopping("val/loss", stopping_threshold=1e9)
+            build = functools.partial(build_trainer)
+            patch.setattr(
+                "seqrl.training.trainer.build_trainer",
+                lambda options, **fixed: build(options, **{**fixed, "callbacks": [stop, *fixed["callbacks"]]}),
+            )
+        with pytest.raises(
+            UnfinishedError, match=r"ended the training after \d+ of 12 steps; the same command goes on"
+        ):
+            train(config, folder)
+    status = folder.status()["model"]
+    assert status["state"] == "interrupted"
+    assert status["step"] == checkpoint_step(tmp_path / "parts" / "model" / "last.ckpt") < 12
+    assert "of 12 steps" in status["reason"]
+    config["trainer"].pop("max_time", None)
+    train(config, folder)
+    assert folder.status()["model"] == {"state": "done", "step": 12}
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_two_ranks_see_the_batch_of_one(tiny_store: EpisodeStore, tiny_layout: Layout) -> None:
@@ -276,6 +323,23 @@ def test_the_last_k_checkpoints_are_kept(config: dict[str, Any], tmp_path: Path)
     steps = {path.name: checkpoint_step(path) for path in (tmp_path / "run" / "model").glob("*.ckpt")}
     assert steps.pop("best.ckpt") in (4, 8, 12)
     assert steps == {"last.ckpt": 12, "step-10.ckpt": 10, "step-8.ckpt": 8}
+
+
+def test_the_last_checkpoints_are_told_by_their_step_and_not_by_the_time_of_their_files(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    config["training"] |= {"keep_last": 3, "checkpoint_every": 2, "max_steps": 8}
+    folder = RunFolder(tmp_path / "run")
+    train(config, folder)
+    stage = tmp_path / "run" / "model"
+    for seconds, name in enumerate(("step-6.ckpt", "step-4.ckpt")):  # as where a run was copied
+        os.utime(stage / name, (2e9 + seconds, 2e9 + seconds))
+    (stage / "step-30.ckpt").write_bytes(b"of a run that went back")
+    config["training"] |= {"max_steps": 10}
+    folder.set_status("model", "interrupted", 8)
+    train(config, folder)
+    steps = {path.name: checkpoint_step(path) for path in stage.glob("*.ckpt") if path.name != "best.ckpt"}
+    assert steps == {"last.ckpt": 10, "step-8.ckpt": 8, "step-6.ckpt": 6}
 
 
 def test_what_was_logged_is_on_disk_before_its_checkpoint(
