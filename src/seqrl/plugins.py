@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from seqrl.errors import PluginError
 from seqrl.files import fingerprint, fingerprint_files
@@ -45,6 +46,42 @@ def load_plugins(specs: str | Iterable[str]) -> None:
             raise
         except (Exception, SystemExit) as error:  # a plugin that exits must not take the command with it
             raise PluginError(f"plugin {spec!r} failed to import: {type(error).__name__}: {error}") from error
+
+
+def split_module(env_id: str) -> tuple[list[str], str]:
+    """The plugin and the id of `module:Task-v0`, Gymnasium's form for an environment that a module registers.
+
+    For the user's own words: an id that data or a checkpoint say names no code to run, and is refused where
+    environments are made.
+
+    Returns:
+        No plugin and the same id where it has no such form; `minari:ID` is the environment of a data set.
+    """
+    module, colon, task = env_id.partition(":")
+    return ([module], task) if colon and module and task and module != "minari" else ([], env_id)
+
+
+def take_modules(config: dict[str, Any]) -> dict[str, Any]:
+    """A composed configuration in which every `env_id=module:Task-v0` is written as `plugins=[module]` and the id."""
+    found: list[str] = []
+
+    def rewrite(tree: Any) -> Any:
+        if isinstance(tree, list):
+            return [rewrite(each) for each in tree]
+        if not isinstance(tree, dict):
+            return tree
+        kept = {key: rewrite(value) for key, value in tree.items()}
+        if isinstance(kept.get("env_id"), str):
+            modules, kept["env_id"] = split_module(kept["env_id"])
+            found.extend(modules)
+        return kept
+
+    rewritten: dict[str, Any] = rewrite(config)
+    if found:
+        given = config.get("plugins") or []
+        given = [given] if isinstance(given, str) else list(given)
+        rewritten["plugins"] = [*given, *(module for module in dict.fromkeys(found) if module not in given)]
+    return rewritten
 
 
 def identities(specs: Iterable[str]) -> list[list[str]]:

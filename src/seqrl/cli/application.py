@@ -28,7 +28,7 @@ from seqrl.cli.sweepers import GridSweeper
 from seqrl.console import say_error
 from seqrl.errors import ConfigError, SeqrlError, Stopped, did_you_mean, sentence
 from seqrl.paths import config_dir, find_path
-from seqrl.plugins import failures
+from seqrl.plugins import failures, take_modules
 
 T = TypeVar("T")
 
@@ -168,7 +168,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
         why = str(error).partition("\n")[0]
         raise ConfigError(f"{key} refers to what there is not ({why}); give a value, or define it") from error
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    found = {str(key): value for key, value in container.items()}
+    return take_modules(found) if "plugins" in found else found
 
 
 def translate(error: Exception, config_name: str, arguments: Iterable[str]) -> ConfigError:

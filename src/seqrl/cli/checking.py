@@ -89,6 +89,7 @@ def check_with_checkpoint(config: EvaluationConfig, checkpoint: Path) -> None:
 
 def _check_strategy(row: EvaluationConfig, model: Any, critic: Any, env_id: str | None) -> None:
     from seqrl.acting.strategy import Strategy
+    from seqrl.envs import check_env_id
     from seqrl.evaluation.placement import device_of
     from seqrl.evaluation.protocol import check_protocol
 
@@ -97,7 +98,8 @@ def _check_strategy(row: EvaluationConfig, model: Any, critic: Any, env_id: str 
         model.layout, planner=row.planner, condition=row.condition, score=row.score, critic=critic
     )
     strategy.check(model, plan_every=row.plan_every)
-    if env := row.env_id or env_id:
+    if (env := row.env_id or env_id) is not None:
+        check_env_id(env)
         check_protocol(row, model.layout, env)
 
 

@@ -12,7 +12,7 @@ from seqrl.console import can_show, print_table, say, say_error, show_progress
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.files import write_text
 from seqrl.paths import find_path
-from seqrl.plugins import load_plugins
+from seqrl.plugins import load_plugins, split_module
 
 if TYPE_CHECKING:
     from seqrl.envs import Environments
@@ -151,11 +151,12 @@ def _collect(options: argparse.Namespace) -> None:
     from seqrl.formats import targets
 
     targets.check_target(options.output, overwrite=options.overwrite)
-    load_plugins(options.plugins)
-    with show_progress(f"steps in {options.env_id}", options.transitions) as advance:
+    modules, env_id = split_module(options.env_id)
+    load_plugins([*options.plugins, *modules])
+    with show_progress(f"steps in {env_id}", options.transitions) as advance:
         flat = collect(
             _actor(options),
-            options.env_id,
+            env_id,
             episodes=options.episodes,
             transitions=options.transitions,
             batch=options.num_envs,

@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seqrl.errors import ConfigError, DataError
-from seqrl.formats.minari import MINARI, choose_keys, open_dataset, part_of
+from seqrl.formats.minari import MINARI, choose_keys, find_dataset, part_of
+from seqrl.formats.minari_environment import RecordedEnvironment, find_environment
+from seqrl.formats.minari_metadata import read_metadata
 
 if TYPE_CHECKING:
     import gymnasium
@@ -23,6 +24,23 @@ def split_keys(env_id: str) -> tuple[str, tuple[str, ...]]:
     """`name@a+b` as the name and the parts of its observations; no parts without `@`."""
     name, _, keys = env_id.partition("@")
     return name, tuple(key for key in keys.split("+") if key)
+
+
+def check_name(name: Any) -> None:
+    """Refuse a name that would import a module: environments come from registrations, and data and checkpoints name
+    no code. In a command the user's own `module:Task-v0` loads that module as a plugin before it comes here.
+
+    Raises:
+        ConfigError: saying how to load the module.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(f"the environment {name!r} is no name; set env_id to a Gymnasium id")
+    if ":" in name and not name.startswith(MINARI):
+        module, _, task = name.partition(":")
+        raise ConfigError(
+            f"the environment {name!r} names a module to import, which data and checkpoints may not; if you trust "
+            f"{module!r}, give plugins=[{module}] and env_id={task}"
+        )
 
 
 def make_one(env_id: str, *, render_mode: str | None) -> gymnasium.Env[Any, Any]:
@@ -35,6 +53,7 @@ def make_one(env_id: str, *, render_mode: str | None) -> gymnasium.Env[Any, Any]
     import gymnasium
 
     name, keys = split_keys(env_id)
+    check_name(name)
     render: dict[str, Any] = (
         {} if render_mode is None else {"render_mode": render_mode}
     )  # which not every environment accepts
@@ -45,22 +64,40 @@ def make_one(env_id: str, *, render_mode: str | None) -> gymnasium.Env[Any, Any]
     return _flattened(env, keys, name) if keys else env
 
 
-def _recover(dataset_id: str, render: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    from gymnasium.error import Error
+def find_recorded(dataset_id: str) -> RecordedEnvironment:
+    """The environment of a Minari data set that lies here; nothing is imported, made or downloaded.
 
+    Raises:
+        ConfigError: there is none, or data may not name it.
+    """
     try:
-        dataset = open_dataset(dataset_id, download=False)
-        with warnings.catch_warnings():  # of requirements that are not met: `pip check` is the place for those
-            warnings.simplefilter("ignore")
-            env: gymnasium.Env[Any, Any] = dataset.recover_environment(
-                eval_env=True, disable_env_checker=True, **render
-            )
-    except (DataError, Error, ImportError, ValueError) as error:
-        raise ConfigError(
-            f"the environment of the Minari data set {dataset_id!r} cannot be recovered: {error}; install what it "
-            "needs, or set env_id to another environment"
-        ) from error
+        return find_environment(read_metadata(find_dataset(dataset_id, download=False), dataset_id), dataset_id)
+    except (DataError, ConfigError) as error:
+        raise _no_environment(dataset_id, error) from error
+
+
+def _recover(dataset_id: str, render: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """The registered environment with the time limit and the settings of the recording."""
+    import gymnasium
+
+    found = find_recorded(dataset_id)
+    try:
+        env: gymnasium.Env[Any, Any] = gymnasium.make(
+            found.id,
+            max_episode_steps=found.max_episode_steps,
+            disable_env_checker=True,
+            **{**found.settings, **render},
+        )
+    except Exception as error:  # whatever its constructor makes of settings that it does not know
+        raise _no_environment(dataset_id, error) from error
     return env
+
+
+def _no_environment(dataset_id: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"the environment of the Minari data set {dataset_id!r} cannot be recovered: {str(error).rstrip('.')}; install "
+        "what it needs or name the plugin that registers it, or set env_id to another environment"
+    )
 
 
 def _flattened(env: gymnasium.Env[Any, Any], keys: Sequence[str], name: str) -> gymnasium.Env[Any, Any]:

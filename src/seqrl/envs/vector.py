@@ -15,7 +15,7 @@ import numpy as np
 
 from seqrl.d4rl.catalogue import PREFIX
 from seqrl.d4rl.registration import register_ant, register_package
-from seqrl.envs.named import make_one, split_keys
+from seqrl.envs.named import check_name, find_recorded, make_one, split_keys
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.formats.minari import MINARI, leaves
 from seqrl.opengl import prepare_mujoco
@@ -162,6 +162,31 @@ def register_environments() -> None:
     register_ant()
 
 
+def check_env_id(env_id: str) -> None:
+    """Refuse a name that no environment has here; none is made.
+
+    Raises:
+        ConfigError: naming what is missing.
+    """
+    import gymnasium
+
+    check_name(env_id)
+    register_environments()
+    if env_id.startswith(PREFIX):
+        register_package()
+    name, _ = split_keys(env_id)
+    hint = ""
+    if name not in gymnasium.registry and not _register_robotics():
+        hint = "; Adroit, kitchen, AntMaze and PointMaze come with `pip install gymnasium-robotics`"
+    if name.startswith(MINARI):
+        find_recorded(name.removeprefix(MINARI))
+    elif name not in gymnasium.registry:
+        raise ConfigError(
+            f"Gymnasium knows no environment {name!r}.{did_you_mean(name, gymnasium.registry)} "
+            f"Give env_id a registered id, or load the plugin that registers it{hint}"
+        )
+
+
 def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     """Make `num` copies of a Gymnasium environment, by its id or one of the names of `seqrl.envs.named`.
 
@@ -174,20 +199,9 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     import gymnasium
 
     prepare_mujoco()
-    register_environments()
-    if env_id.startswith(PREFIX):
-        register_package()
     if num < 1:
         raise ConfigError(f"{num} environments were asked for; ask for at least 1")
-    name, _ = split_keys(env_id)
-    hint = ""
-    if name not in gymnasium.registry and not _register_robotics():
-        hint = "; Adroit, kitchen, AntMaze and PointMaze come with `pip install gymnasium-robotics`"
-    if name not in gymnasium.registry and not name.startswith(MINARI):
-        raise ConfigError(
-            f"Gymnasium knows no environment {name!r}.{did_you_mean(name, gymnasium.registry)} "
-            f"Give env_id a registered id, or load the plugin that registers it{hint}"
-        )
+    check_env_id(env_id)
     mode = "rgb_array" if render else None
     try:
         with warnings.catch_warnings():  # v4 is out of date on purpose: it is the version that D4RL's data fit

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from seqrl.errors import ConfigError, DataError, did_you_mean
+from seqrl.formats.minari_arrays import check_arrays
+from seqrl.formats.minari_metadata import read_metadata
+from seqrl.formats.recording import first_line
 from seqrl.paths import named_dir
 
 MINARI = "minari:"  # before an id, where paths and other ids may stand as well
@@ -15,44 +18,64 @@ INSTALL = "pip install 'seqrl[minari]'"
 FOLDER = "MINARI_DATASETS_PATH"  # the variable that names where data sets lie
 
 
-def open_dataset(dataset_id: str, *, download: bool) -> Any:
-    """The `minari.MinariDataset` of an id.
+def open_dataset(dataset_id: str, *, download: bool) -> tuple[Any, dict[str, Any]]:
+    """The `minari.MinariDataset` of an id, and its metadata; those are checked before the library sees them.
 
     Raises:
         ConfigError: the library is not installed, or the id is none.
-        DataError: there is no such data set, or it cannot be downloaded or read.
+        DataError: there is no such data set, it cannot be downloaded or read, or its metadata could run code.
+    """
+    place = find_dataset(dataset_id, download=download)
+    metadata = read_metadata(place, dataset_id)
+    check_arrays(place, metadata, dataset_id)
+    try:
+        return import_minari().load_dataset(dataset_id), metadata
+    except Exception as error:  # the library and those below it have no common error
+        raise DataError(
+            f"the Minari data set {dataset_id!r} is in {str(place)!r}, but {_why(error, metadata)}; it is not damaged, "
+            "so keep it"
+        ) from error
+
+
+def find_dataset(dataset_id: str, *, download: bool) -> Path:
+    """The folder of a data set, which is fetched if it is missing and may be.
+
+    Raises:
+        ConfigError: the library is not installed, or the id is none.
+        DataError: there is no such data set, or it cannot be downloaded.
     """
     minari = import_minari()
     check_id(dataset_id)
     from minari.storage.datasets_root_dir import get_dataset_path
 
-    place = get_dataset_path(dataset_id)
-    here = (place / "data").exists()
-    if not here and not download:
-        known = sorted(_local())
+    place = Path(get_dataset_path(dataset_id))
+    if (place / "data").exists():
+        return place
+    if not download:
         raise DataError(
             f"the Minari data set {dataset_id!r} is not in {str(get_dataset_path())!r}."
-            f"{did_you_mean(dataset_id, known)} Run `minari download {dataset_id}`, or set data.download=true"
+            f"{did_you_mean(dataset_id, _local())} Run `minari download {dataset_id}`, or set data.download=true"
         )
     try:
-        return minari.load_dataset(dataset_id, download=download)
-    except Exception as error:  # the library and the clients below it have no common error
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        if here and isinstance(error, OSError | KeyError | json.JSONDecodeError):
-            raise DataError(
-                f"the Minari data set {dataset_id!r} in {str(place)!r} is damaged ({reason}); take a copy of it, or "
-                "fetch it again"
-            ) from error
-        if here:
-            raise DataError(
-                f"the Minari data set {dataset_id!r} is in {str(place)!r}, but minari cannot load it "
-                f"({type(error).__name__}: {reason}); install the package or version that it names"
-            ) from error
+        minari.download_dataset(dataset_id)  # files alone: nothing in them is loaded
+    except Exception as error:
         raise DataError(
             f"the Minari data set {dataset_id!r} is not in {str(get_dataset_path())!r} and cannot be downloaded "
-            f"({type(error).__name__}: {reason}).{did_you_mean(dataset_id, _local())} Where there is a network, "
-            f"`minari download {dataset_id}` fetches it; copy its folder to {str(place)!r}"
+            f"({type(error).__name__}: {first_line(error)}).{did_you_mean(dataset_id, _local())} Where there is a "
+            f"network, `minari download {dataset_id}` fetches it; copy its folder to {str(place)!r}"
         ) from error
+    return place
+
+
+def _why(error: Exception, metadata: Mapping[str, Any]) -> str:
+    """Why the library does not load what lies there whole, and what helps."""
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, PermissionError):
+        return f"it may not be read ({reason}); check its permissions"
+    if isinstance(error, KeyError) and error.args == (metadata["data_format"],):
+        version = import_minari().__version__
+        return f"minari {version} does not know its format {metadata['data_format']!r}; install a version that does"
+    return f"minari cannot load it ({reason}); install the package or version that it names"
 
 
 def import_minari() -> Any:

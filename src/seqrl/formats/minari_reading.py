@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from seqrl.data.checks import DISCRETE
 from seqrl.errors import DataError
 from seqrl.formats.minari import part_of
-from seqrl.formats.recording import Recording
-
-if TYPE_CHECKING:
-    from gymnasium.envs.registration import EnvSpec
+from seqrl.formats.recording import Recording, first_line
 
 
-def read_minari(dataset: Any, keys: Sequence[str], origin: str, max_transitions: int | None) -> Recording:
+def read_minari(
+    dataset: Any, metadata: Mapping[str, Any], keys: Sequence[str], origin: str, max_transitions: int | None
+) -> Recording:
     """Read the episodes; reading stops where enough rows are there.
 
     Args:
         dataset: a `minari.MinariDataset`.
+        metadata: its own.
         keys: the parts of dict observations that make up an observation; none for observations of one part.
         origin: how to call it in messages.
 
@@ -31,13 +30,15 @@ def read_minari(dataset: Any, keys: Sequence[str], origin: str, max_transitions:
         and attributes say how many there are.
 
     Raises:
-        DataError: no transitions, a damaged episode, or actions that are neither vectors nor single choices.
+        DataError: no transitions, a damaged episode, pictures, or actions that are neither vectors nor single choices.
     """
     spaces = {"observations": dataset.observation_space, "actions": dataset.action_space}
     _refuse_other_actions(spaces["actions"], origin)
+    if metadata.get("jpeg_encoding", True):
+        _refuse_pictures(spaces, keys, origin)
     read: list[dict[str, np.ndarray]] = []
     rows = 0
-    for number, episode in enumerate(_episodes(dataset, origin)):
+    for number, episode in enumerate(_episodes(_undecoded(dataset), origin)):
         arrays = _arrays_of(episode, keys, f"episode {number} of {origin}")
         if len(arrays["rewards"]):
             read.append(arrays)
@@ -82,23 +83,6 @@ def _refuse_other_actions(space: Any, origin: str) -> None:
         raise DataError(f"{origin} has actions of kind {space}; only vectors and single discrete actions can be used")
 
 
-def find_env_id(spec: EnvSpec | None, dataset_id: str, keys: Sequence[str]) -> str | None:
-    """The registered environment where it is the recorded one, else `minari:<id>`; with the keys of observations."""
-    if spec is None:
-        return None
-    import gymnasium
-
-    registered = gymnasium.registry.get(spec.id)
-    if registered is None:  # of a package that is not imported yet
-        plain = not spec.kwargs
-    else:
-        same_settings = json.dumps(registered.kwargs, default=str) == json.dumps(spec.kwargs, default=str)
-        plain = same_settings and registered.max_episode_steps == spec.max_episode_steps
-    plain = plain and not spec.additional_wrappers
-    env_id = spec.id if plain else f"minari:{dataset_id}"
-    return f"{env_id}@{'+'.join(keys)}" if keys else env_id
-
-
 def _count_from_zero(
     arrays: dict[str, np.ndarray], spaces: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -115,15 +99,50 @@ def _count_from_zero(
     return changed, attributes
 
 
-def _episodes(dataset: Any, origin: str) -> Iterator[Any]:
+def _refuse_pictures(spaces: Mapping[str, Any], keys: Sequence[str], origin: str) -> None:
+    """Refuse chosen parts that are kept as JPEG."""
+    chosen = [part_of(spaces["observations"], key) for key in keys] or [spaces["observations"]]
+    for space in [*chosen, spaces["actions"]]:
+        if space.dtype == np.uint8 and len(space.shape) in (2, 3) and min(space.shape[:2]) >= 32:
+            raise DataError(f"{origin} has pictures of shape {space.shape}; only vectors can be used, so choose others")
+
+
+def _undecoded(dataset: Any) -> Any:
+    """The storage of a data set that leaves pictures as the bytes that they are.
+
+    Decoding tries every kind of picture that Pillow knows, and for PostScript it runs another program.
+    """
+    storage = dataset.storage
+    return type(storage)(storage.data_path, dataset.observation_space, dataset.action_space, jpeg_encoding=False)
+
+
+def _episodes(storage: Any, origin: str) -> Iterator[Any]:
     """The episodes, with what goes wrong while they are read told in a sentence."""
+    from minari import EpisodeData
+
     try:
-        yield from dataset.iterate_episodes()
-    except (OSError, KeyError, ValueError, RuntimeError, AssertionError) as error:
-        raise DataError(
-            f"the Minari data set {origin} is damaged ({type(error).__name__}: {error}); take a copy of it, or "
-            "fetch it again"
-        ) from error
+        for episode in storage.get_episodes(range(storage.total_episodes)):
+            yield EpisodeData(**episode)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AssertionError, MemoryError) as error:
+        raise DataError(f"the Minari data set {origin} {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """Why episodes cannot be read, and what helps; a file that is in use or unreadable here is no damaged one."""
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    text = str(error).lower()
+    if isinstance(error, PermissionError) or "permission denied" in text:
+        return f"may not be read ({reason}); check its permissions"
+    if "unable to lock file" in text:
+        return (
+            f"cannot be locked ({reason}), since another process has it open or its file system has no locks; close it "
+            "there, or set HDF5_USE_FILE_LOCKING=FALSE if nobody writes to it"
+        )
+    if "filter" in text:
+        return f"is compressed by what HDF5 lacks here ({reason}); install that filter, such as hdf5plugin's"
+    if isinstance(error, MemoryError):
+        return f"does not fit into memory ({reason}); give data.max_transitions"
+    return f"is damaged ({reason}); take a copy of it, or fetch it again"
 
 
 def _observations(observations: Any, keys: Sequence[str]) -> np.ndarray:

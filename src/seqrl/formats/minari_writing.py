@@ -64,7 +64,11 @@ def _env_spec(flat: FlatEpisodes) -> Any:
     """What Minari recovers the environment from; None where the id is not one of Gymnasium's own."""
     import gymnasium
 
-    return gymnasium.registry.get(str(flat.attributes.get("env_id")))
+    spec = gymnasium.registry.get(str(flat.attributes.get("env_id")))
+    try:
+        return spec if spec is not None and spec.to_json() else None
+    except (TypeError, ValueError):  # registered with a class or a function instead of its place
+        return None
 
 
 def _as_minari(flat: FlatEpisodes, name: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge
 
@@ -12,7 +12,8 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.minari import choose_keys, open_dataset
-from seqrl.formats.minari_reading import find_env_id, read_minari
+from seqrl.formats.minari_environment import find_env_id
+from seqrl.formats.minari_reading import read_minari
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -55,12 +56,12 @@ class MinariSource(DataSource):
         return self.read().store()
 
     def read(self) -> FlatEpisodes:
-        dataset = open_dataset(self.id, download=self.download)
+        dataset, metadata = open_dataset(self.id, download=self.download)
         keys = choose_keys(dataset.observation_space, self.observation_keys, self.id)
-        metadata = dataset.storage.metadata
-        recorded = metadata.get("seqrl_env_id") or find_env_id(dataset.env_spec, self.id, keys)
-        flat = cut_episodes(read_minari(dataset, keys, self.id, self.max_transitions))
-        attributes = {
+        ours = metadata.get("seqrl_env_id")  # as `seqrl data` wrote it
+        recorded = ours if isinstance(ours, str) else find_env_id(metadata, self.id, keys)
+        flat = cut_episodes(read_minari(dataset, metadata, keys, self.id, self.max_transitions))
+        attributes: dict[str, Any] = {
             **{key: metadata[key] for key in ("algorithm_name", "ref_min_score", "ref_max_score") if key in metadata},
             "name": self.name,
             "env_id": self.env_id or recorded,

@@ -225,7 +225,7 @@ def test_missing_data_sets_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
     def offline(*arguments: Any, **keywords: Any) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(minari, "load_dataset", offline)
+    monkeypatch.setattr(minari, "download_dataset", offline)
     words = r"cannot be downloaded \(ConnectionError: no route\)\..*`minari download D4RL/x-v0`.*its folder to '.*x-v0'"
     with pytest.raises(DataError, match=words):
         MinariSource("D4RL/x-v0").load()
