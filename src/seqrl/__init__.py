@@ -4,6 +4,11 @@ The public names stand in `__init__.pyi`. They are loaded when they are first us
 and imports neither Hydra, Lightning nor a simulator.
 """
 
+from seqrl import processes
+
+if processes.is_command():  # before anything else is imported, which a file of the current folder might stand in for
+    processes.leave_current_folder()
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

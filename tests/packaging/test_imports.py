@@ -46,7 +46,8 @@ ORDER = [
     {"files"},
     {"paths"},
     {"console", "opengl", "signals"},
-    {"errors"},
+    {"child"},
+    {"errors", "processes"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 

@@ -1,4 +1,4 @@
-"""Where we change what Hydra and submitit do, because no option of theirs does.
+"""Where we change what Hydra, submitit and joblib do, because no option of theirs does.
 
 Nothing else in this package replaces a part of another library; what Lightning and torch say too often is silenced
 by `seqrl.training.trainer.quiet_lightning`, since only `seqrl.training` may import them.
@@ -6,7 +6,7 @@ by `seqrl.training.trainer.quiet_lightning`, since only `seqrl.training` may imp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -16,6 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 
 from seqrl.errors import SeqrlError
+from seqrl.processes import bound_command
 
 _is_hydras = Plugins.is_in_toplevel_plugins_module
 
@@ -60,4 +61,27 @@ def awaited_jobs() -> Iterator[None]:
         return [JobReturn(status=JobStatus.FAILED, _return_value=SeqrlError(reason))]
 
     with mock.patch.object(Job, "results", survived):
+        yield
+
+
+@contextmanager
+def bound_workers() -> Iterator[None]:
+    """Let joblib's workers end with this process, from their first instruction.
+
+    joblib 1.5 starts them with `python -m` and has no word for another command. One that is still importing when the
+    command is killed would go on, take its job from the pipe, and run it for nobody.
+    """
+    try:
+        from joblib.externals.loky.backend import fork_exec
+    except ImportError:
+        yield
+        return
+    start = fork_exec.fork_exec
+
+    def start_bound(command: Sequence[str], keep_fds: Sequence[int], env: Mapping[str, str] | None = None) -> int:
+        if command[1:2] == ["-m"]:  # the tracker of its files, which cleans up after this process, is no module
+            command = bound_command(*command[2:])
+        return int(start(command, keep_fds, env=env))
+
+    with mock.patch.object(fork_exec, "fork_exec", start_bound):
         yield

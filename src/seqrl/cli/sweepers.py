@@ -13,10 +13,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from seqrl.cli.patches import awaited_jobs
+from seqrl.cli.patches import awaited_jobs, bound_workers
 from seqrl.cli.sweep import Identity, Job, lost, read, record_of, write
 from seqrl.console import say
-from seqrl.errors import SeqrlError
+from seqrl.errors import ConfigError, SeqrlError
+from seqrl.processes import usable_cores
 from seqrl.runs.folder import is_held
 
 
@@ -91,7 +92,8 @@ class Dispatch(Launcher):
             say(f"{len(records) - len(missing)} of {len(records)} jobs are finished or run elsewhere: not started")
         results = []
         if missing:
-            with awaited_jobs():
+            limit_workers(self._launcher, len(missing))
+            with awaited_jobs(), bound_workers():
                 results = list(self._launcher.launch([job_overrides[place] for place in missing], numbers[missing[0]]))
         for place, result in zip(missing, results, strict=True):
             if result.status == JobStatus.FAILED:
@@ -130,6 +132,25 @@ class Dispatch(Launcher):
         except (SeqrlError, OSError):
             return None
         return identity
+
+
+def limit_workers(launcher: Launcher, jobs: int) -> None:
+    """Let joblib start no more processes than there are jobs, and refuse more than can be of use.
+
+    Raises:
+        ConfigError: `hydra.launcher.n_jobs` is beyond the cores of this machine and the launcher's default of 10.
+    """
+    options = getattr(launcher, "joblib", None)  # of other launchers, others decide where jobs run
+    if not isinstance(options, dict) or not isinstance(options.get("n_jobs"), int):
+        return
+    asked, allowed = options["n_jobs"], max(10, usable_cores())
+    if min(asked, jobs) > allowed:
+        raise ConfigError(
+            f"hydra.launcher.n_jobs={asked} is refused: at most {allowed} jobs at once on this machine, since each is "
+            f"a process with torch and a model of its own; give {allowed} or fewer"
+        )
+    if asked > jobs:
+        options["n_jobs"] = jobs
 
 
 def _is_finished(job: Job, identity: Identity) -> bool:

@@ -74,6 +74,10 @@ def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
     config = plain(cfg)
     load_plugins(config["plugins"])
     run = RunConfig.from_dict(config)
+    if _needs_processes(config["trainer"]):
+        from seqrl.training.launch import check_ranks
+
+        check_ranks(config["trainer"])
     words = list(HydraConfig.get().overrides.task)
     _check_sections(config)
     _check_deletions(words)

@@ -18,6 +18,7 @@ import numpy as np
 
 from seqrl.errors import DataError
 from seqrl.paths import find_path
+from seqrl.processes import bound_command, safe_environment
 from seqrl.worlds.environments import is_maze, maze_of
 from seqrl.worlds.maze import Maze
 
@@ -213,8 +214,9 @@ def _render_in_child(path: Path, env_id: str, qpos: np.ndarray, fps: int, backen
     """The name of the file written, or None where this OpenGL does not work."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "qpos.npy", qpos)
-        command = [sys.executable, "-m", "seqrl.evaluation.video", str(path), env_id, folder, str(fps)]
-        environment = {**os.environ, "MUJOCO_GL": backend, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        command = bound_command("seqrl.evaluation.video", str(path), env_id, folder, str(fps))
+        path_of_modules = os.pathsep.join(folder for folder in sys.path if folder)
+        environment = {**safe_environment(), "MUJOCO_GL": backend, "PYTHONPATH": path_of_modules}
         try:
             subprocess.run(command, env=environment, capture_output=True, check=True, timeout=CHILD_TIMEOUT)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):

@@ -2,6 +2,7 @@
 
 Every rank is `python -m seqrl.training.worker RUN/config.yaml`: the ranks of one node are started here, those of
 several by srun inside a SLURM allocation. torchrun and other launchers call the same worker themselves.
+What a rank imports, and that it ends with this process, is the business of `seqrl.processes`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from seqrl import errors
 from seqrl.errors import ConfigError, SeqrlError, Stopped
+from seqrl.processes import bound_command, safe_environment, usable_cores
 from seqrl.runs.folder import RunFolder
 from seqrl.signals import own_signals
 
+MAX_RANKS = "SEQRL_MAX_RANKS"  # environment variable of users who insist on more ranks than there are cores
 LINE = "SEQRL_LINE"  # set for a process whose standard input is the line to the process that started it
 _GRACE = 5.0  # seconds that ranks have to end by themselves once one of them has failed
 _SAVING = 60.0  # the same once one of them has stopped as it was asked to
@@ -52,24 +55,63 @@ def ranks_per_node(trainer: Mapping[str, Any]) -> int:
     raise ConfigError(f"trainer.devices={devices!r} is no number of ranks; give 1 or more, a list of GPUs, or auto")
 
 
+def check_ranks(trainer: Mapping[str, Any]) -> None:
+    """Refuse more ranks on this machine than can be of use.
+
+    Ranks on the CPU share its cores, and each holds torch, the data's windows and the model on its own; two are always
+    allowed. Other machines, as of `num_nodes`, judge for themselves.
+
+    Raises:
+        ConfigError: more ranks than cores, or than GPUs.
+    """
+    ranks = ranks_per_node(trainer)
+    if ranks <= 2 or int(trainer.get("num_nodes", 1)) > 1:
+        return
+    accelerator, gpus = trainer.get("accelerator", "auto"), 0
+    if accelerator in ("gpu", "cuda", "auto"):
+        import torch
+
+        gpus = torch.cuda.device_count()
+    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus):
+        if ranks > gpus:
+            raise ConfigError(f"trainer.devices={ranks} is refused: this machine shows {gpus} GPUs; give as many")
+    elif accelerator in ("cpu", "auto"):
+        allowed = _given_number(MAX_RANKS) or max(2, usable_cores())
+        if ranks > allowed:
+            raise ConfigError(
+                f"trainer.devices={ranks} is refused: at most {allowed} ranks on this machine, since each takes a core "
+                f"and holds a copy of the model; give {allowed} or fewer, or set {MAX_RANKS}={ranks} if you insist"
+            )
+
+
+def _given_number(variable: str) -> int | None:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else None
+
+
 def run_ranks(config: Path, trainer: Mapping[str, Any]) -> None:
     """Train a run in as many processes as its trainer asks for, and wait for them.
 
     When one rank fails, the others have a few seconds to end and are then killed. Signals that stop training are
-    passed on to the ranks, which finish their step and save; when this process dies, they die with it.
+    passed on to the ranks, which finish their step and save; when this process dies, they die with it, from their
+    first instruction on.
 
     Args:
         config: the run's `config.yaml`.
 
     Raises:
+        ConfigError: there are more ranks than can be of use.
         seqrl.errors.Stopped: the ranks stopped after a whole step, and saved it.
         SeqrlError: what the rank that failed first said, with its traceback as the cause.
     """
     nodes, devices = int(trainer.get("num_nodes", 1)), ranks_per_node(trainer)
-    worker = [sys.executable, "-m", "seqrl.training.worker", str(config)]
+    module = "seqrl.training.worker"
     if nodes > 1:
+        worker = [sys.executable, "-P", "-m", module, str(config)]
         _wait([_Process("srun", [*_srun(config, nodes, devices), *worker], {}, worker=False)])
         return
+    check_ranks(trainer)
+    worker = bound_command(module, str(config))
     # The ranks meet at a store of this process: a port that is merely free now may be taken before rank 0 is there.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     _wait(
@@ -113,12 +155,12 @@ class _Process:
     It is in a session of its own, so that a terminal's Ctrl-C reaches it through this process, and once.
 
     Args:
-        worker: it ends when this process does, and says over a line to it why it failed; srun does not.
+        worker: it says over a line to this process why it failed; srun does not.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], *, worker: bool) -> None:
         self.name, self._is_worker = name, worker
-        environment = {**os.environ, **environment, **({LINE: "1"} if worker else {})}
+        environment = {**safe_environment(), **environment, **({LINE: "1"} if worker else {})}
         self._line, far_end = socket.socketpair()
         with far_end:
             self._process = subprocess.Popen(command, env=environment, stdin=far_end.fileno(), start_new_session=True)

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from contextlib import nullcontext
@@ -69,14 +68,7 @@ def _line() -> socket.socket | None:
     """The line to the process that started this one; None where that was torchrun, srun or a person."""
     if os.environ.pop(LINE, None) is None:
         return None
-    line = socket.socket(fileno=os.dup(0))
-
-    def end_with_parent() -> None:
-        line.recv(1)  # nothing is ever sent: this returns when the other end is closed
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    return line
+    return socket.socket(fileno=os.dup(0))
 
 
 def _is_first_of_torchrun(line: socket.socket | None) -> bool:
