@@ -39,6 +39,7 @@ Precision = Literal[
 LoggerName = Literal["csv", "tensorboard"]
 Position = tuple[float, float]
 Cell = tuple[int, int]
+Region = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,10 @@ class RowSettings:
         start_cells: maze cells that episodes start in, num_episodes in each; null: any free cell, num_episodes in all.
         min_cells: starts that are not more than this many cells from a goal do not count for it.
         shuffle_goals: control: every episode is given another episode's goal.
+        regions: `[[x_low, y_low, x_high, y_high], ...]` that episodes toward goals are judged by: how many reached
+            their goal without having been inside one. Nothing tells the policy; see `score=avoid`.
+        end_at_goal: episodes end with their arrival, so that their time at the goal and return are not what they are
+            without; for policies that are told no goal, with the last of the goals.
     """
 
     env_id: str | None = None
@@ -205,6 +210,8 @@ class RowSettings:
     start_cells: Annotated[tuple[Cell, ...], Len(1)] | None = None
     min_cells: Annotated[int, Ge(0)] = 2
     shuffle_goals: bool = False
+    regions: Annotated[tuple[Region, ...], Len(1)] | None = None
+    end_at_goal: bool = False
 
 
 @dataclass(frozen=True)

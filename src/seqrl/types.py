@@ -150,14 +150,17 @@ class Conditioning:
         goal: (B, ...) as `Model.encode_goals` made it; None where the layout has no goal.
         guidance: how many times what the goal changes about actions counts, 0 or more; see
             `seqrl.decoding.guided.GuidedSession`.
+        target: (B, G) goals in the data's units, for scores that look at them; None where no score does.
     """
 
     goal: Tensor | None = None
     guidance: float = 1.0
+    target: Tensor | None = None
 
     def of(self, rows: Tensor) -> Conditioning:
         """That of some environments."""
-        return self if self.goal is None else Conditioning(self.goal[rows], self.guidance)
+        goal, target = (None if each is None else each[rows] for each in (self.goal, self.target))
+        return Conditioning(goal, self.guidance, target)
 
 
 @dataclass(frozen=True)
@@ -168,10 +171,12 @@ class History(ABC):
         time: steps since the episodes began.
         observation: (B, O) the present observation in the data's units, for planners that look at it unrounded; None
             where nobody gave one.
+        target: (B, G) goals in the data's units, for scores that look at them; None where no score does.
     """
 
     time: int = field(default=0, kw_only=True)
     observation: Tensor | None = field(default=None, kw_only=True)
+    target: Tensor | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def __len__(self) -> int:

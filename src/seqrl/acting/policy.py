@@ -72,14 +72,15 @@ class Policy:
         """Begin new episodes in `num` environments.
 
         Args:
-            goals: (num, G) in the data's units; needed by goal conditions, ignored by the others.
+            goals: (num, G) in the data's units; needed by conditions and scores that look at goals, ignored by
+                the others.
             environments: (num,) int keys of the random choices; equal keys get equal draws. 0 to num - 1 by default.
         """
         device = self.model.hidden.device
         self._begin(num)
         self._keys = torch.as_tensor(np.arange(num) if environments is None else environments, device=device)
         self.goals = None
-        if goals is not None and self.strategy.condition.wants_goals:
+        if goals is not None and self.strategy.wants_goals:
             self.goals = torch.as_tensor(np.asarray(goals), dtype=torch.float32, device=device)
             if not self.goals.isfinite().all():
                 raise ConfigError("a goal is not finite; give numbers in the data's units")

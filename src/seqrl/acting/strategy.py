@@ -42,6 +42,11 @@ class Strategy:
     condition: Condition
     score: Score
 
+    @property
+    def wants_goals(self) -> bool:
+        """Whether episodes must have goals."""
+        return self.condition.wants_goals or self.score.wants_goals
+
     @classmethod
     def build(
         cls,
@@ -109,7 +114,11 @@ class Strategy:
         Raises:
             ConfigError: goals are needed and missing, or have the wrong size.
         """
-        return Conditioning(self.condition.prefix(model, goals, rows), self.condition.guidance)
+        target = goals if self.score.wants_goals else None
+        if self.score.wants_goals and target is None:
+            raise ConfigError("the score looks at a goal and none is given; add goals=[[x,y]], or reset(goals=...)")
+        told = goals if self.condition.wants_goals else None
+        return Conditioning(self.condition.prefix(model, told, rows), self.condition.guidance, target)
 
     def _check_plan_every(self, plan_every: int, layout: Layout) -> None:
         planner = self.planner

@@ -100,7 +100,7 @@ def _check_strategy(row: EvaluationConfig, model: Any, critic: Any, env_id: str 
     strategy.check(model, plan_every=row.plan_every)
     if (env := row.env_id or env_id) is not None:
         check_env_id(env)
-        check_protocol(row, model.layout, env)
+        check_protocol(row, strategy, model.layout, env)
 
 
 @contextmanager

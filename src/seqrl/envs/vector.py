@@ -65,6 +65,20 @@ class Environments:
         """B."""
         return len(self.envs)
 
+    def extend_time_limit(self, steps: int) -> None:
+        """Let episodes run for `steps` where the time limit of Gymnasium's wrapper would cut them earlier."""
+        from gymnasium.wrappers import TimeLimit
+
+        if self.max_episode_steps is None or self.max_episode_steps >= steps:
+            return
+        for env in self.envs:
+            wrapper: Any = env
+            while hasattr(wrapper, "env"):
+                if isinstance(wrapper, TimeLimit):
+                    wrapper._max_episode_steps = steps
+                wrapper = wrapper.env
+        self.max_episode_steps = steps
+
     def reset(
         self,
         seeds: Sequence[int] | None = None,

@@ -109,7 +109,7 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
     layout = loaded.model.layout
     check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
     policy = policy_of(loaded.model, settings, load_critic(file))
-    if policy.strategy.condition.wants_goals:
+    if policy.strategy.wants_goals:
         raise ConfigError("the strategy decodes toward a goal, and collecting gives none; choose another, as imitation")
     return policy
 

@@ -106,7 +106,7 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
     policy = policy_of(loaded.model, config, critic)
     if note := _far_target(policy.strategy.condition.target_return, dataset):
         say(f"{label_of(config)}: {note}")
-    check_protocol(config, loaded.model.layout, env_id)  # what is refused leaves no folder
+    check_protocol(config, policy.strategy, loaded.model.layout, env_id)  # what is refused leaves no folder
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
     log = PlanLog() if config.diagnostics else None
     outcome = run_episodes(config, policy, env_id, watch=log)
@@ -164,7 +164,7 @@ def check(row: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeSto
                 f"the data {store.attributes.get('name', 'arrays')!r} names no environment; set "
                 "evaluation.settings.env_id=... to a Gymnasium id, or evaluation=none to train only"
             )
-        check_protocol(config, layout, env_id)
+        check_protocol(config, strategy, layout, env_id)
         envs = make_environments(env_id, 1)
         check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
         envs.close()

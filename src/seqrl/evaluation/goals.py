@@ -17,23 +17,29 @@ class GoalOutcome:
         success: (n, m) bool, whether the episode from start i came within `SUCCESS_RADIUS` of goal j.
         steps: (n, m) float, first step at the goal; NaN without success.
         time_at_goal: (n, m) share of the steps from the first arrival on that were spent there; NaN without success.
+        entered: (n, m) bool, whether it was inside a region before it came to its goal, or at all if it never did.
     """
 
     success: np.ndarray
     steps: np.ndarray
     time_at_goal: np.ndarray
+    entered: np.ndarray
 
 
-def judge(paths: np.ndarray, goals: np.ndarray) -> GoalOutcome:
+def judge(paths: np.ndarray, goals: np.ndarray, regions: np.ndarray | None = None) -> GoalOutcome:
     """Judge driven paths.
 
     Args:
         paths: (n, m, T + 1, 2) positions of the episode from start i toward goal j.
         goals: (m, 2).
+        regions: (k, 4) `x_low, y_low, x_high, y_high`, or None.
     """
     near = np.linalg.norm(paths - goals[None, :, None], axis=-1) <= SUCCESS_RADIUS  # (n, m, T + 1)
     success = near.any(-1)
     first = np.where(success, near.argmax(-1).astype(float), np.nan)
     after = near.shape[-1] - near.argmax(-1)
     share = np.where(success, near.sum(-1) / after, np.nan)
-    return GoalOutcome(success, first, share)
+    boxes = np.zeros((0, 4)) if regions is None else regions
+    inside = ((paths[..., None, :] > boxes[:, :2]) & (paths[..., None, :] < boxes[:, 2:])).all(-1).any(-1)
+    arrived = near.cumsum(-1) > 0
+    return GoalOutcome(success, first, share, (inside & ~arrived).any(-1))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.acting.policy import Policy
+from seqrl.acting.strategy import Strategy
 from seqrl.config import EvaluationConfig
 from seqrl.envs import check_spaces, make_environments
 from seqrl.errors import ConfigError
@@ -16,7 +17,7 @@ from seqrl.evaluation.goals import judge
 from seqrl.evaluation.rollout import Episodes, Watch, rollout
 from seqrl.layout import Layout
 from seqrl.worlds.environments import maze_of
-from seqrl.worlds.maze import draw_starts, find_far_pairs
+from seqrl.worlds.maze import SUCCESS_RADIUS, draw_starts, find_far_pairs
 
 PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
 
@@ -28,22 +29,30 @@ class EpisodeResults:
     Attributes:
         episodes: as they were run.
         results: `returns` and `lengths` (n, runs); with goals also `success`, `steps`, `time_at_goal` and `counted`
-            (n, m), `goals` (m, 2) and `paths` (n, runs, T + 1, 2). A row is a start state; `runs` is m for policies
-            that are told the goal, else 1.
+            (n, m), `goals` (m, 2) and `paths` (n, runs, T + 1, 2), and `entered` (n, m) where regions are given. A
+            row is a start state; `runs` is m for policies that are told the goal, else 1.
     """
 
     episodes: Episodes
     results: dict[str, np.ndarray]
 
 
-def check_protocol(config: EvaluationConfig, layout: Layout, env_id: str) -> None:
+def check_protocol(config: EvaluationConfig, strategy: Strategy, layout: Layout, env_id: str) -> None:
     """Refuse episodes that cannot be run as asked for.
 
     Raises:
         ConfigError: goals and starts that do not fit the environment or the layout.
     """
-    wants_goals = config.condition["name"] == "goal"
+    wants_goals = strategy.wants_goals
+    for low_x, low_y, high_x, high_y in config.regions or ():
+        if not (low_x < high_x and low_y < high_y):
+            raise ConfigError(
+                f"regions has {[low_x, low_y, high_x, high_y]}, whose lower corner is not below its upper one; give "
+                "[x_low, y_low, x_high, y_high]"
+            )
     if config.goals is None:
+        if config.regions is not None:
+            raise ConfigError("regions judge episodes toward goals, and none is given; add goals=[[x,y]]")
         if wants_goals:
             raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")
         return
@@ -68,7 +77,7 @@ def run_episodes(
     Raises:
         ConfigError: an environment or goals that do not fit the policy.
     """
-    check_protocol(config, policy.model.layout, env_id)
+    check_protocol(config, policy.strategy, policy.model.layout, env_id)
     run = _free if config.goals is None else _toward_goals
     return run(config, policy, env_id, watch)
 
@@ -84,7 +93,7 @@ def _free(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | 
 def _toward_goals(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
     """Every start against every goal; a policy that is not told the goal drives once and is judged against all."""
     states, goals, counted = _starts(config, env_id)
-    told = policy.strategy.condition.wants_goals
+    told = policy.strategy.wants_goals
     runs = len(goals) if told else 1
     start = np.repeat(np.arange(len(states)), runs)
     episodes = _run(
@@ -97,10 +106,12 @@ def _toward_goals(config: EvaluationConfig, policy: Policy, env_id: str, watch: 
         goals=_told_goals(goals, len(states), config) if told else None,
         keys=start,
         plans_every=PLANS_EVERY,
+        until=_Arrivals(goals, len(start), runs) if config.end_at_goal else None,
         watch=watch,
     )
     paths = episodes.observations[:, :, :2].reshape(len(states), runs, -1, 2)
-    outcome = judge(np.broadcast_to(paths, (len(states), len(goals), *paths.shape[2:])), goals)
+    regions = None if config.regions is None else np.array(config.regions, np.float64)
+    outcome = judge(np.broadcast_to(paths, (len(states), len(goals), *paths.shape[2:])), goals, regions)
     results = {
         "returns": episodes.returns.reshape(len(states), runs),
         "lengths": episodes.lengths.reshape(len(states), runs),
@@ -111,7 +122,30 @@ def _toward_goals(config: EvaluationConfig, policy: Policy, env_id: str, watch: 
         "goals": goals,
         "paths": paths.astype(np.float32),
     }
+    if regions is not None:
+        results["entered"] = outcome.entered
     return EpisodeResults(episodes, results)
+
+
+class _Arrivals:
+    """Which episodes have reached their goal, or, where one episode is judged by all goals, every one of them.
+
+    Args:
+        goals: (m, 2).
+        episodes: how many there are, goal by goal for each start.
+        runs: m where every episode has its own goal, else 1.
+    """
+
+    def __init__(self, goals: np.ndarray, episodes: int, runs: int) -> None:
+        own = goals[:, None] if runs == len(goals) else goals[None]  # (m, 1, 2) or (1, m, 2)
+        self._goals = np.tile(own, (episodes // runs, 1, 1))
+        self._reached = np.zeros(self._goals.shape[:2], bool)
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        distance = np.linalg.norm(observations[:, None, :2] - self._goals, axis=-1)
+        self._reached |= distance <= SUCCESS_RADIUS
+        arrived: np.ndarray = np.all(self._reached, axis=1)
+        return arrived
 
 
 def _starts(config: EvaluationConfig, env_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,6 +178,8 @@ def _run(config: EvaluationConfig, policy: Policy, env_id: str, count: int, **ar
     envs = make_environments(env_id, count)
     try:
         check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
+        if config.max_steps is not None:
+            envs.extend_time_limit(config.max_steps)
         label = f"{label_of(config)}: {count} episodes"
         return rollout(
             policy,

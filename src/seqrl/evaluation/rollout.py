@@ -72,6 +72,7 @@ def rollout(
     max_steps: int | None = None,
     plans_every: int = 0,
     watch: Watch | None = None,
+    until: Callable[[np.ndarray], np.ndarray] | None = None,
     description: str | None = None,
 ) -> Episodes:
     """Run one episode in every environment, to its end or for `max_steps`.
@@ -83,6 +84,8 @@ def rollout(
         keys: (B,) of the policy's random choices; equal keys get equal draws.
         plans_every: keep a new plan's imagined path every so many steps or more; 0 keeps none.
         watch: shown every new plan.
+        until: of (B, O) observations, the first ones included, which (B,) episodes end there though the environment's
+            do not; asked once after every step.
         description: of the progress bar; None shows none.
     """
     observations, _ = envs.reset(seeds, options=options)
@@ -93,6 +96,8 @@ def rollout(
     seen, rewards = [observations], []
     lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
     qpos, plans, horizons = [_qpos(envs)], [], []
+    if until is not None:
+        envs.active &= ~until(observations)
     earned: np.ndarray | None = None
     seconds = 0.0
     newest: Plan | None = None
@@ -116,6 +121,8 @@ def rollout(
         seen.append(observations)
         rewards.append(earned)
         qpos.append(_qpos(envs))
+        if until is not None:
+            envs.active &= ~until(observations)
         if not envs.active.any():
             break
     first = [q for q in qpos[: lengths[0] + 1] if q is not None]

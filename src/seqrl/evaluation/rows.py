@@ -79,6 +79,11 @@ class GoalResults:
         counted_episodes: from starts that are far enough away.
         steps_to_goal_median: environment steps; None where no episode got there.
         time_at_goal: share of the steps after the arrival that were spent there, 0 to 1; None likewise.
+        regions: `[x_low, y_low, x_high, y_high]` each, or None.
+        clear_success_rate: percentage of the counted episodes that reached their goal and were inside no region before;
+            None without regions.
+        clear_success_ci95: interval of it over starts, or None where there is none.
+        entered_rate: percentage of the counted episodes that were inside a region before they reached their goal.
     """
 
     success_rate: float
@@ -87,6 +92,10 @@ class GoalResults:
     counted_episodes: int
     steps_to_goal_median: float | None
     time_at_goal: float | None
+    regions: list[list[float]] | None = None
+    clear_success_rate: float | None = None
+    clear_success_ci95: list[float] | None = None
+    entered_rate: float | None = None
 
 
 @dataclass(frozen=True)

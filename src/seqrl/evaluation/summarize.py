@@ -67,7 +67,7 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         training_seed=loaded.config["seed"],
         training_steps=loaded.step,
         versions={package: version(package) for package in ("seqrl", "torch", "gymnasium", "mujoco")},
-        goals=_summarize_goals(outcome.results) if "success" in outcome.results else None,
+        goals=_summarize_goals(outcome.results, config) if "success" in outcome.results else None,
     )
 
 
@@ -82,7 +82,7 @@ def _reference(config: EvaluationConfig, env_id: str) -> Reference | None:
     return reference(env_id) if own_task else None
 
 
-def _summarize_goals(results: Mapping[str, np.ndarray]) -> GoalResults:
+def _summarize_goals(results: Mapping[str, np.ndarray], config: EvaluationConfig) -> GoalResults:
     counted, success = results["counted"], results["success"]
     rate = bootstrap(success * 100.0, counted)
     reached = counted & success
@@ -90,6 +90,7 @@ def _summarize_goals(results: Mapping[str, np.ndarray]) -> GoalResults:
         GoalShare(goal.tolist(), int(starts.sum()), 100.0 * float(reach[starts].mean()))
         for goal, starts, reach in zip(results["goals"], counted.T, success.T, strict=True)
     ]
+    clear = None if "entered" not in results else bootstrap((success & ~results["entered"]) * 100.0, counted)
     return GoalResults(
         success_rate=rate.mean,
         success_ci95=rate.interval,
@@ -97,4 +98,8 @@ def _summarize_goals(results: Mapping[str, np.ndarray]) -> GoalResults:
         counted_episodes=int(counted.sum()),
         steps_to_goal_median=float(np.median(results["steps"][reached])) if reached.any() else None,
         time_at_goal=float(results["time_at_goal"][reached].mean()) if reached.any() else None,
+        regions=None if config.regions is None else [list(region) for region in config.regions],
+        clear_success_rate=None if clear is None else clear.mean,
+        clear_success_ci95=None if clear is None else clear.interval,
+        entered_rate=None if clear is None else 100.0 * float(results["entered"][counted].mean()),
     )

@@ -18,6 +18,10 @@ GOAL_LEGEND = (
     "success %: episodes that came within 0.5 of the goal, of the starts far enough away; steps: median until then; "
     "at goal: share of the remaining steps spent there. "
 )
+REGION_LEGEND = (
+    "clear %: of the same starts, those that came there and were inside no region before; entered %: inside one "
+    "before. "
+)
 LEGEND = (
     "n: episodes, one environment each, planned for together; ms/action: wall time of the policy over all their actions"
 )
@@ -87,7 +91,10 @@ def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:
 
 
 def _legend(rows: Sequence[ResultsRow]) -> str:
-    text = (GOAL_LEGEND if any(row.goals is not None for row in rows) else "") + LEGEND
+    text = (GOAL_LEGEND if any(row.goals is not None for row in rows) else "") + (
+        REGION_LEGEND if _have_regions(rows) else ""
+    )
+    text += LEGEND
     return text + (BUDGET_LEGEND if any(row.time_budget_ms is not None for row in rows) else "") + "."
 
 
@@ -97,10 +104,10 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
     header = ["strategy", "planner"]
     if goals is not None:
         names = [f"to {_point(share.goal)}" for share in goals.success_by_goal]
-        header += ["success %", *names, "steps", "at goal"]
+        header += ["success %", *(["clear %", "entered %"] if _have_regions(rows) else []), *names, "steps", "at goal"]
     width = len(header) - 2  # columns about goals
     header += ["return", *(["score"] if scores else []), "n", "ms/action"]
-    body = [[row.strategy, _planner(row), *_cells(row, width, scores)] for row in rows]
+    body = [[row.strategy, _planner(row), *_cells(row, width, scores, _have_regions(rows))] for row in rows]
     behaviour = ["behaviour of the data", "", *[""] * width]
     mean = dataset.behaviour_return_mean
     behaviour.append("" if mean is None else f"{mean:.1f}")
@@ -109,12 +116,20 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
     return header, [*body, [*behaviour, str(dataset.num_episodes), ""]]
 
 
-def _cells(row: ResultsRow, width: int, scores: bool) -> list[str]:
+def _have_regions(rows: Sequence[ResultsRow]) -> bool:
+    return any(row.goals is not None and row.goals.regions is not None for row in rows)
+
+
+def _cells(row: ResultsRow, width: int, scores: bool, regions: bool) -> list[str]:
     cells = []
     if row.goals is None:
         cells += ["-"] * width
     else:
         cells.append(f"{row.goals.success_rate:.1f} {_interval(row.goals.success_ci95)}")
+        if regions:
+            clear, entered = row.goals.clear_success_rate, row.goals.entered_rate
+            cells.append("-" if clear is None else f"{clear:.1f} {_interval(row.goals.clear_success_ci95)}")
+            cells.append("-" if entered is None else f"{entered:.0f}")
         cells += [f"{each.success_rate:.0f}" for each in row.goals.success_by_goal]
         steps, share = row.goals.steps_to_goal_median, row.goals.time_at_goal
         cells += ["-" if steps is None else f"{steps:.0f}", "-" if share is None else f"{100 * share:.0f} %"]

@@ -88,7 +88,9 @@ class TokenModel(AutoregressiveModel):
         tokens = torch.cat([self.tokenizer.encode(past).flatten(1), known], dim=1)
         lengths = torch.full((len(past),), past.shape[1], dtype=torch.int64, device=past.device)
         observation = present[:, self.layout.field("observation").slice]
-        return TokenHistory(tokens, lengths, given.goal, given.guidance, time=time, observation=observation)
+        return TokenHistory(
+            tokens, lengths, given.goal, given.guidance, time=time, observation=observation, target=given.target
+        )
 
     def opening(self, history: TokenHistory) -> Opening:
         if (history.goal is None) != (self.prefix_size == 0):

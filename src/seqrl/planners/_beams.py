@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from seqrl.decoding.evidence import find_goal_evidence
 from seqrl.decoding.session import Session
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.scores import Score, Trace
+from seqrl.types import Plan
+
+ESTIMATED = ("reward", "value")  # fields of which a search wants the expectation
 
 
 class Beams:
@@ -20,10 +26,16 @@ class Beams:
         columns: (B, C, ...) tensors that grow along their last dimension and follow every selection: `tokens` and
             `log_probs` have one entry per token from the present observation on, fields with estimates one per
             transition.
+
+    Args:
+        session: at the first token after the present observation.
+        observation: (B, O') tokens of the present observation.
+        target: (B, G) goals in the data's units, for scores that want them.
     """
 
-    def __init__(self, session: Session, observation: Tensor) -> None:
+    def __init__(self, session: Session, observation: Tensor, target: Tensor | None = None) -> None:
         self.session = session
+        self.target = target
         start = observation[:, None]  # (B, 1, O)
         self.columns = {"tokens": start, "log_probs": start.new_zeros(start.shape, dtype=session.logits.dtype)}
 
@@ -59,14 +71,39 @@ class Beams:
         entry = entry[..., None]
         self.columns[name] = torch.cat([self.columns[name], entry], -1) if name in self.columns else entry
 
-    def trace(self, model: TokenModel, score: Score) -> Trace:
-        """The complete transitions, as scores see them, and what follows them where it was decoded."""
+    def estimate(self, model: TokenModel, field: str, place: int, percentile: float | None = None) -> None:
+        """Record the expectation, or a percentile, of the scalar whose token comes next."""
+        centres = model.tokenizer.bin_centres(place).to(self.logits.dtype)
+        self.record(field, _estimate(self.logits.softmax(-1)[..., :-1], centres, percentile))
+
+    def plan_of(self, model: TokenModel, best: Tensor, value: Tensor, depth: int) -> Plan:
+        """The plan whose first `depth` transitions are those of the (B,) best candidates, with their (B,) scores."""
+        every, steps = torch.arange(len(best), device=best.device), model.tokens_per_step
+        winner = {name: column[every, best] for name, column in self.columns.items()}  # (B, ...)
+        tokens = winner["tokens"][:, : depth * steps].unflatten(-1, (depth, steps))
+        transitions = model.tokenizer.decode(tokens)
+        for name in ESTIMATED:
+            if name in winner:
+                transitions[..., model.layout.field(name).start] = winner[name].to(transitions)
+        return Plan(transitions[..., model.layout.field("action").slice], value, tokens, transitions)
+
+    def trace(self, model: TokenModel, score: Score, *, partial: bool = False) -> Trace:
+        """The complete transitions, as scores see them, and what follows them where it was decoded.
+
+        Args:
+            partial: whether nothing is ranked by it yet, so that it holds no evidence.
+        """
         steps, action = model.tokens_per_step, model.places("action")
         complete = self.columns["tokens"].shape[-1] // steps * steps
         per_step = self.columns["log_probs"][..., :complete].unflatten(-1, (-1, steps))
         trace = Trace(
             per_step[..., action].sum(-1), per_step.sum(-1), self.columns.get("reward"), self.columns.get("value")
         )
+        if score.wants_goals:
+            assert self.target is not None
+            trace = replace(trace, target=self.target[:, None].expand(-1, per_step.shape[1], -1))
+        if score.evidence_steps and not partial:
+            trace = replace(trace, goal_evidence=self._find_evidence(model, complete, score.evidence_steps))
         if not score.wants_transitions:
             return trace
         observation, action = (model.layout.field(name).slice for name in ("observation", "action"))
@@ -88,3 +125,38 @@ class Beams:
             next_observation=following,
             over=over,
         )
+
+    def _find_evidence(self, model: TokenModel, complete: int, steps: int) -> Tensor:
+        """(B, C, n) nats, see `Trace.goal_evidence`."""
+        assert self.target is not None
+        tokens = self.columns["tokens"][..., :complete]
+        batch, candidates = tokens.shape[:2]
+        goal = model.encode_goals(self.target, batch)
+        assert goal is not None
+        sequences = tokens.reshape(batch * candidates, -1, model.tokens_per_step)
+        found = find_goal_evidence(model, sequences, goal.repeat_interleave(candidates, 0), steps=steps)
+        return found.view(batch, candidates, -1)
+
+
+def check_shown(score: Score, layout: Layout) -> None:
+    """Refuse a score that asks a search over tokens for what this layout's model cannot tell.
+
+    Raises:
+        ConfigError: says what is missing and the override that adds it.
+    """
+    score.check(layout)
+    if score.evidence_steps and (layout.goal is None or layout.goal.dropout == 0):
+        raise ConfigError(
+            "the score compares actions toward a goal with those toward none, and this checkpoint was not trained with "
+            "both; train with layout=tt_goal layout.goal.dropout=0.5"
+        )
+
+
+def _estimate(probabilities: Tensor, centres: Tensor, percentile: float | None) -> Tensor:
+    """(...,) expectation or percentile of (..., V) probabilities of bins, whose values are (V,)."""
+    if percentile is None:
+        return probabilities @ centres
+    ordered, order = centres.sort()  # bins of a plugin need not rise
+    cumulative = probabilities[..., order].cumsum(-1)
+    passed = cumulative > percentile * cumulative[..., -1:]
+    return ordered[passed.to(torch.uint8).argmax(-1)]

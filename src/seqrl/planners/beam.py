@@ -7,7 +7,6 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Lt
-from torch import Tensor
 
 from seqrl import decoding
 from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
@@ -15,12 +14,10 @@ from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
-from seqrl.planners._beams import Beams
+from seqrl.planners._beams import ESTIMATED, Beams, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
-
-_ESTIMATED = ("reward", "value")  # fields of which the search wants the expectation
 
 
 class _Clock:
@@ -112,14 +109,14 @@ class BeamPlanner(Planner):
                     f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as planner=beam "
                     f"would; use planner=sample, or train with layout.fields.{field.name}.loss_weight=1"
                 )
-        score.check(layout)
+        check_shown(score, layout)
         check_session(model, cache=self.cache, context=self.context)
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         observation = model.places("observation")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
         session = decoding.start(model, history, cache=self.cache, context=self.context)
-        beams = Beams(session, history.tokens[:, -observation.stop :])
+        beams = Beams(session, history.tokens[:, -observation.stop :], history.target)
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.
             beams.repeat(self.n_expand * (self.beam_width if depth == 0 else 1))
@@ -133,15 +130,7 @@ class BeamPlanner(Planner):
             beams.select(order[:, : self.beam_width])
             if not score.wants_next_observation:
                 self._observe(model, beams, noise, depth + 1)
-        every = torch.arange(len(order), device=order.device)
-        winner = {name: column[every, order[:, 0]] for name, column in beams.columns.items()}  # (B, ...)
-        steps = model.tokens_per_step
-        tokens = winner["tokens"][:, : (depth + 1) * steps].unflatten(-1, (depth + 1, steps))
-        transitions = model.tokenizer.decode(tokens)
-        for name in _ESTIMATED:
-            if name in winner:
-                transitions[..., model.layout.field(name).start] = winner[name].to(transitions)
-        return Plan(transitions[..., model.layout.field("action").slice], best[:, 0], tokens, transitions)
+        return beams.plan_of(model, order[:, 0], best[:, 0], depth + 1)
 
     def _observe(self, model: TokenModel, beams: Beams, noise: Noise, depth: int) -> None:
         beams.advance()
@@ -162,19 +151,8 @@ class BeamPlanner(Planner):
             else:
                 uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
                 tokens = draw(keep_top_k(drop_tail(logits, tail_mass), top_k), uniform)
-            if field in _ESTIMATED:
-                centres = model.tokenizer.bin_centres(place).to(logits.dtype)
-                beams.record(field, _estimate(logits.softmax(-1)[..., :-1], centres, self.percentile))
+            if field in ESTIMATED:
+                beams.estimate(model, field, place, self.percentile)
             beams.take(tokens)
             if place + 1 < model.tokens_per_step:
                 beams.advance()
-
-
-def _estimate(probabilities: Tensor, centres: Tensor, percentile: float | None) -> Tensor:
-    """(...,) expectation or percentile of (..., V) probabilities of bins, whose values are (V,)."""
-    if percentile is None:
-        return probabilities @ centres
-    ordered, order = centres.sort()  # bins of a plugin need not rise
-    cumulative = probabilities[..., order].cumsum(-1)
-    passed = cumulative > percentile * cumulative[..., -1:]
-    return ordered[passed.to(torch.uint8).argmax(-1)]

@@ -72,10 +72,15 @@ class LatentBeamPlanner(Planner):
         model.tokenizer.codes_of_plan(self.horizon, model.context)
         check_session(model, cache=self.cache)
         score.check(model.layout)
+        if score.wants_goals or score.evidence_steps:
+            raise ConfigError(
+                "the score looks at goals, which planner=latent_beam does not know; use planner=shooting with a model "
+                "of tokens (method=tt_goal)"
+            )
         if score.wants_next_observation:
             raise ConfigError(
                 "planner=latent_beam decodes nothing after the last transition of a plan, which this score wants; "
-                "use score.use=q with score=critic"
+                "use score=reward, score=likelihood, or score=critic with score.use=q"
             )
 
     def plan(self, model: CodeModel, history: CodeHistory, score: Score, noise: Noise) -> Plan:

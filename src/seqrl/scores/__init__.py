@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 
 
@@ -22,6 +23,10 @@ class Trace:
         observations, actions: (..., h, O) and (..., h, A) in the data's units, as their tokens decode; None for scores
             that do not want transitions.
         next_observation: (..., O) what follows the last transition; None for scores that do not want it.
+        target: (..., G) the episode's goal in the data's units; None for scores that do not want goals.
+        goal_evidence: (..., n) how much likelier the actions of each of the last n transitions are on the way to the
+            goal than without one: `log P(a | goal) - log P(a | no goal)`, in nats; None for scores with
+            `evidence_steps` 0.
         over: (..., h + 1) bool, whether the imagined episode had ended before each transition, and after the last; the
             last entry means something only beside `next_observation`. What stands there is no state. None for scores
             that do not want transitions, and where a search cannot tell.
@@ -35,6 +40,8 @@ class Trace:
     actions: Tensor | None = None
     next_observation: Tensor | None = None
     over: Tensor | None = None
+    target: Tensor | None = None
+    goal_evidence: Tensor | None = None
 
 
 class Score(ABC):
@@ -44,10 +51,14 @@ class Score(ABC):
         wants_transitions: whether traces must hold `observations` and `actions`.
         wants_next_observation: whether traces must hold `next_observation`, which a search decodes for every candidate
             then, and not for its survivors alone.
+        wants_goals: whether episodes must have goals, which traces then hold as `target`.
+        evidence_steps: n, of how many of the last transitions traces must hold `goal_evidence`; 0 for none.
     """
 
     wants_transitions: bool = False
     wants_next_observation: bool = False
+    wants_goals: bool = False
+    evidence_steps: int = 0
 
     @abstractmethod
     def check(self, layout: Layout) -> None:
@@ -60,3 +71,24 @@ class Score(ABC):
     @abstractmethod
     def __call__(self, trace: Trace) -> Tensor:
         """(...) score of each partial plan, from all of its transitions so far."""
+
+    def find_lost(self, trace: Trace) -> Tensor | None:
+        """(...) bool, which partial plans nothing that follows can save; None where this score cannot tell.
+
+        A planner may put others in their place before they are whole.
+        """
+        return None
+
+
+def check_goal(layout: Layout, dims: list[int], what: str) -> None:
+    """Refuse a layout whose goals are not made of the dimensions in which a score measures the distance to them.
+
+    Raises:
+        ConfigError: no goal, or another one.
+    """
+    if layout.goal is None or list(layout.goal.dims) != dims:
+        has = "none" if layout.goal is None else f"one of dimensions {list(layout.goal.dims)}"
+        raise ConfigError(
+            f"{what} measures the distance to a goal in dimensions {dims} of the observation, and the checkpoint's "
+            f"layout has {has}; train with layout=tt_goal layout.goal.dims={dims}"
+        )

@@ -173,7 +173,8 @@ def _setting(component: Component) -> tuple[Planner, TokenModel | CodeModel, Sco
     refusal: Exception | None = None
     for window in (samples.WINDOW, 4 * samples.WINDOW):  # the longer one for planners that look further
         model = _model(planner, layout, window)
-        for name in sorted(SCORE.builtin_names(), key="critic".__eq__):  # last: it wants more than others
+        # The simplest first, the one that wants most last.
+        for name in sorted(SCORE.builtin_names(), key=lambda name: (name != "likelihood", name == "critic")):
             score: Score = SCORE.build({"name": name}, discount=layout.step_discount, critic=samples.critic())
             try:
                 planner.check(model, score)
@@ -201,7 +202,8 @@ def _rows(history: TokenHistory | CodeHistory, rows: list[int], padding: int = 0
         return replace(history, state=history.state[rows], observation=observation)
     goal = None if history.goal is None else history.goal[rows]
     tokens, lengths = history.tokens[rows, padding:], history.lengths[rows]
-    return replace(history, tokens=tokens, lengths=lengths, goal=goal, observation=observation)
+    target = None if history.target is None else history.target[rows]
+    return replace(history, tokens=tokens, lengths=lengths, goal=goal, observation=observation, target=target)
 
 
 def _unchanged(after: Any, before: Any) -> bool:

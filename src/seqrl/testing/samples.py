@@ -123,7 +123,8 @@ def history(model: TokenModel | CodeModel, lengths: Iterable[int]) -> TokenHisto
     goals = torch.randint(model.num_classes, (len(counts), model.prefix_size), generator=generator)
     present = model.tokenizer.decode(functional.pad(tokens[:, -known:], (0, model.tokens_per_step - known)))
     observation = present[:, model.layout.field("observation").slice]
-    return TokenHistory(tokens, counts, goals if model.prefix_size else None, observation=observation)
+    target = None if model.layout.goal is None else observation[:, list(model.layout.goal.dims)] + 0.1
+    return TokenHistory(tokens, counts, goals if model.prefix_size else None, observation=observation, target=target)
 
 
 def batch(model: TokenModel, *, windows: int = 4) -> TokenBatch:

@@ -142,6 +142,8 @@ def _trace(layout: Layout) -> Trace:
         observations=torch.randn(3, 4, 3, samples.OBSERVATION_SIZE, generator=generator),
         actions=torch.randn(3, 4, 3, samples.ACTION_SIZE, generator=generator),
         next_observation=torch.randn(3, 4, samples.OBSERVATION_SIZE, generator=generator),
+        target=torch.randn(3, 4, 2, generator=generator),
+        goal_evidence=torch.randn(3, 4, 3, generator=generator),
         over=torch.arange(4) > torch.arange(4)[:, None].expand(3, 4, 1),
     )
 

@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from seqrl.acting.policy import Policy
+from seqrl.acting.strategy import Strategy
 from seqrl.analysis.maze import PathPanel, draw_paths
 from seqrl.config import EvaluationConfig
 from seqrl.data.batches import TokenWindows
@@ -251,6 +252,7 @@ def test_goals_and_starts_that_are_no_places_are_refused(
     layout = Layout.from_config(plain_layout_config(goal={"dims": [0, 1]}), 4, 2)
     strategy = {"planner": {"name": "sample"}, "condition": {"name": "goal"}, "score": {"name": "likelihood"}}
     config = {**strategy, "num_episodes": 2, "goals": [[3, 1]], "start_cells": [[1, 1]]}
-    check_protocol(EvaluationConfig.from_dict(config), layout, "seqrl/Maze2d-UMaze-v1")
+    parts = Strategy.build(layout, **strategy)
+    check_protocol(EvaluationConfig.from_dict(config), parts, layout, "seqrl/Maze2d-UMaze-v1")
     with pytest.raises(ConfigError, match=message):
-        check_protocol(EvaluationConfig.from_dict({**config, **changes}), layout, "seqrl/Maze2d-UMaze-v1")
+        check_protocol(EvaluationConfig.from_dict({**config, **changes}), parts, layout, "seqrl/Maze2d-UMaze-v1")

@@ -1,0 +1,121 @@
+"""Many imagined futures, sampled to their ends and ranked once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Interval
+from torch import Tensor
+
+from seqrl import decoding
+from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
+from seqrl.decoding.session import CacheMode, check_session
+from seqrl.errors import ConfigError
+from seqrl.models.token import TokenModel
+from seqrl.planners import Planner
+from seqrl.planners._beams import ESTIMATED, Beams, check_shown
+from seqrl.registry import register_planner
+from seqrl.scores import Score
+from seqrl.types import Plan, TokenHistory
+
+
+@register_planner("shooting")
+class ShootingPlanner(Planner):
+    """Sample `candidates` futures of `horizon` transitions as the data would go on, and take the best by score.
+
+    Nothing is ranked on the way, so that no candidate is given up for what looks bad after a few steps; where the score
+    can tell that one is lost for good (it entered a region to be avoided), another one that is not takes its place, and
+    the two go on differently from there. This is what objectives need that are chosen when acting, and whose sums over
+    a part of a plan say little about the whole.
+
+    Args:
+        candidates: sampled futures, 1 or more.
+        horizon: H, transitions to imagine, 1 or more.
+        context: transitions that the model sees, imagined ones included; None for the trained window.
+        temperature: divides the logits of actions, 0 or more.
+        k_act, k_obs: keep only the likeliest k tokens of an action or observation; None keeps all.
+        cdf_act: drop the least likely action tokens whose mass sums to less than this, in [0, 1); None drops none.
+        cache: `none`, `exact` or `window`; see `seqrl.decoding.session.DecodingSession`.
+
+    Reference: random shooting as in Nagabandi et al. 2018, https://arxiv.org/abs/1708.02596, section IV-C, with a model
+    of the data's own actions as the sampler; lost candidates are replaced as in a particle filter.
+    """
+
+    def __init__(
+        self,
+        *,
+        candidates: Annotated[int, Ge(1)] = 64,
+        horizon: Annotated[int, Ge(1)] = 40,
+        context: Annotated[int, Ge(1)] | None = None,
+        temperature: Annotated[float, Ge(0)] = 1.0,
+        k_act: Annotated[int, Ge(1)] | None = None,
+        k_obs: Annotated[int, Ge(1)] | None = None,
+        cdf_act: Annotated[float, Interval(ge=0, lt=1)] | None = None,
+        cache: CacheMode = "exact",
+    ) -> None:
+        self.candidates = candidates
+        self.horizon = horizon
+        self.context = context
+        self.temperature = temperature
+        self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, None)}
+        self.cache = cache
+
+    def check(self, model: TokenModel, score: Score) -> None:
+        layout = model.layout
+        if layout.fields[0].name != "observation":
+            raise ConfigError(
+                f"the checkpoint's layout begins with {layout.fields[0].name!r}, which planner=shooting cannot "
+                "imagine; use planner=sample, or train with layout=tt"
+            )
+        for field in layout.fields:
+            if field.loss_weight == 0:
+                raise ConfigError(
+                    f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as "
+                    f"planner=shooting would; train with layout.fields.{field.name}.loss_weight=1"
+                )
+        check_shown(score, layout)
+        check_session(model, cache=self.cache, context=self.context)
+
+    def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
+        observation = model.places("observation")
+        session = decoding.start(model, history, cache=self.cache, context=self.context)
+        beams = Beams(session, history.tokens[:, -observation.stop :], history.target)
+        beams.repeat(self.candidates)
+        for depth in range(self.horizon):
+            for name in model.fields[1:]:
+                self._decode(model, beams, name, noise, depth)
+            if depth + 1 < self.horizon or score.wants_next_observation:
+                beams.advance()
+                self._decode(model, beams, "observation", noise, depth + 1)
+            if depth + 1 < self.horizon:
+                lost = score.find_lost(beams.trace(model, score, partial=True))
+                if lost is not None and lost.any():
+                    beams.select(_replace(lost))
+        value, best = score(beams.trace(model, score)).max(1)
+        return beams.plan_of(model, best, value, self.horizon)
+
+    def _decode(self, model: TokenModel, beams: Beams, field: str, noise: Noise, depth: int) -> None:
+        """Append one field of one transition to every candidate; the last place of a transition waits for `advance`."""
+        places = model.places(field)
+        for place in range(places.start, places.stop):
+            top_k, tail_mass = self.filters.get(field, (1, None))
+            if field in ESTIMATED:
+                beams.estimate(model, field, place)
+            uniform = noise.uniform(depth * model.tokens_per_step + place, beams=self.candidates)
+            logits = keep_top_k(drop_tail(beams.logits, tail_mass), top_k)
+            beams.take(draw(logits, uniform, self.temperature if field == "action" else 1.0))
+            if place + 1 < model.tokens_per_step:
+                beams.advance()
+
+
+def _replace(lost: Tensor) -> Tensor:
+    """(B, C) bool to (B, C) indices: the others stay, and take the places of the lost ones in turn.
+
+    Where all are lost they all stay: the score tells which lost the least.
+    """
+    order = lost.to(torch.uint8).argsort(dim=1, stable=True)  # those that are not lost first
+    alive = (~lost).sum(1, keepdim=True)
+    turn = (lost.cumsum(1) - 1).clamp(min=0) % alive.clamp(min=1)
+    here = torch.arange(lost.shape[1], device=lost.device).expand_as(lost)
+    return torch.where(lost & (alive > 0), order.gather(1, turn), here)
