@@ -102,6 +102,7 @@ class Strategy:
                 "predicts vectors; use condition.guidance=1, or train with method=tt_goal"
             )
         condition.check(layout)
+        planner.check_score(self.score)
         planner.check(model, self.score)
         self._check_plan_every(plan_every, layout)
 

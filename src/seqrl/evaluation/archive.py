@@ -153,8 +153,9 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
     if config.output:
         return find_path(config.output)
     kept = {k: v for k, v in config.to_dict().items() if k not in ("checkpoint", "output", "progress_bar")}
-    if not kept["diagnostics"]:  # evaluations of before there were any keep their place
-        del kept["diagnostics"]
+    for later in ("diagnostics", "regions", "end_at_goal"):  # evaluations of before there were any keep their place
+        if not kept[later]:
+            del kept[later]
     if config.goals is not None:  # as they were typed, before they had a type
         kept["goals"] = [[int(x) if x.is_integer() else x for x in map(float, goal)] for goal in config.goals]
     kept["plugins"] = identities(config.plugins)

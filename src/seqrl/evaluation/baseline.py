@@ -15,7 +15,7 @@ class RowDifference:
 
     Attributes:
         baseline, other: names of the rows.
-        of: `success` (of 0 to 1) or `returns`.
+        of: `clear` (success without having been inside a region) or `success`, of 0 to 1, or `returns`.
         difference: mean of `baseline - other` over the same starts.
         ci95: its interval over starts, or None.
     """
@@ -28,7 +28,7 @@ class RowDifference:
 
 
 def compare_rows(evaluations: Sequence[Evaluation], baseline: str | None) -> list[RowDifference]:
-    """Compare every row with the baseline: by success where both have goals, else by the return.
+    """Compare every row with the baseline: by (clear) success where both have goals, else by the return.
 
     Args:
         baseline: name of a row; of None, or of a row that is not there, there is nothing to compare.
@@ -44,8 +44,9 @@ def compare_rows(evaluations: Sequence[Evaluation], baseline: str | None) -> lis
 
 
 def _difference(ours: Evaluation, other: Evaluation) -> RowDifference:
-    if "success" in ours.results and "success" in other.results:
-        quantity = "success"
+    rates = [each for each in ("clear", "success") if each in ours.results and each in other.results]
+    if rates:
+        quantity: str = rates[0]
         found = paired_difference(ours.results[quantity], other.results[quantity], ours.results.get("counted"))
     else:
         quantity = "returns"

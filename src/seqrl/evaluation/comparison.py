@@ -15,7 +15,8 @@ from seqrl.errors import ConfigError, did_you_mean
 from seqrl.evaluation.archive import Evaluation, is_finished, list_evaluations, read_evaluation, read_row
 from seqrl.evaluation.statistics import seed_difference
 
-METRICS = ("return", "score", "success")
+METRICS = ("return", "score", "success", "clear")
+RATES = {"success": "goals", "clear": "regions"}  # of episodes toward goals, and the setting that they need
 # Of the runs of one side. Rows of before they told the last three have None in all of them.
 _SAME = (
     *("dataset", "planner", "condition", "plan_every", "training_steps", "precision"),
@@ -28,7 +29,7 @@ class Comparison:
     """How much better the first side is.
 
     Attributes:
-        metric: `return`, `score` or `success` (the last two in percent points).
+        metric: one of `METRICS` (all but the return in percent points).
         row_a, row_b: names of the results rows.
         mean_a, mean_b, difference: means over training seeds and episodes, and `mean_a - mean_b`.
         ci95: interval of the difference, or None where there is none.
@@ -76,7 +77,8 @@ def compare_runs(
         runs_a, runs_b: run folders, sweep folders or evaluation folders; the runs of a side differ in the seed.
         row_a, row_b: which results row of each run (`reward`, `greedy imitation`, ...); the only one by default, and
             for the second side the row of that name.
-        metric: one of `METRICS`; success where both have goals, else the return, by default.
+        metric: one of `METRICS`; by default `clear` (success without having been inside a region) where both were
+            judged by regions, success where both have goals, else the return.
 
     Raises:
         ConfigError: a folder without evaluations, a row that is not there or there twice, evaluations in other
@@ -90,9 +92,10 @@ def compare_runs(
         _check_starts(ours[0], other)
     every = [*ours, *theirs]
     if metric is None:
-        metric = "success" if all("success" in each.results for each in every) else "return"
+        shared = [rate for rate in ("clear", "success") if all(rate in each.results for each in every)]
+        metric = shared[0] if shared else "return"
     value = _metric(metric, every)
-    counted = ours[0].results["counted"] if metric == "success" else None
+    counted = ours[0].results["counted"] if metric in RATES else None
     seeds = [[each.row.training_seed for each in side] for side in (ours, theirs)]
     paired = seeds[0] == seeds[1]
     left, right = (np.stack([value(each) for each in side]) for side in (ours, theirs))  # (s, n, m)
@@ -137,13 +140,14 @@ def _metric(metric: str, every: Sequence[Evaluation]) -> Callable[[Evaluation], 
     """What gives an evaluation's (n, m) numbers."""
     if metric not in METRICS:
         raise ConfigError(f"metric {metric!r} is unknown.{did_you_mean(metric, METRICS)} Metrics: {', '.join(METRICS)}")
-    if metric == "success":
+    if metric in RATES:
         for each in every:
-            if "success" not in each.results:
+            if metric not in each.results:
                 raise ConfigError(
-                    f"{each.folder} was run without goals; compare the return, or evaluate with goals=..."
+                    f"{each.folder} was run without {RATES[metric]}; compare the return, or evaluate with "
+                    f"{RATES[metric]}=..."
                 )
-        return lambda each: each.results["success"] * 100.0
+        return lambda each: each.results[metric] * 100.0
     known = reference(every[0].row.env_id)
     if metric == "return":
         return lambda each: each.results["returns"].mean(1, keepdims=True)

@@ -29,8 +29,8 @@ class EpisodeResults:
     Attributes:
         episodes: as they were run.
         results: `returns` and `lengths` (n, runs); with goals also `success`, `steps`, `time_at_goal` and `counted`
-            (n, m), `goals` (m, 2) and `paths` (n, runs, T + 1, 2), and `entered` (n, m) where regions are given. A
-            row is a start state; `runs` is m for policies that are told the goal, else 1.
+            (n, m), `goals` (m, 2) and `paths` (n, runs, T + 1, 2), and `entered` and `clear` (n, m) where regions are
+            given. A row is a start state; `runs` is m for policies that are told the goal, else 1.
     """
 
     episodes: Episodes
@@ -123,7 +123,7 @@ def _toward_goals(config: EvaluationConfig, policy: Policy, env_id: str, watch: 
         "paths": paths.astype(np.float32),
     }
     if regions is not None:
-        results["entered"] = outcome.entered
+        results |= {"entered": outcome.entered, "clear": outcome.success & ~outcome.entered}
     return EpisodeResults(episodes, results)
 
 

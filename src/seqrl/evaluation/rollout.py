@@ -20,6 +20,10 @@ Watch = Callable[[int, np.ndarray, Plan], None]
 """Is shown a time step, the (b,) numbers of the environments that still run, and the new plan for them."""
 
 
+Ending = Callable[[np.ndarray], np.ndarray]
+"""Tells of (B, O) observations which (B,) episodes end there."""
+
+
 @dataclass(frozen=True)
 class Episodes:
     """What happened, one row per environment.
@@ -72,7 +76,7 @@ def rollout(
     max_steps: int | None = None,
     plans_every: int = 0,
     watch: Watch | None = None,
-    until: Callable[[np.ndarray], np.ndarray] | None = None,
+    until: Ending | None = None,
     description: str | None = None,
 ) -> Episodes:
     """Run one episode in every environment, to its end or for `max_steps`.
@@ -84,25 +88,20 @@ def rollout(
         keys: (B,) of the policy's random choices; equal keys get equal draws.
         plans_every: keep a new plan's imagined path every so many steps or more; 0 keeps none.
         watch: shown every new plan.
-        until: of (B, O) observations, the first ones included, which (B,) episodes end there though the environment's
-            do not; asked once after every step.
+        until: ends episodes that the environment lets go on; asked at the start and after every step.
         description: of the progress bar; None shows none.
     """
     observations, _ = envs.reset(seeds, options=options)
     policy.reset(len(envs), goals=goals, environments=keys)
-    limit = max_steps or envs.max_episode_steps
-    if limit is None:
-        raise ConfigError(f"{envs.env_id} has no time limit; set max_steps")
     seen, rewards = [observations], []
     lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
     qpos, plans, horizons = [_qpos(envs)], [], []
-    if until is not None:
-        envs.active &= ~until(observations)
+    _end_episodes(envs, observations, until)
     earned: np.ndarray | None = None
     seconds = 0.0
     newest: Plan | None = None
     due = 0  # step at which the next imagined path is kept
-    for step in _steps(limit, description):
+    for step in _steps(_limit(envs, max_steps), description):
         active = envs.active.copy()
         began = time.perf_counter()
         actions = policy.act(observations, earned, active)
@@ -121,13 +120,27 @@ def rollout(
         seen.append(observations)
         rewards.append(earned)
         qpos.append(_qpos(envs))
-        if until is not None:
-            envs.active &= ~until(observations)
+        _end_episodes(envs, observations, until)
         if not envs.active.any():
             break
-    first = [q for q in qpos[: lengths[0] + 1] if q is not None]
-    film = np.stack(first) if first else None
+    film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
     return Episodes(np.stack(seen, 1), np.stack(rewards, 1), lengths, terminated, seconds, horizons, film, plans)
+
+
+def _limit(envs: Environments, max_steps: int | None) -> int:
+    limit = max_steps or envs.max_episode_steps
+    if limit is None:
+        raise ConfigError(f"{envs.env_id} has no time limit; set max_steps")
+    return limit
+
+
+def _end_episodes(envs: Environments, observations: np.ndarray, until: Ending | None) -> None:
+    if until is not None:
+        envs.active &= ~until(observations)
+
+
+def _film(positions: Sequence[np.ndarray]) -> np.ndarray | None:
+    return np.stack(positions) if positions else None
 
 
 def _imagined(policy: Policy, plan: Plan, step: int, environments: np.ndarray) -> list[ImaginedPath]:

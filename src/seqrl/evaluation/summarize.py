@@ -90,7 +90,7 @@ def _summarize_goals(results: Mapping[str, np.ndarray], config: EvaluationConfig
         GoalShare(goal.tolist(), int(starts.sum()), 100.0 * float(reach[starts].mean()))
         for goal, starts, reach in zip(results["goals"], counted.T, success.T, strict=True)
     ]
-    clear = None if "entered" not in results else bootstrap((success & ~results["entered"]) * 100.0, counted)
+    clear = bootstrap(results["clear"] * 100.0, counted) if "clear" in results else None
     return GoalResults(
         success_rate=rate.mean,
         success_ci95=rate.interval,

@@ -26,6 +26,11 @@ LEGEND = (
     "n: episodes, one environment each, planned for together; ms/action: wall time of the policy over all their actions"
 )
 BUDGET_LEGEND = "; H 3.2 of 15: mean transitions of the plans that the time budget allowed; they depend on the machine"
+_UNITS = {
+    "clear": (100, " points of clear success"),
+    "success": (100, " points of success"),
+    "returns": (1, " of return"),
+}
 _LETTERS = {"beam_width": "W", "horizon": "H", "n_expand": "E", "temperature": "T"}
 _PHRASES = {"plan_every": "every {}", "time_budget_ms": "{} ms", "cache": "cache {}", "guidance": "guidance {}"}
 
@@ -173,7 +178,7 @@ def _interval(bounds: Sequence[float] | None) -> str:
 def _comparison_lines(comparisons: Sequence[RowDifference]) -> list[str]:
     lines = []
     for each in comparisons:
-        factor, unit = (100, " points of success") if each.of == "success" else (1, " of return")
+        factor, unit = _UNITS[each.of]
         line = f"{each.baseline} - {each.other}: {factor * each.difference:+.1f}{unit}"
         if each.ci95 is not None:
             low, high = (factor * bound for bound in each.ci95)

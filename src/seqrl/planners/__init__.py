@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from seqrl.decoding.noise import Noise
-from seqrl.errors import PluginError
+from seqrl.errors import ConfigError, PluginError
 from seqrl.models import Model
 from seqrl.models.token import TokenModel
+from seqrl.registry import PLANNER, SCORE
 from seqrl.scores import Score
 from seqrl.types import Plan
 
@@ -23,11 +24,14 @@ class Planner(ABC):
         horizon: H, transitions of a plan: how many of its actions may be carried out before the next plan.
         serves: the class of models that it can decode, or several.
         asks_model: whether it looks at the sequence model at all; baselines do not.
+        shows: what its traces hold for scores that want it (see `seqrl.scores.Score`): any of `transitions`,
+            `next_observation`, `goals`, `evidence`; None for planners that rank nothing, whatever the score.
     """
 
     horizon: int
     serves: type[Model] | tuple[type[Model], ...] = TokenModel
     asks_model: bool = True
+    shows: frozenset[str] | None = frozenset()
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -49,6 +53,30 @@ class Planner(ABC):
         Raises:
             seqrl.errors.ConfigError: says what is missing and the override that adds it.
         """
+
+    def check_score(self, score: Score) -> None:
+        """Refuse a score that wants to see what this planner does not show.
+
+        Raises:
+            seqrl.errors.ConfigError: names it.
+        """
+        wanted = {
+            "transitions": score.wants_transitions,
+            "next_observation": score.wants_next_observation,
+            "goals": score.wants_goals,
+            "evidence": score.evidence_steps > 0,
+        }
+        missing = [
+            name for name, wants in wanted.items() if wants and self.shows is not None and name not in self.shows
+        ]
+        if missing:
+            planner, name = PLANNER.name_of(self), SCORE.name_of(score)
+            parts = " and ".join(each.replace("_", " ") for each in missing)
+            raise ConfigError(
+                f"score={name} looks at {parts} of imagined futures, "
+                f"which planner={planner} does not show; use planner=beam or planner=rollouts with a model of tokens, "
+                "or another score"
+            )
 
     @abstractmethod
     def plan(self, model: Any, history: Any, score: Score, noise: Noise) -> Plan:

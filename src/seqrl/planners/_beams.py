@@ -16,6 +16,7 @@ from seqrl.models.token import TokenModel
 from seqrl.scores import Score, Trace
 from seqrl.types import Plan
 
+SHOWN = frozenset({"transitions", "next_observation", "goals", "evidence"})  # in the traces of these searches
 ESTIMATED = ("reward", "value")  # fields of which a search wants the expectation
 
 

@@ -23,6 +23,7 @@ class ActorPlanner(Planner):
     """
 
     horizon = 1
+    shows = None
     serves = Model
     asks_model = False
 

@@ -14,7 +14,7 @@ from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
-from seqrl.planners._beams import ESTIMATED, Beams, check_shown
+from seqrl.planners._beams import ESTIMATED, SHOWN, Beams, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
@@ -70,6 +70,8 @@ class BeamPlanner(Planner):
 
     Reference: Janner et al. 2021, algorithm 1; defaults of their code.
     """
+
+    shows = SHOWN
 
     def __init__(
         self,

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from seqrl import decoding
 from seqrl.decoding.noise import Noise, draw
 from seqrl.decoding.session import CacheMode, check_session
-from seqrl.errors import ConfigError
 from seqrl.models.code import CodeModel
 from seqrl.planners import Planner
 from seqrl.registry import register_planner
@@ -48,6 +47,7 @@ class LatentBeamPlanner(Planner):
     """
 
     serves = CodeModel
+    shows = frozenset({"transitions"})
 
     def __init__(
         self,
@@ -72,16 +72,6 @@ class LatentBeamPlanner(Planner):
         model.tokenizer.codes_of_plan(self.horizon, model.context)
         check_session(model, cache=self.cache)
         score.check(model.layout)
-        if score.wants_goals or score.evidence_steps:
-            raise ConfigError(
-                "the score looks at goals, which planner=latent_beam does not know; use planner=shooting with a model "
-                "of tokens (method=tt_goal)"
-            )
-        if score.wants_next_observation:
-            raise ConfigError(
-                "planner=latent_beam decodes nothing after the last transition of a plan, which this score wants; "
-                "use score=reward, score=likelihood, or score=critic with score.use=q"
-            )
 
     def plan(self, model: CodeModel, history: CodeHistory, score: Score, noise: Noise) -> Plan:
         depths = model.tokenizer.codes_of_plan(self.horizon, model.context)  # M

@@ -18,6 +18,7 @@ class RandomPlanner(Planner):
     discrete actions are equally likely."""
 
     horizon = 1
+    shows = None
     serves = Model
     asks_model = False
 

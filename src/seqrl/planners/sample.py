@@ -34,6 +34,7 @@ class SamplePlanner(Planner):
     """
 
     horizon = 1
+    shows = None
     serves = (TokenModel, VectorModel)
 
     def __init__(

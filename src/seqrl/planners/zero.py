@@ -17,6 +17,7 @@ class ZeroPlanner(Planner):
     """Every action is zero, whatever was observed."""
 
     horizon = 1
+    shows = None
     serves = Model
     asks_model = False
 

@@ -142,6 +142,7 @@ def refuses_or_serves(component: Component) -> None:
             where = f"a layout {what} and score {name!r}"
             try:
                 model = _model(planner, layout, samples.WINDOW)
+                planner.check_score(score)
                 planner.check(model, score)
             except ConfigError:  # the planner's, or no model of the kind that it serves has such a layout
                 continue
@@ -177,6 +178,7 @@ def _setting(component: Component) -> tuple[Planner, TokenModel | CodeModel, Sco
         for name in sorted(SCORE.builtin_names(), key=lambda name: (name != "likelihood", name == "critic")):
             score: Score = SCORE.build({"name": name}, discount=layout.step_discount, critic=samples.critic())
             try:
+                planner.check_score(score)
                 planner.check(model, score)
             except ConfigError as error:
                 refusal = error

@@ -18,7 +18,6 @@ from seqrl.models.code import CodeModel
 from seqrl.planners.latent_beam import LatentBeamPlanner
 from seqrl.registry import PLANNER, SCORE
 from seqrl.scores.critic import CriticScore
-from seqrl.testing import samples
 from seqrl.testing.samples import scramble
 from seqrl.tokenizers.vq import VqTokenizer
 from seqrl.types import CodeHistory, Plan
@@ -221,7 +220,7 @@ def test_benchmark_puts_both_methods_side_by_side() -> None:
 
 
 def test_scores_that_look_past_the_plan_are_refused() -> None:
-    layout = Layout.from_config({"fields": {"observation": {}, "action": {}, "reward": {}}}, 3, 2)
     score = CriticScore(0.9, critic=object(), use="v")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"score\.use=q"):
-        LatentBeamPlanner(horizon=6).check(samples.code_model(layout), score)
+    with pytest.raises(ConfigError, match=r"looks at next observation .* planner=latent_beam does not show"):
+        LatentBeamPlanner(horizon=6).check_score(score)
+    LatentBeamPlanner(horizon=6).check_score(CriticScore(0.9, critic=object(), use="q"))  # type: ignore[arg-type]

@@ -1,3 +1,4 @@
+# shooting.py
 import torch
 
 from seqrl import Planner, Score, TokenModel, decoding, register_planner
@@ -14,6 +15,8 @@ class ShootingPlanner(Planner):
         num_samples: imagined futures per environment.
         horizon: H, their length in transitions.
     """
+
+    shows = frozenset({"transitions"})
 
     def __init__(self, *, num_samples: int = 16, horizon: int = 5) -> None:
         self.num_samples, self.horizon = num_samples, horizon

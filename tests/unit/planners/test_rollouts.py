@@ -19,7 +19,7 @@ from seqrl.decoding.noise import Noise, draw
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
-from seqrl.planners.shooting import ShootingPlanner
+from seqrl.planners.rollouts import RolloutsPlanner
 from seqrl.registry import SCORE
 from seqrl.scores import Score, Trace
 from seqrl.scores.arrival import ArrivalScore
@@ -60,7 +60,7 @@ def history_of(model: TokenModel, target: Tensor) -> TokenHistory:
     """No past, a present observation, and the null goal in the sequence."""
     past = torch.zeros(len(target), 0, model.layout.size)
     present = torch.randn(len(target), model.layout.size, generator=torch.Generator().manual_seed(5))
-    strategy = Strategy(ShootingPlanner(), Strategy.build(model.layout, planner={"name": "zero"}).condition, Goals())
+    strategy = Strategy(RolloutsPlanner(), Strategy.build(model.layout, planner={"name": "zero"}).condition, Goals())
     made = model.history(past, present, strategy.conditioning(model, target, len(target)))
     assert isinstance(made, TokenHistory)
     return made
@@ -232,7 +232,7 @@ def test_the_futures_are_samples_of_the_model_and_the_best_of_them_is_taken() ->
     noise = Noise.of(7, torch.arange(1), 0)
     horizon, count = 3, 6
     score = SCORE.build({"name": "sum", "terms": {"a": {"name": "evidence", "steps": 2}}}, discount=0.9, critic=None)
-    plan = ShootingPlanner(candidates=count, horizon=horizon).plan(model, history, score, noise)
+    plan = RolloutsPlanner(candidates=count, horizon=horizon).plan(model, history, score, noise)
     goal = model.encode_goals(history.target, 1)
     assert goal is not None
     assert plan.tokens is not None
@@ -293,8 +293,8 @@ def test_lost_candidates_make_room_for_others() -> None:
             assert lost is not None
             return -lost.double()
 
-    blind = ShootingPlanner(candidates=8, horizon=8).plan(model, history, Tells(), noise).value
-    aware = ShootingPlanner(candidates=8, horizon=8).plan(model, history, LosesAll(), noise).value
+    blind = RolloutsPlanner(candidates=8, horizon=8).plan(model, history, Tells(), noise).value
+    aware = RolloutsPlanner(candidates=8, horizon=8).plan(model, history, LosesAll(), noise).value
     assert float(aware.mean()) > float(blind.mean())
 
 
@@ -309,14 +309,14 @@ def test_lost_candidates_make_room_for_others() -> None:
 )
 def test_models_that_cannot_tell_are_refused(model: TokenModel, score: Score, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        ShootingPlanner().check(model, score)
+        RolloutsPlanner().check(model, score)
 
 
 def test_a_policy_gives_goals_to_scores_and_asks_for_them() -> None:
     model = goal_model()
     policy = Policy(
         model,
-        planner={"name": "shooting", "candidates": 4, "horizon": 2},
+        planner={"name": "rollouts", "candidates": 4, "horizon": 2},
         score={"name": "sum", "terms": {"there": {"name": "arrival"}}},
     )
     with pytest.raises(ConfigError, match="the score looks at a goal"):

@@ -14,14 +14,14 @@ from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
-from seqrl.planners._beams import ESTIMATED, Beams, check_shown
+from seqrl.planners._beams import ESTIMATED, SHOWN, Beams, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
 
 
-@register_planner("shooting")
-class ShootingPlanner(Planner):
+@register_planner("rollouts")
+class RolloutsPlanner(Planner):
     """Sample `candidates` futures of `horizon` transitions as the data would go on, and take the best by score.
 
     Nothing is ranked on the way, so that no candidate is given up for what looks bad after a few steps; where the score
@@ -41,6 +41,8 @@ class ShootingPlanner(Planner):
     Reference: random shooting as in Nagabandi et al. 2018, https://arxiv.org/abs/1708.02596, section IV-C, with a model
     of the data's own actions as the sampler; lost candidates are replaced as in a particle filter.
     """
+
+    shows = SHOWN
 
     def __init__(
         self,
@@ -65,14 +67,14 @@ class ShootingPlanner(Planner):
         layout = model.layout
         if layout.fields[0].name != "observation":
             raise ConfigError(
-                f"the checkpoint's layout begins with {layout.fields[0].name!r}, which planner=shooting cannot "
+                f"the checkpoint's layout begins with {layout.fields[0].name!r}, which planner=rollouts cannot "
                 "imagine; use planner=sample, or train with layout=tt"
             )
         for field in layout.fields:
             if field.loss_weight == 0:
                 raise ConfigError(
                     f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as "
-                    f"planner=shooting would; train with layout.fields.{field.name}.loss_weight=1"
+                    f"planner=rollouts would; train with layout.fields.{field.name}.loss_weight=1"
                 )
         check_shown(score, layout)
         check_session(model, cache=self.cache, context=self.context)
