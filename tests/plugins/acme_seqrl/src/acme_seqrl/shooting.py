@@ -1,4 +1,3 @@
-# shooting.py
 import torch
 
 from seqrl import Planner, Score, TokenModel, decoding, register_planner
