@@ -12,13 +12,14 @@ from seqrl.console import open_streams
 from seqrl.errors import did_you_mean
 from seqrl.paths import complete_user
 
-COMMANDS = ("train", "evaluate", "compare", "status", "data", "plugins", "schema", "bench")
+COMMANDS = ("train", "evaluate", "compare", "diagnose", "status", "data", "plugins", "schema", "bench")
 
 USAGE = """seqrl: offline reinforcement learning as sequence modelling
 
   seqrl train [overrides]                        train a model, then evaluate the strategies of the configuration
   seqrl evaluate checkpoint=PATH [overrides]     act with a trained model
   seqrl compare RUN_A RUN_B                      paired difference of two models, with its interval
+  seqrl diagnose CHECKPOINT                      which part of a search fails: dynamics, value or candidates
   seqrl status [RUN_OR_SWEEP_OR_RUNS_DIR]        what runs, what finished, what failed and why
   seqrl data inspect SOURCE                      what a data set holds, and what is odd in it
   seqrl data generate|collect|convert|list       make, record and convert data; D4RL's catalogue

@@ -1,0 +1,265 @@
+"""Learnt and true parts of a `SwappedSearch`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from seqrl import decoding
+from seqrl.critics import Critic
+from seqrl.data.episodes import EpisodeStore
+from seqrl.decoding.noise import draw, drop_tail
+from seqrl.decoding.session import Session
+from seqrl.evaluation.simulators import Simulator
+from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome, Valuation
+from seqrl.layout import Layout
+from seqrl.models.token import TokenModel
+from seqrl.types import Conditioning
+from seqrl.worlds.maze import SUCCESS_RADIUS, Maze
+
+_ROWS = 200_000  # of the data, in which neighbours are looked for
+_NEIGHBOURS = 16
+
+
+def _start(model: TokenModel, observations: Tensor, actions: Tensor | None = None) -> Session:
+    """A session behind (R, O) observations and, where they are given, (R, A) actions, without any past."""
+    layout, rows = model.layout, len(observations)
+    present = observations.new_zeros(rows, layout.size)
+    present[:, layout.field("observation").slice] = observations
+    past = present.new_zeros(rows, 0, layout.size)
+    session = decoding.start(model, model.history(past, present, Conditioning(model.encode_goals(None, rows))))
+    if actions is not None:
+        present[:, layout.field("action").slice] = actions
+        for token in model.tokenizer.encode(present)[:, model.places("action")].T:
+            session.append(token)
+    return session
+
+
+class ModelCandidates(Candidates):
+    """Actions drawn from a sequence model.
+
+    Args:
+        model: of tokens.
+        tail_mass: drop the least likely tokens whose mass sums to less than this; None drops none.
+        temperature: divides the logits; 0 takes the likeliest tokens.
+    """
+
+    def __init__(self, model: TokenModel, tail_mass: float | None = None, temperature: float = 1.0) -> None:
+        self.model, self.tail_mass, self.temperature = model, tail_mass, temperature
+
+    @property
+    def num_draws(self) -> int:
+        places = self.model.places("action")
+        return places.stop - places.start
+
+    def propose(self, observations: Tensor, uniform: Tensor) -> Tensor:
+        model, session = self.model, _start(self.model, observations)
+        tokens = torch.zeros(len(observations), model.tokens_per_step, dtype=torch.int64, device=observations.device)
+        places = model.places("action")
+        for number, place in enumerate(range(places.start, places.stop)):
+            tokens[:, place] = draw(drop_tail(session.logits, self.tail_mass), uniform[:, number], self.temperature)
+            if place + 1 < places.stop:
+                session.append(tokens[:, place])
+        return model.tokenizer.decode(tokens)[:, model.layout.field("action").slice]
+
+
+class DataCandidates(Candidates):
+    """Actions that the data took in states nearby: one of the nearest few, each dimension in its deviations."""
+
+    num_draws = 1
+
+    def __init__(self, store: EpisodeStore) -> None:
+        rows = np.unique(np.linspace(0, len(store) - 1, min(len(store), _ROWS)).astype(np.int64))
+        observations = np.asarray(store.observations[rows], np.float64)
+        self._scale = observations.std(0).clip(1e-6)
+        self._tree = KDTree(observations / self._scale)
+        self._actions = torch.from_numpy(np.asarray(store.actions[rows], np.float32))
+
+    def propose(self, observations: Tensor, uniform: Tensor) -> Tensor:
+        count = min(_NEIGHBOURS, len(self._actions))
+        _, near = self._tree.query(observations.double().cpu().numpy() / self._scale, k=count)
+        near = torch.from_numpy(np.asarray(near).reshape(len(observations), count))
+        chosen = (uniform[:, 0].cpu() * count).long().clamp(max=count - 1)
+        return self._actions[near.gather(1, chosen[:, None])[:, 0]].to(observations)
+
+
+class UniformCandidates(Candidates):
+    """Any action between (A,) bounds."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
+        self._low = torch.as_tensor(low, dtype=torch.float32).reshape(-1)
+        self._high = torch.as_tensor(high, dtype=torch.float32).reshape(-1)
+
+    @property
+    def num_draws(self) -> int:
+        return len(self._low)
+
+    def propose(self, observations: Tensor, uniform: Tensor) -> Tensor:
+        low, high = self._low.to(observations), self._high.to(observations)
+        return low + uniform.to(observations) * (high - low)
+
+
+class ModelDynamics(Dynamics):
+    """What a sequence model imagines: expected reward, likeliest observation; termination tokens are an end."""
+
+    def __init__(self, model: TokenModel) -> None:
+        self.model = model
+
+    def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
+        model, session = self.model, _start(self.model, observations, actions)
+        rows, observation = len(observations), model.places("observation")
+        rewards = observations.new_zeros(rows)
+        for name in model.fields[model.fields.index("action") + 1 :]:
+            place = model.places(name).start
+            if name == "reward":
+                rewards = _expected(model, session.logits, place).to(rewards)
+            session.append(session.logits.argmax(-1))
+        tokens = torch.zeros(rows, model.tokens_per_step, dtype=torch.int64, device=observations.device)
+        for place in range(observation.start, observation.stop):
+            tokens[:, place] = session.logits.argmax(-1)
+            if place + 1 < observation.stop:
+                session.append(tokens[:, place])
+        over = (tokens[:, observation] == model.termination_token).any(1)
+        following = model.tokenizer.decode(tokens)[:, model.layout.field("observation").slice]
+        return Outcome(rewards, following.to(observations), over)
+
+
+def _expected(model: TokenModel, logits: Tensor, place: int) -> Tensor:
+    """(R,) expectation of the scalar at a place, as `planner=beam` takes it."""
+    centres = model.tokenizer.bin_centres(place).to(logits.dtype)
+    return logits.softmax(-1)[..., :-1] @ centres
+
+
+class SimulatorDynamics(Dynamics):
+    """What an environment does; with a stride, the action is held. A true end earns the layout's penalty."""
+
+    def __init__(self, simulator: Simulator, layout: Layout) -> None:
+        self.simulator, self.layout = simulator, layout
+
+    def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
+        states, wanted = observations.double().cpu().numpy(), actions.double().cpu().numpy()
+        layout = self.layout
+        following, rewards, over = self.simulator.step(states, wanted, layout.discount, layout.stride)
+        if layout.termination_penalty is not None:
+            rewards = np.where(over, layout.termination_penalty, rewards)
+        return Outcome(
+            torch.from_numpy(rewards).to(observations),
+            torch.from_numpy(following).to(observations),
+            torch.from_numpy(over).to(observations.device),
+        )
+
+
+class CriticValuation(Valuation):
+    """A critic's word: Q of the last transition, or its reward and V of what follows.
+
+    Args:
+        critic: of the run.
+        use: `q` or `v`, as in `score=critic`.
+        discount: gamma between two transitions.
+    """
+
+    def __init__(self, critic: Critic, use: str, discount: float) -> None:
+        self.critic, self.use, self.discount = critic, use, discount
+        self.reward_shift = critic.reward_shift
+
+    def rate(self, observations: Tensor, actions: Tensor, outcome: Outcome) -> Tensor:
+        if self.use == "q":
+            return self.critic.q(observations, actions)
+        values = self.critic.v(outcome.observations).masked_fill(outcome.over, 0.0)
+        return outcome.rewards + self.reward_shift + self.discount * values
+
+
+class FieldValuation(Valuation):
+    """The model's value field: the return-to-go that the data would have after the transition."""
+
+    def __init__(self, model: TokenModel, discount: float) -> None:
+        self.model, self.discount = model, discount
+
+    def rate(self, observations: Tensor, actions: Tensor, outcome: Outcome) -> Tensor:
+        model, session = self.model, _start(self.model, observations, actions)
+        scalars = observations.new_zeros(len(observations), model.layout.size)
+        scalars[:, model.layout.field("reward").start] = outcome.rewards
+        tokens = model.tokenizer.encode(scalars)
+        for name in model.fields[model.fields.index("action") + 1 : model.fields.index("value")]:
+            session.append(tokens[:, model.places(name).start])
+        values = _expected(model, session.logits, model.places("value").start).to(outcome.rewards)
+        return outcome.rewards + self.discount * values.masked_fill(outcome.over, 0.0)
+
+
+class MazeValuation(Valuation):
+    """The sparse reward of driving the shortest way to a maze's target at a steady speed and staying there.
+
+    Args:
+        maze: the map.
+        target: (2,) position of the goal.
+        speed: distance of one step of the environment.
+        discount: gamma of one step of the environment.
+        stride: steps of a transition.
+    """
+
+    def __init__(self, maze: Maze, target: np.ndarray, speed: float, discount: float, stride: int) -> None:
+        self.maze, self.target, self.speed = maze, np.asarray(target, np.float64), speed
+        self.discount, self.stride = discount, stride
+        self._next = maze.next_cells(maze.cell_of(self.target))
+        self._distances = maze.distances(maze.cell_of(self.target))
+
+    def rate(self, observations: Tensor, actions: Tensor, outcome: Outcome) -> Tensor:
+        away = np.array([self._length(place) for place in outcome.observations[:, :2].double().cpu().numpy()])
+        steps = torch.from_numpy((away - SUCCESS_RADIUS).clip(0.0) / self.speed).to(outcome.rewards)
+        return outcome.rewards + self.discount**self.stride * self.discount**steps / (1 - self.discount)
+
+    def _length(self, position: np.ndarray) -> float:
+        """From a position to the target: straight to the next cell's centre, then from cell to cell."""
+        cell = self.maze.cell_of(position)
+        if self._distances.get(cell, 0) == 0:
+            return float(np.linalg.norm(position - self.target))  # in the target's cell, or pushed into a wall
+        following = self._next[cell]
+        centre = np.array(following, np.float64) - self.maze.offset
+        rest = self._distances[following]
+        home = np.array(self.maze.cell_of(self.target), np.float64) - self.maze.offset
+        detour = float(np.linalg.norm(home - self.target)) if rest == 0 else 0.0
+        return float(np.linalg.norm(position - centre)) + rest + detour
+
+
+class RolloutValuation(Valuation):
+    """What a policy really earns from there: its actions in the simulator for so many transitions.
+
+    Args:
+        dynamics: the true ones.
+        policy: proposes what is carried out.
+        transitions: how far; what comes later is worth nothing.
+        discount: gamma between two transitions.
+    """
+
+    def __init__(self, dynamics: Dynamics, policy: Candidates, transitions: int, discount: float) -> None:
+        self.dynamics, self.policy, self.transitions, self.discount = dynamics, policy, transitions, discount
+
+    def rate(self, observations: Tensor, actions: Tensor, outcome: Outcome) -> Tensor:
+        total, power = outcome.rewards.clone(), self.discount
+        states, over = outcome.observations, outcome.over.clone()
+        for _ in range(self.transitions):
+            alive = torch.nonzero(~over)[:, 0]
+            if not len(alive):
+                break
+            draws = torch.full((len(alive), self.policy.num_draws), 0.5, dtype=torch.float64, device=states.device)
+            found = self.dynamics.advance(states[alive], self.policy.propose(states[alive], draws))
+            total[alive] += power * found.rewards
+            states = states.clone()
+            states[alive] = found.observations
+            over[alive] = found.over
+            power *= self.discount
+        return total
+
+
+class ActorCandidates(Candidates):
+    """The one action that a critic's own policy takes."""
+
+    num_draws = 0
+
+    def __init__(self, critic: Critic) -> None:
+        self.critic = critic
+
+    def propose(self, observations: Tensor, uniform: Tensor) -> Tensor:
+        return self.critic.act(observations).to(observations)

@@ -1,0 +1,156 @@
+"""A search whose parts can be swapped one by one: what follows an action, what a state is worth, which actions to try.
+
+All parts look at the present observation alone. That costs a model with a long context something, which a ladder shows
+in the difference between its first rung and the run's own search.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqrl.decoding.noise import Noise
+from seqrl.errors import ConfigError
+from seqrl.models import Model
+from seqrl.planners import Planner
+from seqrl.scores import Score
+from seqrl.types import History, Plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one transition leads to, R rows.
+
+    Attributes:
+        rewards: (R,) of the transition, in the data's units.
+        observations: (R, O) after it; without meaning where the episode is over.
+        over: (R,) bool, whether the episode truly ended.
+    """
+
+    rewards: Tensor
+    observations: Tensor
+    over: Tensor
+
+
+class Dynamics(ABC):
+    """What follows an action."""
+
+    @abstractmethod
+    def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
+        """(R, O) and (R, A) one transition further."""
+
+
+class Valuation(ABC):
+    """What a plan is worth from its last transition on.
+
+    Attributes:
+        reward_shift: what is added to every reward that is counted beside it.
+    """
+
+    reward_shift: float = 0.0
+
+    @abstractmethod
+    def rate(self, observations: Tensor, actions: Tensor, outcome: Outcome) -> Tensor:
+        """(R,) discounted return of the transition and of all that follows it."""
+
+
+class Candidates(ABC):
+    """Which actions are tried."""
+
+    @abstractmethod
+    def propose(self, observations: Tensor, uniform: Tensor) -> Tensor:
+        """Actions for R states.
+
+        Args:
+            observations: (R, O).
+            uniform: (R, n) in [0, 1), independent draws; n is `num_draws`.
+
+        Returns:
+            (R, A) actions in the data's units.
+        """
+
+    @property
+    @abstractmethod
+    def num_draws(self) -> int:
+        """Draws that a proposal takes."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a search."""
+
+    dynamics: Dynamics
+    valuation: Valuation
+    candidates: Candidates
+
+
+class SwappedSearch(Planner):
+    """Beam search like `planner=beam`, over states instead of tokens.
+
+    Args:
+        parts: what it is made of.
+        discount: gamma between two transitions.
+        beam_width, n_expand, horizon: as in `planner=beam`.
+    """
+
+    serves = Model
+
+    def __init__(self, parts: Parts, *, discount: float, beam_width: int, n_expand: int, horizon: int) -> None:
+        self.parts = parts
+        self.discount = discount
+        self.beam_width = beam_width
+        self.n_expand = n_expand
+        self.horizon = horizon
+
+    def check(self, model: Model, score: Score) -> None:
+        """Its parts were checked when they were made."""
+
+    def plan(self, model: Model, history: History, score: Score, noise: Noise) -> Plan:
+        if history.observation is None:
+            raise ConfigError("a ladder looks at observations as they are; make histories with model.history(...)")
+        shift = self.parts.valuation.reward_shift
+        states = history.observation[:, None]  # (B, C, O)
+        batch = len(states)
+        rows = torch.arange(batch, device=states.device)[:, None]
+        columns: dict[str, Tensor] = {  # (B, C, ...) of every candidate so far
+            "states": states,
+            "earned": states.new_zeros(batch, 1),
+            "over": torch.zeros(batch, 1, dtype=torch.bool, device=states.device),
+            "actions": states.new_zeros(batch, 1, 0, model.layout.field("action").size),
+        }
+        for depth in range(self.horizon):
+            copies = self.n_expand * (self.beam_width if depth == 0 else 1)
+            columns = {name: column.repeat_interleave(copies, 1) for name, column in columns.items()}
+            actions, outcome, rating = self._extend(columns["states"], noise, depth)
+            gone, power = columns["over"], self.discount**depth
+            promised = columns["earned"] + (power * rating).masked_fill(gone, 0.0)
+            columns = {
+                "states": outcome.observations,
+                "earned": columns["earned"] + (power * (outcome.rewards + shift)).masked_fill(gone, 0.0),
+                "over": gone | outcome.over,
+                "actions": torch.cat([columns["actions"], actions[:, :, None]], 2),
+            }
+            best, order = promised.sort(dim=1, descending=True, stable=True)
+            kept = order[:, : self.beam_width]
+            columns = {name: column[rows, kept] for name, column in columns.items()}
+        return Plan(columns["actions"][:, 0].float(), best[:, 0])
+
+    def _extend(self, states: Tensor, noise: Noise, depth: int) -> tuple[Tensor, Outcome, Tensor]:
+        """One transition of (B, C, O) states: (B, C, A) actions, what follows, and (B, C) what it is worth."""
+        parts, beams = self.parts, states.shape[1]
+        draws = [noise.uniform(depth * 100 + draw, beams=beams) for draw in range(parts.candidates.num_draws)]
+        flat = states.flatten(0, 1)
+        actions = parts.candidates.propose(flat, torch.stack(draws, -1).flatten(0, 1).to(flat.device))
+        found = parts.dynamics.advance(flat, actions)
+        rating = parts.valuation.rate(flat, actions, found)
+
+        def unflatten(tensor: Any) -> Tensor:
+            shaped: Tensor = tensor.unflatten(0, (-1, beams)).to(states.dtype if tensor.dtype != torch.bool else None)
+            return shaped
+
+        outcome = Outcome(*(unflatten(each) for each in (found.rewards, found.observations, found.over)))
+        return unflatten(actions), outcome, unflatten(rating)

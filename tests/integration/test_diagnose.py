@@ -1,0 +1,73 @@
+"""`seqrl diagnose` as a user types it: on a maze with a critic, and on a set of Hopper's sizes without one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seqrl.cli import diagnose, train
+
+FAST = [
+    "debug=fast",
+    "training.progress_bar=false",
+    "training.loggers=[csv]",
+    "evaluation=none",
+    "training.max_steps=3",
+]
+SHORT = ["--episodes", "2", "--max-steps", "2", "--horizon", "2", "--beam-width", "2", "--value-transitions", "2"]
+
+
+def run_of(tmp_path: Path, *words: str) -> Path:
+    assert train.run([*words, *FAST]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    return run
+
+
+@pytest.mark.slow
+def test_a_maze_is_diagnosed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = run_of(tmp_path, "critic=iql", "critic_training.max_steps=3", "layout.termination_penalty=null")
+    capsys.readouterr()
+    assert diagnose.run([str(run), *SHORT, "--start-cell", "3,1"]) == 0
+    found = json.loads((run / "diagnosis.json").read_text())
+    assert capsys.readouterr().out.splitlines()[-1] == found["verdict"]["sentence"]
+    assert len(found["rungs"]) == 12
+    assert [each["name"] for each in found["beside"]] == ["greedy imitation", "critic's policy", "own search"]
+    assert all(len(each["returns"]) == 2 == len(each["success"]) for each in found["rungs"])
+    assert found["learnt_value"] == "V of the critic"
+    assert found["env_id"] == "seqrl/Maze2d-Umaze-v1"
+
+
+@pytest.mark.slow
+def test_a_locomotion_set_is_diagnosed(in_folder_with_data: Path) -> None:
+    run = run_of(in_folder_with_data, "data=d4rl", "data.path=hopper-tiny.hdf5")
+    assert diagnose.run([str(run), *SHORT, "--short", "--output", "found/it.json"]) == 0
+    found = json.loads(Path("found/it.json").read_text())
+    assert len(found["rungs"]) == 9
+    assert found["rungs"][0]["success"] is None
+    assert "greedy imitation" in found["true_value"]
+    assert not (run / "diagnosis.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "no checkpoint at 'nowhere'"),
+        (["nowhere", "--episodes", "0"], "--episodes 0 is too small"),
+        (["nowhere", "--value-transitions", "-3"], "--value-transitions -3 is too small"),
+        (["nowhere", "--tail-mass", "1"], "outside [0, 1)"),
+        (["nowhere", "--seed", "-1"], "--seed -1 is no seed"),
+        (["nowhere", "--start-cell", "3"], "is no cell; give a row and a column"),
+        (["nowhere", "--start-cell", "3,x"], "is no cell; give a row and a column"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert diagnose.run(words) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
