@@ -42,6 +42,8 @@ class Maze2dSource(DataSource):
             the controller's paths are covered.
         episodes: `time_limit` makes episodes of as many steps as an evaluation has (300, 600, 800), so that the mean
             return of the data compares with an evaluation's; `timeouts` makes one episode per goal.
+        time_limit: of the rule of that name, steps of an episode instead of the environment's limit: short ones leave
+            a long way to be stitched together from several.
         apart: two lists of cells, `[[[3,1],[3,2]],[[1,1],[1,2]]]`: episodes are cut so that none visits both, and a
             path from one to the other has to be stitched together from several.
         cache_dir: where the file is kept; `$SEQRL_DATA/maze2d` by default.
@@ -57,6 +59,7 @@ class Maze2dSource(DataSource):
         seed: Annotated[int, Ge(0)] = 0,
         action_noise: Annotated[float, Ge(0)] = 0.1,
         episodes: EpisodeRule = "time_limit",
+        time_limit: Annotated[int, Ge(2)] | None = None,
         apart: Sequence[Sequence[tuple[int, int]]] | None = None,
         cache_dir: str | None = None,
     ) -> None:
@@ -65,6 +68,7 @@ class Maze2dSource(DataSource):
         self.seed = seed
         self.action_noise = float(action_noise)
         self.episodes = episodes
+        self.time_limit = time_limit or self.maze.max_episode_steps
         self.apart = None if apart is None else find_regions(self.maze, apart)
         self.cache_dir = find_path(cache_dir) if cache_dir else None
 
@@ -96,7 +100,7 @@ class Maze2dSource(DataSource):
             },
             packages=("mujoco", "numpy"),
         )
-        flat = cut_episodes(recording, self.episodes, self.maze.max_episode_steps)
+        flat = cut_episodes(recording, self.episodes, self.time_limit)
         more = {"name": name, "source": "maze2d", "path": self.path.name, "episodes": self.episodes}
         store = dataclasses.replace(flat, extras={}, attributes={**flat.attributes, **more}).store()
         return store if self.apart is None else cut_apart(store, self.maze, *self.apart, seed=self.seed)

@@ -204,3 +204,10 @@ def test_a_failed_write_leaves_nothing_to_be_read(tmp_path: Path, monkeypatch: p
 def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options.values())))):
         DATA.check({"name": "maze2d", **options})
+
+
+def test_a_time_limit_of_ones_own_makes_shorter_episodes(tmp_path: Path) -> None:
+    whole, short = source(tmp_path).load(), source(tmp_path, time_limit=80).load()
+    np.testing.assert_array_equal(short.observations[:80], whole.observations[:80])
+    assert short.lengths.max() <= 80 < whole.lengths.max()
+    assert int(short.lengths.sum()) == 8 * 80 + 60
