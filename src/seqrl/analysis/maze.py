@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ class PathPanel:
         steps: (n, m) until the goal was reached; NaN where it was not.
         counted: (n, m) bool; starts too near a goal are left out.
         plans: (b, H, 2) imagined positions, and (b,) the flat number `start * runs + run` of their episodes.
+        regions: (k, 4) `x_low, y_low, x_high, y_high` that the episodes were judged by; success then is that of those
+            which were inside none before.
     """
 
     label: str
@@ -34,6 +37,7 @@ class PathPanel:
     steps: np.ndarray
     counted: np.ndarray
     plans: Sequence[tuple[np.ndarray, np.ndarray]]
+    regions: np.ndarray | None = None
 
 
 def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathPanel]) -> Path:
@@ -58,13 +62,16 @@ def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathP
     for panel, row in zip(panels, grid, strict=True):
         for column, (axes, goal) in enumerate(zip(row, goals, strict=True)):
             _walls(axes, maze)
+            _draw_regions(axes, panel.regions)
             _panel(axes, panel, column)
             axes.plot(goal[1], goal[0], "*", color="tab:red", markersize=14, markeredgecolor="white", zorder=5)
             counted = panel.counted[:, column]
             share = 100 * panel.success[counted, column].mean() if counted.any() else float("nan")
             axes.set_title(f"{panel.label}: {share:.0f} % to ({goal[0]:g}, {goal[1]:g})", fontsize=9)
+    judged = " and kept out of the hatched regions" if any(each.regions is not None for each in panels) else ""
     imagined = ", black: imagined" if any(len(panel.plans) for panel in panels) else ""
-    figure.suptitle(f"blue: reached the star (grey: afterwards), orange: did not{imagined}", fontsize=9)
+    words = f"blue: reached the star{judged} (grey: afterwards), orange: did not{imagined}"
+    figure.suptitle(textwrap.fill(words, 50 * len(goals)), fontsize=9)
     with write_file(path) as file:
         figure.savefig(file, dpi=110, format="png")
     return path
@@ -78,6 +85,16 @@ def _walls(axes: Any, maze: Maze) -> None:
     axes.set_ylim(bottom - 0.6, low + 0.6)
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def _draw_regions(axes: Any, regions: np.ndarray | None) -> None:
+    from matplotlib.patches import Rectangle
+
+    for low_x, low_y, high_x, high_y in [] if regions is None else regions:
+        corner, width, height = (low_y, low_x), high_y - low_y, high_x - low_x  # x runs downwards
+        axes.add_patch(
+            Rectangle(corner, width, height, facecolor="none", edgecolor="tab:red", hatch="////", linewidth=0.8)
+        )
 
 
 def _panel(axes: Any, panel: PathPanel, column: int) -> None:

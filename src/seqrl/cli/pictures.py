@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from seqrl.analysis.maze import PathPanel, draw_paths
 from seqrl.analysis.plan_figure import draw_plan_quality
 from seqrl.analysis.tradeoff import Point, draw_tradeoff
@@ -39,10 +41,11 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
         PathPanel(
             e.row.strategy,
             e.results["paths"],
-            e.results["success"],
+            e.results.get("clear", e.results["success"]),
             e.results["steps"],
             e.results["counted"],
             [(plan.observations[..., :2], plan.environments) for plan in e.plans if plan.observations.shape[1] > 1],
+            None if e.row.goals is None or e.row.goals.regions is None else np.array(e.row.goals.regions),
         )
         for e in with_goals
     ]
