@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,16 @@ from seqrl.cli.rows import DECODED, Rows, compose_rows
 from seqrl.cli.sweep import Identity, Job, forget_failure
 from seqrl.config import RunConfig
 from seqrl.console import say, say_error
-from seqrl.errors import ConfigError, SeqrlError, did_you_mean
+from seqrl.errors import ConfigError, DataError, SeqrlError, did_you_mean
 from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
 from seqrl.runs.folder import RunFolder
-from seqrl.runs.identity import identify
+from seqrl.runs.identity import RunIdentity, has_plugin_source, identify
 from seqrl.runs.metrics import last_metrics
 from seqrl.runs.naming import find_run, name_beginning, name_run
 from seqrl.runs.provenance import note_invocation
-from seqrl.runs.sharing import begin
+from seqrl.runs.sharing import begin, is_certain, note_files, share_stages
 from seqrl.runs.stages import KINDS, MODEL
 
 
@@ -130,10 +131,9 @@ def _task(cfg: DictConfig, job: Job) -> None:
     say(f"run folder: {folder.path}")
     with folder.held(), keep_console(folder.path):
         forget_failure(folder)
-        begin(folder, identity)
         path = folder.write_config({**config, "evaluation": evaluation, "objective_metric": objective})
         note_invocation(folder.path, list(HydraConfig.get().overrides.task), config["trainer"])
-        _train_and_evaluate(config, folder, path, rows, job)
+        _train_and_evaluate(config, folder, path, rows, job, identity)
     job.objective = (objective, job.metrics.get(objective))
     if objective not in job.metrics and objective != "val/loss":  # which a run without held-out episodes lacks
         raise ConfigError(
@@ -150,7 +150,7 @@ def _identify(cfg: DictConfig) -> Identity:
     run = identify(config)
     name = f"{name_beginning(config)}-{run.digest}"
     folder = find_run(config, run) or find_path(config["runs_dir"]) / name
-    complete = folder.is_dir() and _is_complete(RunFolder(folder))
+    complete = folder.is_dir() and _is_complete(RunFolder(folder)) and is_certain(RunFolder(folder), run)
     return Identity.of([name, evaluation, objective], folder, complete=complete)
 
 
@@ -179,12 +179,14 @@ def _changed(cfg: DictConfig) -> dict[str, Any]:
     return changed
 
 
-def _train_and_evaluate(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, job: Job) -> None:
+def _train_and_evaluate(
+    config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, job: Job, identity: RunIdentity
+) -> None:
     # torch and Lightning take seconds to import: --help and --cfg must not wait for them.
     from seqrl.evaluation.evaluate import evaluate_all
 
     try:
-        last = _train(config, folder, path, rows)
+        last = _train(config, folder, path, rows, identity)
     finally:  # a training that was given up has numbers too
         job.metrics |= last_metrics(folder.path / "metrics.csv")
     done = evaluate_all(rows.configs, last, folder.path, baseline=rows.baseline)
@@ -220,20 +222,51 @@ def check_objective(name: str, labels: Sequence[str]) -> None:
         raise ConfigError(f"objective_metric={name!r} needs a row {label!r} of the evaluation; rows: {known}")
 
 
-def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows) -> Path:
+def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, identity: RunIdentity) -> Path:
     from seqrl.evaluation.evaluate import check
-    from seqrl.training.run import finished, load_data, train
+    from seqrl.training.run import finished, load_data, summarize_data, train
+    from seqrl.training.same_data import check_trained, saw
 
+    certain = begin(folder, identity) and not has_plugin_source(config["data"])
+    last = finished(config, folder)
+    if last is not None and certain:
+        say(f"the model is trained already: {last}")
+        return last
+    try:
+        store = load_data(config)
+    except DataError as error:
+        if last is None:
+            raise
+        say(f"the model is trained already: {last}; whether on these data cannot be told ({error})")
+        return last
+    identity = _identify_again(config, identity)
+    dataset = cache(lambda: summarize_data(store))
+    if not certain:
+        check_trained(folder, dataset())
+    note_files(folder, identity)
+    share_stages(folder, identity, lambda checkpoint, kind: saw(checkpoint, kind, dataset()))
     last = finished(config, folder)
     if last is not None:
         say(f"the model is trained already: {last}")
         return last
-    store = load_data(config)
     for row in rows.configs:  # before the training, not after it
         check(row, config, store)
     if _needs_processes(config["trainer"]):
         return _train_in_processes(path, config["trainer"])
     return train(config, folder, store)
+
+
+def _identify_again(config: Mapping[str, Any], before: RunIdentity) -> RunIdentity:
+    """The identity of a run after its data were read, with the files that were fetched.
+
+    Raises:
+        DataError: something was exchanged meanwhile.
+    """
+    now = identify(config)
+    if now != before or now.changed_files(before):
+        what = now.difference(before) or " and ".join(now.changed_files(before)) or "a file"
+        raise DataError(f"{what} changed while it was read; start the command again when it is written")
+    return now
 
 
 def _needs_processes(trainer: Mapping[str, Any]) -> bool:

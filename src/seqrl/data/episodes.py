@@ -116,9 +116,7 @@ class EpisodeStore:
     def open(folder: str | Path, *, by_content: bool = False) -> EpisodeStore:
         """The episodes of a folder that `save` wrote, mapped into memory: they may be larger than it.
 
-        Args:
-            by_content: the files are hashed, once while they stay as they are (see `hash_content`), so that episodes
-                that were edited in place are told from what they were; else what `save` has noted is believed.
+        With `by_content` the files are hashed, once while they stay as they are; else the hash of `save` is believed.
 
         Raises:
             DataError: no such folder, or one that is damaged or of another kind.
@@ -138,10 +136,7 @@ class EpisodeStore:
         return store._known_by(hash_content(folder)) if by_content else store
 
     def save(self, folder: str | Path) -> None:
-        """Write the episodes into a new folder, one .npy file per array, whole or not at all.
-
-        What was written is not to be edited: caches know it by the hash that is kept beside it, but for `data=store`,
-        which looks at the files.
+        """Write the episodes into a new folder, one .npy file per array, whole or not at all; not to be edited later.
 
         Raises:
             DataError: the folder has something in it or cannot be written, or an attribute is no plain value.

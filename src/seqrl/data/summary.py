@@ -19,6 +19,7 @@ class DataSummary:
         behaviour_return_mean, behaviour_return_max: undiscounted return of an episode in the data, or None.
         behaviour_score: the mean between 0 (random) and 100 (expert), or None.
         standard_deviations: of each field's scalars, or None.
+        fingerprint: of the episodes' content, see `EpisodeStore.fingerprint`, or None.
     """
 
     name: str
@@ -30,6 +31,7 @@ class DataSummary:
     behaviour_return_max: float | None = None
     behaviour_score: float | None = None
     standard_deviations: dict[str, list[float]] | None = None
+    fingerprint: str | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> DataSummary:

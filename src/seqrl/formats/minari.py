@@ -11,11 +11,17 @@ from seqrl.errors import ConfigError, DataError, did_you_mean
 from seqrl.formats.minari_arrays import check_arrays
 from seqrl.formats.minari_metadata import read_metadata
 from seqrl.formats.recording import first_line
-from seqrl.paths import named_dir
+from seqrl.paths import home_dir, named_dir
 
 MINARI = "minari:"  # before an id, where paths and other ids may stand as well
 INSTALL = "pip install 'seqrl[minari]'"
 FOLDER = "MINARI_DATASETS_PATH"  # the variable that names where data sets lie
+
+
+def locate_data(dataset_id: str) -> Path:
+    """The folder of the files of a data set, there or not, found as Minari finds it and without importing it."""
+    root = named_dir(FOLDER) or home_dir() / ".minari" / "datasets"
+    return root / dataset_id / "data"
 
 
 def open_dataset(dataset_id: str, *, download: bool) -> tuple[Any, dict[str, Any]]:

@@ -140,7 +140,7 @@ def _noted_in(folder: Path) -> Iterator[None]:
 def _read_note(folder: Path) -> dict[str, Any]:
     """Host and pid of who works in a folder without locks; empty where nobody is known to."""
     try:
-        note = json.loads((folder / _NOTE).read_text())
+        note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
         return {"host": str(note["host"]), "pid": int(note["pid"])}
     except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from seqrl.d4rl import catalogue
 from seqrl.data.contents import hash_content
 from seqrl.files import fingerprint
 from seqrl.paths import find_path
-from seqrl.registry import registries
+from seqrl.registry import DATA, registries
 from seqrl.runs.stages import KINDS
 
 # Settings by section that say where and how to run, how to call the run, or what follows the training.
@@ -29,6 +30,8 @@ IRRELEVANT = {
     "data": {"cache_dir", "url", "sha256"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
 }
+# Options of a plugin's source that name no file, whatever lies in the present folder under the same name.
+_NO_PATHS = {"name", "path", "parts", "dataset_name", "env_id", "id", "url", "cache_dir"}
 # What a stage does not depend on. The critic is built after the model, from the same random numbers, so that what
 # builds the model counts for the critic as well.
 _OTHERS = {
@@ -57,9 +60,12 @@ class RunIdentity:
 
     Attributes:
         stages: by name; a tokenizer that is fitted and not trained has an identity too, and no stage.
+        files: the files and folders that its data are read from, and the hashes of their content, None where nothing is
+            there yet. Of data that an id names they are no part of what the run is called: the catalogue's words are.
     """
 
     stages: Mapping[str, StageIdentity]
+    files: tuple[tuple[str, str | None], ...] = field(default=(), compare=False)
 
     @property
     def digest(self) -> str:
@@ -68,23 +74,35 @@ class RunIdentity:
 
     def to_json(self) -> str:
         """The content of `identity.json`."""
-        return json.dumps({stage: asdict(each) for stage, each in self.stages.items()}, indent=2) + "\n"
+        stages = {stage: asdict(each) for stage, each in self.stages.items()}
+        return json.dumps({**stages, "files": [list(each) for each in self.files]}, indent=2) + "\n"
 
     @staticmethod
     def read(path: Path) -> RunIdentity | None:
         """What `identity.json` of a run folder says; None where there is none that can be read."""
         try:
             stages = json.loads(path.read_text(encoding="utf-8"))
-            return RunIdentity({stage: StageIdentity(**each) for stage, each in stages.items()})
+            files = tuple(
+                (str(name), None if content is None else str(content)) for name, content in stages.pop("files", [])
+            )
+            return RunIdentity({stage: StageIdentity(**each) for stage, each in stages.items()}, files)
         except (OSError, ValueError, TypeError, AttributeError):
             return None
+
+    def changed_files(self, other: RunIdentity) -> list[str]:
+        """The files that had another content when the other identity of the same settings was noted."""
+        if len(self.files) != len(other.files):
+            return []
+        pairs = zip(self.files, other.files, strict=True)
+        return [name for (name, now), (_, then) in pairs if None not in (now, then) and now != then]
 
     def difference(self, other: RunIdentity) -> str | None:
         """What of the content another run has otherwise that has the same settings; None where settings differ."""
         shared = [(ours, other.stages[stage]) for stage, ours in self.stages.items() if stage in other.stages]
         if len(shared) < len(self.stages) or any(ours.settings != theirs.settings for ours, theirs in shared):
             return None
-        parts = {"data": "the content of the data", "code": "the code of a plugin"}
+        files = " and ".join(map(repr, self.changed_files(other))) or "the data"
+        parts = {"data": f"the content of {files}", "code": "the code of a plugin"}
         changed = [text for part, text in parts.items() if any(getattr(a, part) != getattr(b, part) for a, b in shared)]
         return " and ".join(changed) or None
 
@@ -96,11 +114,18 @@ def identify(config: Mapping[str, Any]) -> RunIdentity:
         ConfigError: a setting that is not allowed.
         DataError: data that cannot be read.
     """
+    hashed = cache(hash_content)
     whole = RunConfig.from_saved(config).to_dict()
     kept = {section: _relevant(section, value) for section, value in whole.items() if section not in IRRELEVANT[""]}
-    content = _hash(list(_contents(whole["data"])))
+    content = _hash([hashed(path) for path in _named_paths(whole["data"])])
     names = ["tokenizer", "model", *(["critic"] if whole["critic"] else [])]
-    return RunIdentity({stage: _identify_stage(stage, kept, content, whole["plugins"]) for stage in names})
+    stages = {stage: _identify_stage(stage, kept, content, whole["plugins"]) for stage in names}
+    return RunIdentity(stages, tuple((str(path), hashed(path)) for path in _source_files(whole["data"])))
+
+
+def has_plugin_source(source: Any) -> bool:
+    """Whether data come from a source of a plugin, in a mix perhaps, which may read what its settings do not name."""
+    return any(name not in DATA.builtin_names() for name in _names(source))
 
 
 def _identify_stage(stage: str, kept: Mapping[str, Any], content: str, specs: Sequence[str]) -> StageIdentity:
@@ -145,18 +170,41 @@ def _entry(dataset_id: str) -> Any:
     return [[each.file_name, each.family, each.max_episode_steps, each.env_id] for each in found]
 
 
-def _contents(source: Any) -> Iterator[str | None]:
-    """The hashes of the files and folders that a source names."""
+def _named_paths(source: Any) -> Iterator[Path]:
+    """The files and folders that the settings of a source name, there or not."""
     if not isinstance(source, Mapping):
         return
     if source.get("path"):
-        yield hash_content(find_path(str(source["path"])))
+        yield find_path(str(source["path"]))
     if isinstance(source.get("parts"), Sequence):
         for part in source["parts"]:
             if isinstance(part, Mapping):
-                yield from _contents(part)
+                yield from _named_paths(part)
             else:
-                yield hash_content(find_path(str(part)))
+                yield find_path(str(part))
+    if source.get("name") not in DATA.builtin_names():
+        others = {key: value for key, value in source.items() if key not in _NO_PATHS}
+        yield from (path for text in _texts(others) if (path := find_path(text)).exists())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a tree of settings, but for names."""
+    if isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            if key not in _NO_PATHS:
+                yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _source_files(source: Mapping[str, Any]) -> list[Path]:
+    """The files and folders that a source reads, as it says itself; of a plugin's, those that its settings name too."""
+    shared = {option.name for option in DATA.shared}
+    built = DATA.build({key: value for key, value in source.items() if key not in shared})
+    return list(dict.fromkeys([*built.local_files(), *_named_paths(source)]))
 
 
 def _plugin_sources(settings: Mapping[str, Any], specs: Sequence[str]) -> list[str]:

@@ -3,53 +3,92 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from seqrl.console import say
 from seqrl.errors import ConfigError
 from seqrl.files import copy_file, write_text
 from seqrl.runs.folder import RunFolder, read_status
-from seqrl.runs.identity import RunIdentity
+from seqrl.runs.identity import RunIdentity, identify
 from seqrl.runs.metrics import read_metrics, write_metrics
 from seqrl.runs.naming import IDENTITY
-from seqrl.runs.stages import KINDS, MODEL, StageKind
+from seqrl.runs.stages import KINDS, StageKind
 
 
-def begin(folder: RunFolder, identity: RunIdentity) -> None:
-    """Note what a run computes, and take over from its neighbours what they have trained already.
+def begin(folder: RunFolder, identity: RunIdentity) -> bool:
+    """Note what a run computes, and say where it does so only because data or plugins were changed.
+
+    Args:
+        folder: held by this process.
+
+    Returns:
+        Whether what the run has trained so far certainly saw the data that are there now. If not, its checkpoints are
+        to be compared with the data, and what is found is to be noted by `note_files`.
+    """
+    certain = is_certain(folder, identity)
+    path = folder.path / IDENTITY
+    if RunIdentity.read(path) != identity:
+        write_text(path, identity.to_json())
+    if not folder.status():
+        for neighbour, other in _neighbours(folder):
+            if what := identity.difference(other):
+                say(f"{what} is not what {neighbour} was trained with: this is a run of its own")
+                break
+    return certain
+
+
+def is_certain(folder: RunFolder, identity: RunIdentity) -> bool:
+    """See `begin`; nothing is written."""
+    known = RunIdentity.read(folder.path / IDENTITY)
+    return not folder.status() or (known == identity and not identity.changed_files(known))
+
+
+def note_files(folder: RunFolder, identity: RunIdentity) -> None:
+    """Note the content of the files of a run, which its data were read from or compared with."""
+    path = folder.path / IDENTITY
+    known = RunIdentity.read(path)
+    if known is None or known.files != identity.files:
+        write_text(path, identity.to_json())
+
+
+def share_stages(folder: RunFolder, identity: RunIdentity, saw_the_same: Callable[[Path, StageKind], bool]) -> None:
+    """Take over from the neighbours of a run what they have trained already.
 
     Two runs that differ in the critic alone share the model this way, and two of other names everything.
 
     Args:
         folder: held by this process.
+        saw_the_same: whether the checkpoint of a stage was trained on the data of this run.
     """
-    path = folder.path / IDENTITY
-    if RunIdentity.read(path) != identity:
-        write_text(path, identity.to_json())
     missing = [kind for kind in KINDS if kind.name in identity.stages and kind.name not in folder.status()]
     neighbours = _neighbours(folder) if missing else []
-    if MODEL in missing:
-        for neighbour, known in neighbours:
-            if what := identity.difference(known):
-                say(f"{what} is not what {neighbour} was trained with: this is a run of its own")
-                break
     for kind in missing:
-        _take_over(kind, folder, identity, neighbours)
+        _take_over(kind, folder, identity, neighbours, saw_the_same)
 
 
-def check_content(folder: RunFolder, identity: RunIdentity) -> None:
+def check_content(folder: RunFolder, config: Mapping[str, Any]) -> None:
     """Refuse to go on with a run whose data or plugins were changed since it began.
+
+    Args:
+        config: resolved, of the run.
 
     Raises:
         ConfigError: says which.
     """
     begun = RunIdentity.read(folder.path / IDENTITY)
-    if begun is not None and begun != identity:
-        what = begun.difference(identity) or "a setting"
+    if begun is None:
+        return
+    identity = identify(config)
+    files = identity.changed_files(begun)
+    if begun != identity or files:
+        what = begun.difference(identity) or (
+            f"the content of {' and '.join(map(repr, files))}" if files else "a setting"
+        )
         raise ConfigError(
-            f"{what} has changed since the run {str(folder.path)!r} began; `seqrl train` with the same words starts "
-            "another run"
+            f"{what} has changed since the run {str(folder.path)!r} began; `seqrl train` with the same words says what "
+            "can be done"
         )
 
 
@@ -60,7 +99,11 @@ def _neighbours(folder: RunFolder) -> list[tuple[Path, RunIdentity]]:
 
 
 def _take_over(
-    kind: StageKind, folder: RunFolder, identity: RunIdentity, neighbours: Sequence[tuple[Path, RunIdentity]]
+    kind: StageKind,
+    folder: RunFolder,
+    identity: RunIdentity,
+    neighbours: Sequence[tuple[Path, RunIdentity]],
+    saw_the_same: Callable[[Path, StageKind], bool],
 ) -> None:
     stage = kind.name
     for path, known in neighbours:
@@ -70,7 +113,7 @@ def _take_over(
             done = read_status(path).get(stage, {})
         except ConfigError:
             continue  # damaged, which is its own run's business
-        if done.get("state") == "done" and (path / stage / "last.ckpt").exists():
+        if done.get("state") == "done" and saw_the_same(path / stage / "last.ckpt", kind):
             _link_files(path / stage, folder.path / stage)
             _copy_metrics(kind, path / "metrics.csv", folder.path / "metrics.csv")
             if (path / "tokenizer.csv").exists():

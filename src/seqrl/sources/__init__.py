@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from seqrl.data.episodes import EpisodeStore
@@ -24,6 +25,13 @@ class DataSource(ABC):
         Raises:
             seqrl.errors.DataError: they are missing or damaged, in one sentence that says what to do.
         """
+
+    def local_files(self) -> list[Path]:
+        """The files and folders that the episodes are read from, whether they are there yet or not.
+
+        A run tells by their content whether its data are still what it saw; none where the episodes are made.
+        """
+        return []
 
     def read(self) -> FlatEpisodes:
         """The same episodes as they were recorded, for inspection and conversion: with what a store has no place for.

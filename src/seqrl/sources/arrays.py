@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge
@@ -48,6 +49,9 @@ class ArraysSource(DataSource):
         self.env_id = env_id
         self.discrete = {"num_actions": num_actions, "num_observations": num_observations}
         self.max_transitions = max_transitions
+
+    def local_files(self) -> list[Path]:
+        return [self.path]
 
     def read(self) -> FlatEpisodes:
         """The episodes with what a store has no place for; NaN is not refused."""

@@ -88,6 +88,10 @@ class D4rlSource(DataSource):
         self.episodes = episodes
         self.time_limit = time_limit
 
+    def local_files(self) -> list[Path]:
+        path = self.entry.path if self.entry else self.path
+        return [] if path is None else [path]
+
     def load(self) -> EpisodeStore:
         path = self._fetched()
         like = self.entry or catalogue.resembling(path.name)

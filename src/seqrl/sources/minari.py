@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
@@ -11,7 +12,7 @@ from annotated_types import Ge
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
-from seqrl.formats.minari import choose_keys, open_dataset
+from seqrl.formats.minari import choose_keys, locate_data, open_dataset
 from seqrl.formats.minari_environment import find_env_id
 from seqrl.formats.minari_reading import read_minari
 from seqrl.registry import register_data
@@ -51,6 +52,9 @@ class MinariSource(DataSource):
         self.name = dataset_name or id
         self.env_id = env_id
         self.max_transitions = max_transitions
+
+    def local_files(self) -> list[Path]:
+        return [locate_data(self.id)]
 
     def load(self) -> EpisodeStore:
         return self.read().store()

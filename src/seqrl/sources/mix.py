@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Len
@@ -37,6 +38,9 @@ class MixSource(DataSource):
         self.parts: list[DataSource] = [DATA.build(source_config(part)) for part in parts]
         self.name = dataset_name
         self.env_id = env_id
+
+    def local_files(self) -> list[Path]:
+        return [path for part in self.parts for path in part.local_files()]
 
     def load(self) -> EpisodeStore:
         stores = [part.load() for part in self.parts]

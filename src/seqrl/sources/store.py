@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.paths import find_path
@@ -25,6 +27,9 @@ class StoreSource(DataSource):
         self.path = find_path(path)
         self.name = dataset_name
         self.env_id = env_id
+
+    def local_files(self) -> list[Path]:
+        return [self.path]
 
     def load(self) -> EpisodeStore:
         store = EpisodeStore.open(self.path, by_content=True)

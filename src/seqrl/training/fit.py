@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
+from seqrl.checkpoints.reading import read_checkpoint
 from seqrl.console import say
 from seqrl.errors import ConfigError, PrunedError, Stopped, UnfinishedError
 from seqrl.files import copy_file
@@ -15,6 +15,7 @@ from seqrl.runs.folder import RunFolder
 from seqrl.training.callbacks import StopAfter, StopAtInterrupt
 from seqrl.training.checkpoint_io import resumable
 from seqrl.training.pruning import PruneTrial
+from seqrl.training.same_data import check_data
 from seqrl.training.stages import Stage
 from seqrl.training.trainer import make_trainer
 
@@ -30,14 +31,19 @@ def fit_stage(stage: Stage, folder: RunFolder) -> Path:
         seqrl.errors.DivergedError: a loss or gradient is not finite; see `StopWhenNotFinite`.
         seqrl.errors.PrunedError: a search gave the training up.
         seqrl.errors.UnfinishedError: an option of the trainer or a callback ended the training before its last step.
+        seqrl.errors.ConfigError: a checkpoint that is there was trained on other data.
         seqrl.errors.CheckpointError: no checkpoint of those that are there can be read.
     """
-    name = stage.kind.name
+    name, dataset = stage.kind.name, stage.module.hparams["config"]["dataset"]
     last = folder.checkpoint(name)
     if folder.is_done(name):
-        stage.module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
+        content = read_checkpoint(last, name)
+        check_data(last, content, dataset)
+        stage.module.load_state_dict(content["state_dict"])
         return last
     checkpoint, resumed_step = resumable(last.parent, name)
+    if checkpoint is not None:
+        check_data(checkpoint, read_checkpoint(checkpoint, name), dataset)
     interrupt = StopAtInterrupt()
     search = PruneTrial(**stage.trial) if stage.trial else None
     callbacks = [interrupt, *([search] if search else [])]

@@ -14,6 +14,7 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.data.summary import DataSummary
 from seqrl.registry import DATA
 from seqrl.runs.folder import RunFolder
+from seqrl.runs.sharing import check_content
 from seqrl.runs.stages import MODEL
 from seqrl.training.fit import fit_stage
 from seqrl.training.stages import list_stages, make_stages
@@ -37,7 +38,9 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
     done = finished(config, folder)
     if done is not None:
         return done
-    store = store or load_data(config)
+    if store is None:
+        store = load_data(config)
+        check_content(folder, config)  # while it was read
     config = {
         **config,
         **store.sizes,
@@ -82,4 +85,5 @@ def summarize_data(store: EpisodeStore) -> DataSummary:
         behaviour_return_max=float(returns.max()),
         behaviour_score=score,
         standard_deviations=store.standard_deviations(),
+        fingerprint=store.fingerprint(),
     )

@@ -25,7 +25,6 @@ from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
 from seqrl.runs.folder import RunFolder
-from seqrl.runs.identity import identify
 from seqrl.runs.sharing import check_content
 from seqrl.training.launch import LINE, STOPPED, Failure
 from seqrl.training.run import train
@@ -44,7 +43,7 @@ def main(path: Path) -> int:
             config.pop(key, None)
         load_plugins(config["plugins"])
         folder = RunFolder(path.parent)
-        check_content(folder, identify(config))
+        check_content(folder, config)
         first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
         with (
             folder.held() if _is_first_of_torchrun(line) else nullcontext(),

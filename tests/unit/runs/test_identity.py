@@ -135,7 +135,7 @@ def test_files_count_by_name_and_content_and_not_by_their_folder(
     assert identify(of("a/x.npz")) == identify(of("b/x.npz"))
     assert differing(of("b/y.npz"), of("a/x.npz")) == STAGES  # sources read a data set's name off it
     assert differing(of("c/x.npz"), of("a/x.npz")) == STAGES
-    assert identify(of("c/x.npz")).difference(identify(of("a/x.npz"))) == "the content of the data"
+    assert identify(of("c/x.npz")).difference(identify(of("a/x.npz"))) == "the content of 'c/x.npz'"
     assert identify(of("c/x.npz")).difference(identify(of("b/y.npz"))) is None
     mixes = [["a/x.npz", "c/x.npz"], ["c/x.npz", "a/x.npz"], ["a/x.npz"], [{"name": "arrays", "path": "a/x.npz"}]]
     found = {identify({**CONFIG, "data": {"name": "mix", "parts": parts}}).digest for parts in mixes}

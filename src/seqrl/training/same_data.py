@@ -1,0 +1,81 @@
+"""Whether a checkpoint was trained on the data that are there now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from seqrl.checkpoints.reading import read_checkpoint
+from seqrl.data.summary import DataSummary
+from seqrl.errors import CheckpointError, ConfigError
+from seqrl.runs.folder import RunFolder
+from seqrl.runs.stages import KINDS, StageKind
+
+# What tells data apart of which an older checkpoint holds no fingerprint.
+_MEASURED = (
+    *("num_transitions", "num_episodes", "behaviour_return_mean", "behaviour_return_max", "standard_deviations"),
+)
+
+
+def check_trained(folder: RunFolder, dataset: DataSummary) -> None:
+    """Refuse to go on with a run that trained a stage, or began to, on other data than are there now.
+
+    Raises:
+        ConfigError: names the checkpoint and the data.
+    """
+    for kind in KINDS:
+        checkpoint = folder.checkpoint(kind.name)
+        if kind.name in folder.status() and checkpoint.exists():
+            check_data(checkpoint, read_checkpoint(checkpoint, kind.name), asdict(dataset))
+
+
+def check_data(path: Path, content: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of other data.
+
+    Args:
+        path: of the checkpoint.
+        content: what it holds.
+        dataset: a `DataSummary` of the data that are there now, as a dict.
+
+    Raises:
+        ConfigError: names the checkpoint and the data.
+    """
+    if not _agree(_dataset_of(content), dataset):
+        raise ConfigError(
+            f"{str(path)!r} was trained on other data than {str(dataset.get('name'))!r} holds now; put back those of "
+            "then, or give name=... to begin a run of its own"
+        )
+
+
+def saw(path: Path, kind: StageKind, dataset: DataSummary) -> bool:
+    """Whether a checkpoint can be read and was trained on these data."""
+    try:
+        return _agree(_dataset_of(read_checkpoint(path, kind.name)), asdict(dataset))
+    except CheckpointError:
+        return False
+
+
+def _dataset_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = content.get("hyper_parameters", {}).get("config", {}).get("dataset")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _agree(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two summaries are of the same episodes; by what was measured where one lacks a fingerprint."""
+    if saved.get("fingerprint") and now.get("fingerprint"):
+        return bool(saved["fingerprint"] == now["fingerprint"])
+    return all(_close(saved.get(key), now.get(key)) for key in _MEASURED)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether numbers, in lists and dicts, are equal but for rounding; what is not known agrees with everything."""
+    if one is None or other is None:
+        return True
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_close(one[key], other[key]) for key in one.keys() & other.keys())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_close, one, other))
+    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-8)
