@@ -6,14 +6,17 @@ import time
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Interval, Lt
+from torch import Tensor
 
 from seqrl import decoding
+from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
 from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
+from seqrl.planners._actor_proposals import ActorProposals
 from seqrl.planners._beams import ESTIMATED, SHOWN, Beams, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
@@ -67,6 +70,12 @@ class BeamPlanner(Planner):
         time_budget_ms: stop before a transition that, going by those before it, would end later than this after the
             start of the plan for the whole batch; the best plan so far then has fewer than `horizon` transitions, but
             never less than one. Such plans depend on the machine and its load. None for no limit.
+        actor_share: share of the candidates whose actions the policy of the run's critic proposes instead of the model,
+            in [0, 1]; one of them in each transition is exactly that policy's, so that its own plan is among those
+            that are compared. 0 needs no critic.
+        actor_noise: standard deviation of Gaussian noise on the other proposals, in halves of the range of the data's
+            actions, 0 or more.
+        critic: of the same run; None where it has none.
 
     Reference: Janner et al. 2021, algorithm 1; defaults of their code.
     """
@@ -87,6 +96,9 @@ class BeamPlanner(Planner):
         percentile: Annotated[float, Ge(0), Lt(1)] | None = None,
         cache: CacheMode = "exact",
         time_budget_ms: Annotated[float, Gt(0)] | None = None,
+        actor_share: Annotated[float, Interval(ge=0, le=1)] = 0.0,
+        actor_noise: Annotated[float, Ge(0)] = 0.2,
+        critic: Critic | None = None,
     ) -> None:
         self.beam_width = beam_width
         self.n_expand = n_expand
@@ -96,6 +108,8 @@ class BeamPlanner(Planner):
         self.percentile = percentile
         self.cache = cache
         self.time_budget_ms = time_budget_ms
+        self.actor_share = actor_share
+        self.proposals = None if critic is None or not actor_share else ActorProposals(critic, actor_share, actor_noise)
 
     def check(self, model: TokenModel, score: Score) -> None:
         layout = model.layout
@@ -111,6 +125,11 @@ class BeamPlanner(Planner):
                     f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as planner=beam "
                     f"would; use planner=sample, or train with layout.fields.{field.name}.loss_weight=1"
                 )
+        if self.actor_share and self.proposals is None:
+            raise ConfigError(
+                f"planner.actor_share={self.actor_share:g} lets a critic's policy propose actions, and the run has no "
+                "critic; use planner.actor_share=0, or train with critic=iql"
+            )
         check_shown(score, layout)
         check_session(model, cache=self.cache, context=self.context)
 
@@ -121,9 +140,11 @@ class BeamPlanner(Planner):
         beams = Beams(session, history.tokens[:, -observation.stop :], history.target)
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.
-            beams.repeat(self.n_expand * (self.beam_width if depth == 0 else 1))
+            copies = self.n_expand * (self.beam_width if depth == 0 else 1)
+            beams.repeat(copies)
+            proposed = self._propose(model, history, beams, noise, depth, copies)
             for name in model.fields[1:]:
-                self._decode(model, beams, name, noise, depth)
+                self._decode(model, beams, name, noise, depth, proposed if name == "action" else None)
             if score.wants_next_observation:
                 self._observe(model, beams, noise, depth + 1)
             best, order = score(beams.trace(model, score)).sort(dim=1, descending=True, stable=True)
@@ -138,8 +159,26 @@ class BeamPlanner(Planner):
         beams.advance()
         self._decode(model, beams, "observation", noise, depth)
 
-    def _decode(self, model: TokenModel, beams: Beams, field: str, noise: Noise, depth: int) -> None:
-        """Append one field of one transition to every candidate.
+    def _propose(
+        self, model: TokenModel, history: TokenHistory, beams: Beams, noise: Noise, depth: int, copies: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """(C,) which candidates a critic's policy decides, and their (B, C, k) action tokens; None without one."""
+        if self.proposals is None:
+            return None
+        partial = beams.columns["tokens"]
+        tokens = self.proposals.tokens(model, partial, history.observation, noise, depth=depth, copies=copies)
+        return self.proposals.chosen(partial.shape[1]).to(tokens.device), tokens
+
+    def _decode(
+        self,
+        model: TokenModel,
+        beams: Beams,
+        field: str,
+        noise: Noise,
+        depth: int,
+        proposed: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Append one field of one transition to every candidate; where it was proposed, what was proposed.
 
         After a transition's last token the session stays behind: only the survivors go on, and only they are worth
         the re-encoding that a cut of the context costs.
@@ -153,6 +192,8 @@ class BeamPlanner(Planner):
             else:
                 uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
                 tokens = draw(keep_top_k(drop_tail(logits, tail_mass), top_k), uniform)
+            if proposed is not None:
+                tokens = torch.where(proposed[0], proposed[1][..., place - places.start], tokens)
             if field in ESTIMATED:
                 beams.estimate(model, field, place, self.percentile)
             beams.take(tokens)

@@ -1,0 +1,73 @@
+"""Actions of a critic's own policy among the candidates of a search over tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from seqrl.critics import Critic
+from seqrl.decoding.noise import Noise
+from seqrl.models.token import TokenModel
+
+_ROUNDED = 1e-9  # of a share, so that tenths of a number of candidates are whole
+
+
+class ActorProposals:
+    """What the policy of a critic would do in the state of every candidate, for a share of them.
+
+    The first of a beam's copies that it gets does exactly that, so that the policy's own plan is always among the
+    candidates; the others do so with Gaussian noise.
+
+    Args:
+        critic: whose policy.
+        share: of the candidates, in [0, 1], spread evenly over them.
+        noise: its standard deviation, in halves of the range of the data's actions, 0 or more.
+    """
+
+    def __init__(self, critic: Critic, share: float, noise: float) -> None:
+        self.critic, self.share, self.noise = critic, share, noise
+
+    def chosen(self, candidates: int) -> Tensor:
+        """(C,) bool, which of the candidates are the policy's."""
+        counted = torch.floor(torch.arange(candidates + 1) * self.share + _ROUNDED)
+        return counted.diff() > 0
+
+    def tokens(
+        self, model: TokenModel, partial: Tensor, observation: Tensor | None, noise: Noise, *, depth: int, copies: int
+    ) -> Tensor:
+        """(B, C, k) action tokens of the policy in the states of all candidates.
+
+        Args:
+            partial: (B, C, n) tokens of the plans so far, which end with an observation.
+            observation: (B, O) the present observation in the data's units, which counts at depth 0; None where it is
+                not known but by its tokens.
+            depth: transitions that the plans hold already.
+            copies: how many candidates in a row come from one beam.
+        """
+        layout, steps = model.layout, model.tokens_per_step
+        size = layout.field("action").size
+        if depth == 0 and observation is not None:
+            states = observation[:, None].expand(-1, partial.shape[1], -1)
+        else:
+            begun = partial[..., depth * steps :]
+            states = model.tokenizer.decode(pad(begun, (0, steps - begun.shape[-1])))[
+                ..., layout.field("observation").slice
+            ]
+        actions = self.critic.act(states)
+        uniform = torch.stack(
+            [noise.uniform(-1 - depth * size - dim, beams=partial.shape[1]) for dim in range(size)], -1
+        )
+        low, high = self.critic.action_low, self.critic.action_high
+        spread = self.noise * (high - low) / 2 * self._is_noisy(partial.shape[1], copies).to(low)[:, None]
+        normal = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)).to(actions)
+        scalars = states.new_zeros(*states.shape[:2], layout.size)
+        scalars[..., layout.field("observation").slice] = states
+        scalars[..., layout.field("action").slice] = (actions + spread * normal).clamp(low, high).to(states)
+        return model.tokenizer.encode(scalars)[..., model.places("action")]
+
+    def _is_noisy(self, candidates: int, copies: int) -> Tensor:
+        """(C,) bool; of the copies of one beam, the first that is the policy's is exact."""
+        chosen = self.chosen(candidates).view(-1, copies)
+        first = chosen & (chosen.cumsum(1) == 1)
+        return ~first.flatten()
