@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqrl.config import EvaluationConfig, RunConfig
 from seqrl.errors import ConfigError, SeqrlError
 from seqrl.registry import DATA
+
+if TYPE_CHECKING:
+    from seqrl.layout import Layout
 
 CHECK = "--check"
 """The word of a command that composes, checks and stops."""
@@ -59,6 +62,7 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
 
     shared = {option.name for option in DATA.shared}
     source = DATA.build({key: value for key, value in run.data.items() if key not in shared})
+    env_id = getattr(source, "env_id", None)
     goal = run.layout.goal.dims if run.layout.goal is not None else ()
     config = {
         **run.to_dict(),
@@ -71,7 +75,10 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
         critic = build_critic(config)
     for row in rows:
         with _of_row(row.label), _as_refusal("the parts make no strategy"), torch.device("meta"):
-            _check_strategy(row, model, critic, getattr(source, "env_id", None))
+            _check_strategy(row, model, critic, env_id)
+    for row in rows:
+        with _of_row(row.label):
+            _check_environment(row, None, env_id)
 
 
 def check_with_checkpoint(config: EvaluationConfig, checkpoint: Path) -> None:
@@ -85,6 +92,7 @@ def check_with_checkpoint(config: EvaluationConfig, checkpoint: Path) -> None:
     loaded = load(checkpoint)
     env_id = loaded.config["dataset"].get("env_id") if loaded.config.get("dataset") else None
     _check_strategy(config, loaded.model, load_critic(checkpoint), env_id)
+    _check_environment(config, loaded.model.layout, env_id)
 
 
 def _check_strategy(row: EvaluationConfig, model: Any, critic: Any, env_id: str | None) -> None:
@@ -101,6 +109,14 @@ def _check_strategy(row: EvaluationConfig, model: Any, critic: Any, env_id: str 
     if (env := row.env_id or env_id) is not None:
         check_env_id(env)
         check_protocol(row, strategy, model.layout, env)
+
+
+def _check_environment(row: EvaluationConfig, layout: Layout | None, env_id: str | None) -> None:
+    """Try the environment, where it is known already; see `seqrl.evaluation.protocol.check_environment`."""
+    from seqrl.evaluation.protocol import check_environment
+
+    if (env := row.env_id or env_id) is not None:
+        check_environment(row, layout, env)
 
 
 @contextmanager

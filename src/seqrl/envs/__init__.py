@@ -3,7 +3,15 @@
 Importing this package imports no simulator; `make_environments` does.
 """
 
-from seqrl.envs.vector import Environments, check_env_id, check_spaces, register_environments
+from seqrl.envs.registration import check_env_id, register_environments
+from seqrl.envs.vector import Environments, check_returns, check_spaces
 from seqrl.envs.vector import make as make_environments
 
-__all__ = ["Environments", "check_env_id", "check_spaces", "make_environments", "register_environments"]
+__all__ = [
+    "Environments",
+    "check_env_id",
+    "check_returns",
+    "check_spaces",
+    "make_environments",
+    "register_environments",
+]

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqrl.d4rl.catalogue import PREFIX
-from seqrl.d4rl.registration import register_ant, register_package
-from seqrl.envs.named import check_name, find_recorded, make_one, split_keys
-from seqrl.errors import ConfigError, did_you_mean
-from seqrl.formats.minari import MINARI, leaves
+from seqrl.envs.actions import ActionBounds
+from seqrl.envs.named import make_one
+from seqrl.envs.registration import check_env_id
+from seqrl.envs.returned import Moment, read_observation, read_reset, read_step, telling
+from seqrl.errors import ConfigError
+from seqrl.formats.minari import leaves
 from seqrl.opengl import prepare_mujoco
-from seqrl.worlds.environments import register_worlds
 
 if TYPE_CHECKING:
     import gymnasium
@@ -41,6 +42,7 @@ class Environments:
         observation_size, action_size: O and A.
         categories: of discrete spaces, how many values there are: `{"action": 2}`; as in `seqrl.layout.Layout`.
         action_low, action_high: bounds of the actions; for discrete ones 0 and their number less 1.
+        whole_actions: whether actions are whole numbers: discrete, or of a box of an integer type.
         max_episode_steps: the time limit, or None where there is none.
     """
 
@@ -49,13 +51,13 @@ class Environments:
         self.envs = list(envs)
         spaces = {name: _space(envs[0], name) for name in ("observation", "action")}
         self.categories = {name: int(space.n) for name, space in spaces.items() if not hasattr(space, "low")}
-        self._first = {name: int(spaces[name].start) for name in self.categories}  # what the first value is called
+        self._first = int(spaces["observation"].start) if "observation" in self.categories else 0
+        self._actions = ActionBounds(spaces["action"])
+        self._steps = 0  # of the episodes that run
         self.observation_size = int(np.prod(spaces["observation"].shape))
         self.action_size = int(np.prod(spaces["action"].shape))
-        if "action" in self.categories:
-            self.action_low, self.action_high = np.zeros(1), np.full(1, self.categories["action"] - 1.0)
-        else:
-            self.action_low, self.action_high = spaces["action"].low, spaces["action"].high
+        self.action_low, self.action_high = self._actions.low, self._actions.high
+        self.whole_actions = self._actions.whole
         spec = envs[0].spec
         self.max_episode_steps = spec.max_episode_steps if spec is not None else None
         self.active = np.zeros(len(envs), bool)
@@ -95,18 +97,20 @@ class Environments:
             (B, O) float32 observations, and what each environment told beside.
 
         Raises:
-            ConfigError: another number of seeds or options than environments.
+            ConfigError: another number of seeds or options than environments, or a start that is none.
         """
         for name, values in (("seeds", seeds), ("options", options)):
             if values is not None and len(values) != len(self):
                 raise ConfigError(f"{len(values)} {name} were given for {len(self)} environments; give one for each")
         infos = []
+        self._steps = 0
         for index, env in enumerate(self.envs):
             given = options[index] if options is not None else None
-            observation, info = env.reset(
-                seed=None if seeds is None else int(seeds[index]), options=None if given is None else dict(given)
-            )
-            self._observations[index] = self._flat(observation)
+            seed, moment = None if seeds is None else int(seeds[index]), self._moment(index)
+            with telling(moment) if given is None else nullcontext():  # options are the caller's
+                returned = env.reset(seed=seed, options=None if given is None else dict(given))
+            observation, info = read_reset(returned, moment)
+            self._observations[index] = self._flat(observation, index)
             infos.append(info)
         self.active = np.ones(len(self), bool)
         return self._observations.copy(), infos
@@ -115,90 +119,69 @@ class Environments:
         """Act once in every environment whose episode still runs.
 
         Args:
-            actions: (B, A); clipped to the action space here, and discrete ones rounded. Rows of ended environments
-                are ignored.
+            actions: (B, A); clipped to the action space here, and whole ones rounded. Rows of ended environments are
+                ignored.
 
         Returns:
             (B, O) float32 observations, (B,) float64 rewards, (B,) bool terminated, (B,) bool truncated, infos.
 
         Raises:
-            ConfigError: actions of another shape, or NaN in the row of a running environment.
+            ConfigError: actions of another shape, NaN in the row of a running environment, or an environment that
+                returns what is no observation, reward or end, which is told with the step.
         """
         actions = np.asarray(actions, np.float64)
         if actions.shape != (len(self), self.action_size):
             raise ConfigError(f"actions have shape {actions.shape}; {(len(self), self.action_size)} is needed")
+        self._steps += 1
         if np.isnan(actions[self.active]).any():
-            raise ConfigError(f"a policy gave NaN as an action for {self.env_id}; check the checkpoint it comes from")
+            raise ConfigError(
+                f"a policy gave NaN as an action for step {self._steps} of {self.env_id}; check the checkpoint or "
+                "function it comes from"
+            )
+        carried_out = self.carried_out(actions)
         rewards = np.zeros(len(self))
         terminated, truncated = np.zeros(len(self), bool), np.zeros(len(self), bool)
         infos: list[dict[str, Any]] = [{} for _ in self.envs]
-        for index in np.flatnonzero(self.active):
-            observation, reward, ended, cut, infos[index] = self.envs[index].step(self._action(actions[index]))
-            self._observations[index] = self._flat(observation)
-            rewards[index], terminated[index], truncated[index] = self._number(reward), ended, cut
+        for index in np.flatnonzero(self.active).tolist():
+            moment = self._moment(index)
+            with telling(moment):
+                returned = self.envs[index].step(self._actions.convert(carried_out[index]))
+            observation, *outcome, infos[index] = read_step(returned, moment)
+            rewards[index], terminated[index], truncated[index] = outcome
+            self._observations[index] = self._flat(observation, index)
         self.active = self.active & ~terminated & ~truncated
         return self._observations.copy(), rewards, terminated, truncated, infos
 
     def carried_out(self, actions: np.ndarray) -> np.ndarray:
-        """(B, A) actions as `step` carries them out: clipped, discrete ones rounded."""
-        clipped = np.clip(actions, self.action_low.reshape(-1), self.action_high.reshape(-1))
-        return clipped.round() if "action" in self.categories else clipped
+        """(B, A) actions as `step` carries them out: clipped, whole ones rounded."""
+        return self._actions.carry_out(actions)
 
-    def _action(self, action: np.ndarray) -> Any:
-        """One (A,) action, as the environment wants it."""
-        shaped = self.carried_out(action[None])[0].reshape(self.action_low.shape)
-        if "action" in self.categories:
-            return int(shaped[0]) + self._first["action"]
-        return shaped.astype(self.action_low.dtype)
+    def limit_steps(self, max_steps: int | None) -> int:
+        """How long an episode may be: as asked for, or else the environment's own time limit.
 
-    def _number(self, reward: Any) -> float:
-        """A reward, which may be an array of one number, as computed from an action (1,)."""
-        array = np.asarray(reward)
-        if array.size != 1 or array.dtype.kind not in "fiub":
-            raise ConfigError(f"{self.env_id} gives the reward {reward!r}; a reward is one number")
-        return float(array.reshape(()))
+        Raises:
+            ConfigError: there is neither.
+        """
+        limit = max_steps or self.max_episode_steps
+        if limit is None:
+            raise ConfigError(
+                f"{self.env_id} has no time limit; give evaluation.settings.max_steps=1000, max_steps=1000 or "
+                "--max-steps 1000"
+            )
+        return limit
 
-    def _flat(self, observation: Any) -> np.ndarray:
+    def _flat(self, observation: Any, index: int) -> np.ndarray:
         """(O,) of one observation."""
-        return np.asarray(observation).reshape(-1) - self._first.get("observation", 0)
+        return read_observation(observation, self.observation_size, self._first, self._moment(index))
+
+    def _moment(self, index: int) -> Moment:
+        """Where something happens, for messages."""
+        when = f"in step {self._steps}" if self._steps else "at its start"
+        return Moment(self.env_id, f"{when}, copy {index} of {len(self)}" if len(self) > 1 else when)
 
     def close(self) -> None:
         for env in self.envs:
             env.close()
-
-
-def register_environments() -> None:
-    """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1`, `seqrl/FourRooms-v0` and `seqrl/D4rlAnt-v2` known to Gymnasium.
-
-    Calling it again changes nothing.
-    """
-    register_worlds()
-    register_ant()
-
-
-def check_env_id(env_id: str) -> None:
-    """Refuse a name that no environment has here; none is made.
-
-    Raises:
-        ConfigError: naming what is missing.
-    """
-    import gymnasium
-
-    check_name(env_id)
-    register_environments()
-    if env_id.startswith(PREFIX):
-        register_package()
-    name, _ = split_keys(env_id)
-    hint = ""
-    if name not in gymnasium.registry and not _register_robotics():
-        hint = "; Adroit, kitchen, AntMaze and PointMaze come with `pip install gymnasium-robotics`"
-    if name.startswith(MINARI):
-        find_recorded(name.removeprefix(MINARI))
-    elif name not in gymnasium.registry:
-        raise ConfigError(
-            f"Gymnasium knows no environment {name!r}.{did_you_mean(name, gymnasium.registry)} "
-            f"Give env_id a registered id, or load the plugin that registers it{hint}"
-        )
 
 
 def make(env_id: str, num: int, *, render: bool = False) -> Environments:
@@ -224,6 +207,16 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"the environment {env_id!r} cannot be made: {error}") from error
     return Environments(env_id, envs)
+
+
+def check_returns(envs: Environments) -> None:
+    """Start an episode and act once, so that an environment that returns what is no number is told before a training.
+
+    Raises:
+        ConfigError: as `Environments.reset` and `step`.
+    """
+    envs.reset([0] * len(envs))
+    envs.step(np.zeros((len(envs), envs.action_size)))
 
 
 def check_spaces(
@@ -272,15 +265,3 @@ def _space(env: gymnasium.Env[Any, Any], name: str) -> Any:
             f"or discrete{hint}"
         )
     return space
-
-
-def _register_robotics() -> bool:
-    """Adroit, kitchen and the like, where `gymnasium-robotics` is installed, which is told."""
-    import gymnasium
-
-    try:
-        import gymnasium_robotics
-    except ImportError:
-        return False
-    gymnasium.register_envs(gymnasium_robotics)
-    return True

@@ -39,10 +39,10 @@ class RandomActor:
 
     def __init__(self, envs: Environments, seed: int) -> None:
         low, high = envs.action_low.reshape(-1), envs.action_high.reshape(-1)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        if not np.isfinite(high.astype(np.float64) - low.astype(np.float64)).all():
             raise ConfigError(f"{envs.env_id} has an unbounded action space, which has no uniform policy; give another")
         self.low, self.high, self.seed = low, high, seed
-        self.num_actions = envs.categories.get("action")
+        self.num_actions, self.whole = envs.categories.get("action"), envs.whole_actions
         self.generators: list[np.random.Generator] = []
 
     def reset(self, num: int, *, environments: np.ndarray | None = None) -> None:
@@ -50,9 +50,15 @@ class RandomActor:
         self.generators = [np.random.default_rng([self.seed, 7, int(key)]) for key in keys]
 
     def act(self, observations: np.ndarray, rewards: np.ndarray | None, active: np.ndarray | None) -> np.ndarray:
+        return np.stack([self._draw(generator) for generator in self.generators])
+
+    def _draw(self, generator: np.random.Generator) -> np.ndarray:
+        """(A,) of one environment. Whole numbers are drawn as such: rounding would draw the bounds less often."""
         if self.num_actions is not None:
-            return np.array([[float(generator.integers(self.num_actions))] for generator in self.generators])
-        return np.stack([generator.uniform(self.low, self.high) for generator in self.generators])
+            return np.array([float(generator.integers(self.num_actions))])
+        if self.whole:
+            return generator.integers(self.low, self.high, dtype=self.low.dtype.type, endpoint=True).astype(np.float64)
+        return generator.uniform(self.low, self.high)
 
 
 @dataclass
@@ -128,7 +134,7 @@ def collect(
 ) -> FlatEpisodes:
     """Record episodes, one after the other in the order of their seeds.
 
-    Actions are recorded as carried out: clipped to the action space, discrete ones rounded. MuJoCo's state before each
+    Actions are recorded as carried out: clipped to the action space, whole ones rounded. MuJoCo's state before each
     action is kept in `infos/qpos` and `infos/qvel`, where the environment has one.
 
     Args:
@@ -152,9 +158,7 @@ def collect(
         raise ConfigError("give either a number of episodes or of transitions")
     envs = make_environments(env_id, batch if episodes is None else min(batch, episodes))
     try:
-        limit = max_steps or envs.max_episode_steps
-        if limit is None:
-            raise ConfigError(f"{env_id} has no time limit; give a number of steps (--max-steps)")
+        limit = envs.limit_steps(max_steps)
         actor = make_actor(envs)
         recorded: list[_Episode] = []
         rows = 0

@@ -18,7 +18,6 @@ from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.summary import DataSummary
-from seqrl.envs import check_spaces, make_environments
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.evaluation.archive import (
     Evaluation,
@@ -32,7 +31,7 @@ from seqrl.evaluation.archive import (
 from seqrl.evaluation.baseline import compare_rows
 from seqrl.evaluation.placement import device_of, policy_of
 from seqrl.evaluation.plan_quality import PlanLog, diagnose
-from seqrl.evaluation.protocol import EpisodeResults, check_protocol, run_episodes
+from seqrl.evaluation.protocol import EpisodeResults, check_environment, check_protocol, run_episodes
 from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table, write_tables
 from seqrl.evaluation.video import film_episodes
@@ -141,7 +140,7 @@ def check(row: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeSto
 
     Raises:
         ConfigError: no environment, a strategy that the layout cannot serve, a context beyond the window, or a model
-            that cannot be built.
+            that cannot be built, or an environment in which no episode can be run.
     """
     config = EvaluationConfig.from_dict(row)
     run = {**training, **store.sizes, "longest_episode": int(store.lengths.max())}
@@ -165,9 +164,7 @@ def check(row: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeSto
                 "evaluation.settings.env_id=... to a Gymnasium id, or evaluation=none to train only"
             )
         check_protocol(config, strategy, layout, env_id)
-        envs = make_environments(env_id, 1)
-        check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
-        envs.close()
+        check_environment(config, layout, env_id)
     except ConfigError as error:
         raise ConfigError(f"row {config.label!r} of the evaluation: {error}") from error
     if config.score["name"] == "critic" and training["window"]["terminate_truncated"] and not store.terminated.all():

@@ -10,7 +10,7 @@ import numpy as np
 from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
 from seqrl.config import EvaluationConfig
-from seqrl.envs import check_spaces, make_environments
+from seqrl.envs import check_returns, check_spaces, make_environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import label_of
 from seqrl.evaluation.goals import judge
@@ -64,6 +64,25 @@ def check_protocol(config: EvaluationConfig, strategy: Strategy, layout: Layout,
         )
     if config.shuffle_goals and not 2 <= len(config.goals) == len(set(config.goals)):
         raise ConfigError("shuffle_goals=true needs two goals or more, all different, to give each episode another's")
+
+
+def check_environment(config: EvaluationConfig, layout: Layout | None, env_id: str) -> None:
+    """Refuse an environment in which no episode can be run: make it, start an episode and act once.
+
+    Args:
+        layout: of a trained model, or of one that is about to be trained; None where its sizes are not known yet.
+
+    Raises:
+        ConfigError: it cannot be made, does not fit the layout, has no time limit, or returns what is no number.
+    """
+    envs = make_environments(env_id, 1)
+    try:
+        if layout is not None:
+            check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
+        envs.limit_steps(config.max_steps)
+        check_returns(envs)
+    finally:
+        envs.close()
 
 
 def run_episodes(

@@ -12,7 +12,6 @@ import numpy as np
 from seqrl.acting.policy import Policy
 from seqrl.console import show_progress
 from seqrl.envs import Environments
-from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import ImaginedPath
 from seqrl.types import Plan
 
@@ -101,7 +100,7 @@ def rollout(
     seconds = 0.0
     newest: Plan | None = None
     due = 0  # step at which the next imagined path is kept
-    for step in _steps(_limit(envs, max_steps), description):
+    for step in _steps(envs.limit_steps(max_steps), description):
         active = envs.active.copy()
         began = time.perf_counter()
         actions = policy.act(observations, earned, active)
@@ -125,13 +124,6 @@ def rollout(
             break
     film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
     return Episodes(np.stack(seen, 1), np.stack(rewards, 1), lengths, terminated, seconds, horizons, film, plans)
-
-
-def _limit(envs: Environments, max_steps: int | None) -> int:
-    limit = max_steps or envs.max_episode_steps
-    if limit is None:
-        raise ConfigError(f"{envs.env_id} has no time limit; set max_steps")
-    return limit
 
 
 def _end_episodes(envs: Environments, observations: np.ndarray, until: Ending | None) -> None:
