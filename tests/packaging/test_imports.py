@@ -43,7 +43,7 @@ ORDER = [
     {"registry"},
     {"schema"},
     {"plugins"},
-    {"files"},
+    {"archives", "files"},
     {"paths"},
     {"console", "opengl", "signals"},
     {"child"},

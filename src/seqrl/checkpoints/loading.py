@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from seqrl.checkpoints.reading import read_checkpoint
+from seqrl.checkpoints.reading import find_newest, read_checkpoint, step_of
+from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.models import Model
@@ -19,6 +21,7 @@ from seqrl.paths import find_path
 T = TypeVar("T", bound=nn.Module | None)
 
 _PREFIX = "model."
+_SMALL = 2**26  # bytes that a model may take whatever its file holds: masks and the like are not kept
 # What is known of the data of a checkpoint that somebody else's script wrote.
 _UNKNOWN_DATA = {
     "name": "arrays",
@@ -51,8 +54,9 @@ class Loaded:
 def load(path: str | Path) -> Loaded:
     """Load a checkpoint that `seqrl train` (or a `SequenceModule` in a trainer of yours) wrote.
 
-    Only tensors and plain values are unpickled (`weights_only=True`), and components are looked up by name in the
-    registries, so that a file can build what is registered and nothing else.
+    The file's bytes are compared with its checksums, only tensors and plain values are unpickled
+    (`weights_only=True`), and components are looked up by name in the registries, so that a file can build what is
+    registered and nothing else.
 
     Raises:
         CheckpointError: the file is missing, damaged, from another program, or from a newer seqrl.
@@ -60,8 +64,30 @@ def load(path: str | Path) -> Loaded:
     path = find_path(path)
     model, config, content = _rebuilt(path, build_model, _PREFIX)
     config = {"dataset": _UNKNOWN_DATA, "seed": 0, **config}
-    versions = dict(content["seqrl"].get("versions", {}))
-    return Loaded(model.eval(), config, versions, int(content.get("global_step", 0)))
+    versions = content["seqrl"].get("versions")
+    return Loaded(model.eval(), config, dict(versions) if isinstance(versions, Mapping) else {}, step_of(content))
+
+
+def find_checkpoint(path: Path, stage: str = "model") -> Path | None:
+    """The checkpoint that a user means: a file, the folder of a run, or that of a stage.
+
+    Of a folder it is `last.ckpt`; where that is damaged, the latest that is whole, which is said.
+
+    Returns:
+        None where there is none.
+
+    Raises:
+        CheckpointError: none of a folder's can be read.
+    """
+    if path.is_file():
+        return path
+    for folder in (path / stage, path):
+        found = find_newest(folder, stage) if folder.is_dir() else None
+        if found is not None:
+            if found.faults:
+                say(f"{found.faults[0]}; {found.path.name} of step {found.step} is taken instead")
+            return found.path
+    return None
 
 
 def load_critic(path: str | Path) -> Critic | None:
@@ -94,9 +120,8 @@ def critic_file(path: str | Path) -> Path | None:
     path = find_path(path)
     if path.is_file() and path.parent.name == "critic":
         return path
-    run = path.parent.parent if path.is_file() else path
-    file = run / "critic" / "last.ckpt"
-    return file if file.is_file() else None
+    run = path.parent.parent if path.is_file() or path.name == "model" else path
+    return find_checkpoint(run / "critic", "critic") if (run / "critic").is_dir() else None
 
 
 def critic_settings(path: str | Path) -> dict[str, Any]:
@@ -128,11 +153,16 @@ def _rebuilt(
     """
     content = read_checkpoint(path, prefix.removesuffix("."))
     note, config = content["seqrl"], content["hyper_parameters"]["config"]
+    state = content.get("state_dict", {})
+    if not isinstance(state, Mapping) or not all(isinstance(each, Tensor) for each in state.values()):
+        raise CheckpointError(f"{str(path)!r} holds no weights; give another checkpoint of the run")
+    weights = {k.removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix)}
     try:
+        _check_size(build, config, weights)
         module = build(config)
     except ConfigError as error:
         raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{_needed(note)}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # nobody checked what stands in it
         raise CheckpointError(f"{str(path)!r} has an incomplete config ({type(error).__name__}: {error})") from error
     held, made = note.get("model"), module.made_of if isinstance(module, Model) else None
     if held != made:
@@ -140,14 +170,30 @@ def _rebuilt(
         raise CheckpointError(
             f"{str(path)!r} holds {what}, and its config asks for one of {made}; load the plugins it was trained with"
         )
-    state = content.get("state_dict", {})
-    weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
         if module is not None:
             module.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{str(path)!r} holds weights that do not fit its own config: {error}") from error
     return module, config, content
+
+
+def _check_size(
+    build: Callable[[Mapping[str, Any]], Any], config: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """Refuse a config whose model would take more memory than its weights, before there is memory for it.
+
+    Raises:
+        ConfigError: says both sizes.
+    """
+    with torch.device("meta"):
+        outline = build(config)
+    if outline is None:
+        return
+    asked = sum(each.nbytes for each in (*outline.parameters(), *outline.buffers()))
+    held = sum(each.nbytes for each in weights.values())
+    if asked > _SMALL + 4 * held:
+        raise ConfigError(f"its config asks for a model of {asked} bytes, and it holds weights of {held}")
 
 
 def _needed(note: Mapping[str, Any]) -> str:

@@ -40,14 +40,14 @@ from seqrl.models.building import build_model
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The checkpoint that a user means: a file, a run folder, or a run's `model` folder.
+    """The checkpoint that a user means: a file, a run folder, or a run's `model` folder; see `find_checkpoint`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or none that can be read.
     """
-    for candidate in (path, path / "model" / "last.ckpt", path / "last.ckpt"):
-        if candidate.is_file():
-            return candidate
+    found = checkpoints.find_checkpoint(path)
+    if found is not None:
+        return found
     raise CheckpointError(f"no checkpoint at {str(path)!r}; give a .ckpt file or the folder of a run")
 
 
@@ -71,9 +71,11 @@ def evaluate_all(
     wanted = loaded.config.get("training", {}).get("max_steps", 0)
     if loaded.step < wanted:
         say(f"{checkpoint} is of step {loaded.step} of {wanted}: these are results of a model in the midst of training")
-    loaded = replace(loaded, config={**loaded.config, **checkpoints.critic_settings(checkpoint)})
     critic_file = checkpoints.critic_file(checkpoint)
-    critic = checkpoints.load_critic(checkpoint)
+    critic, trained = None, {"critic": None}
+    if critic_file is not None:
+        critic, trained = checkpoints.load_critic(critic_file), checkpoints.critic_settings(critic_file)
+    loaded = replace(loaded, config={**loaded.config, **trained})
     digest = fingerprint_files(checkpoint, *([critic_file] if critic_file else []))
     done = [evaluate(each, loaded, place_evaluation(each, digest, folder), critic) for each in settings]
     rows, comparisons = [each.row for each in done], compare_rows(done, baseline)

@@ -16,7 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from seqrl.checkpoints.migration import FORMAT
-from seqrl.checkpoints.reading import checkpoint_step
+from seqrl.checkpoints.reading import find_newest, read_file
 from seqrl.console import say
 from seqrl.errors import CheckpointError
 from seqrl.files import copy_file, write_file
@@ -26,7 +26,7 @@ _NUMBERED = re.compile(r"step-(\d+)\.ckpt")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to disk and then renames.
+    """Writes beside the target, flushes to disk and then renames; compares checksums when it reads.
 
     Lightning's own writer renames as well, but from the system's temporary folder, which copies where that lies on
     another disk: what is there after a failed copy is the beginning of a checkpoint.
@@ -46,6 +46,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except RuntimeError as error:  # torch's zip writer wraps what the disk says
             cause = error.__context__ if isinstance(error.__context__, OSError) else OSError(None, str(error))
             raise OSError(cause.errno, cause.strerror or str(error), str(target)) from error
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """As `seqrl.checkpoints.reading.read_file`: tensors on the CPU and plain values, whatever is asked for."""
+        return read_file(Path(path))
 
 
 def is_save_step(trainer: pl.Trainer, every: int) -> bool:
@@ -156,7 +162,7 @@ def _link(path: Path, other: Path) -> None:
 
 
 def resumable(folder: Path, stage: str) -> tuple[Path | None, int]:
-    """The checkpoint from which a stage goes on, and its step: `last.ckpt`, or else the newest that can be read.
+    """The checkpoint from which a stage goes on, and its step: `last.ckpt`, or else the newest that is whole.
 
     Args:
         folder: of the stage.
@@ -167,24 +173,15 @@ def resumable(folder: Path, stage: str) -> tuple[Path | None, int]:
     Raises:
         CheckpointError: there are checkpoints, and none can be read.
     """
-    last, reasons, found = folder / "last.ckpt", [], []
-    for path in (last, *folder.glob("step-*.ckpt"), folder / "best.ckpt"):
-        if not path.exists():
-            continue
-        try:
-            found.append((path, checkpoint_step(path, stage)))
-        except CheckpointError as error:
-            reasons.append(str(error))
-        if found and path == last:
-            break
-    if reasons and not found:
-        raise CheckpointError(f"{reasons[0]}; delete {str(folder)!r} to train this stage from the start")
-    if not found:
+    try:
+        found = find_newest(folder, stage, to_train=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; delete {str(folder)!r} to train this stage from the start") from error
+    if found is None:
         return None, 0
-    path, step = max(found, key=lambda each: each[1])
-    if reasons:
-        say(f"{reasons[0]}; training goes on from {path.name}, which is of step {step}")
-    return path, step
+    if found.faults:
+        say(f"{found.faults[0]}; training goes on from {found.path.name}, which is of step {found.step}")
+    return found.path, found.step
 
 
 def note(config: Mapping[str, Any], parts: Mapping[str, Any], *, model: str | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from seqrl.archives import is_whole
 from seqrl.d4rl.reference import normalised_score
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.summary import DataSummary
@@ -55,9 +56,16 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
 
 
 def finished(config: Mapping[str, Any], folder: RunFolder) -> Path | None:
-    """The model's checkpoint of a run whose stages are all done, or None."""
-    done = all(folder.is_done(kind.name) for kind in list_stages(config))
-    return folder.checkpoint(MODEL.name) if done else None
+    """The model's checkpoint of a run whose stages are all done, or None.
+
+    A stage whose `last.ckpt` is damaged is not done any more, and goes on from an older one.
+    """
+    stages = [kind.name for kind in list_stages(config)]
+    for name in stages:
+        last = folder.checkpoint(name)
+        if folder.is_done(name) and not is_whole(last):
+            folder.set_status(name, "interrupted", folder.status()[name]["step"], f"{str(last)!r} is damaged")
+    return folder.checkpoint(MODEL.name) if all(map(folder.is_done, stages)) else None
 
 
 def load_data(config: Mapping[str, Any]) -> EpisodeStore:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seqrl.checkpoints.reading import read_checkpoint
+from seqrl.checkpoints.reading import find_newest, read_checkpoint
 from seqrl.data.summary import DataSummary
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.runs.folder import RunFolder
@@ -27,9 +28,12 @@ def check_trained(folder: RunFolder, dataset: DataSummary) -> None:
         ConfigError: names the checkpoint and the data.
     """
     for kind in KINDS:
-        checkpoint = folder.checkpoint(kind.name)
-        if kind.name in folder.status() and checkpoint.exists():
-            check_data(checkpoint, read_checkpoint(checkpoint, kind.name), asdict(dataset))
+        if kind.name not in folder.status():
+            continue
+        with suppress(CheckpointError):  # none can be read, which whoever trains the stage tells
+            found = find_newest(folder.path / kind.name, kind.name)
+            if found is not None:
+                check_data(found.path, read_checkpoint(found.path, kind.name), asdict(dataset))
 
 
 def check_data(path: Path, content: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:

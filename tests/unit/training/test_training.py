@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -371,17 +372,32 @@ def test_a_resumed_run_remembers_its_best_validation(config: dict[str, Any], tmp
     assert load(best).step == 4
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 the beginning"])
+def flip_weight(path: Path) -> None:
+    """Turn one bit of the first weight over."""
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        (member,) = (each for each in archive.infolist() if each.filename.endswith("data/3"))
+        place = data.index(archive.read(member), member.header_offset)
+    data[place + 3] ^= 64
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() == member.filename
+
+
+@pytest.mark.parametrize(
+    ("damage", "state"),
+    [(b"", "running"), (b"PK\x03\x04 the beginning", "interrupted"), (None, "running"), (None, "done")],
+)
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
-    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes | None, state: str
 ) -> None:
     config["training"] |= {"keep_last": 2, "checkpoint_every": 3, "validate_every": 5}
     train(config, RunFolder(tmp_path / "whole"))
     folder = RunFolder(tmp_path / "parts")
     train(config, folder)
     last = tmp_path / "parts" / "model" / "last.ckpt"
-    last.write_bytes(damage)
-    folder.set_status("model", "running", 12)
+    flip_weight(last) if damage is None else last.write_bytes(damage)
+    folder.set_status("model", state, 12)
     capsys.readouterr()
     train(config, folder)
     told = capsys.readouterr().out
