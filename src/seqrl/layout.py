@@ -56,6 +56,8 @@ class LayoutConfig:
         stride: steps of the environment between two transitions of a window.
         vectors: of models of vectors, the fields that make one together: `[[goal, observation], [action]]`; null for a
             vector per field.
+        termination: of models of tokens: `shared` gives the termination token one row of the embedding for all places
+            of a transition, as published; null one for each place.
 
     Raises:
         ConfigError: an order that cannot be decoded.
@@ -67,6 +69,7 @@ class LayoutConfig:
     termination_penalty: float | None = None
     stride: Annotated[int, Ge(1)] = 1
     vectors: tuple[tuple[str, ...], ...] | None = None
+    termination: Literal["shared"] | None = None
 
     def __post_init__(self) -> None:
         _check_order(self.present)
@@ -129,6 +132,7 @@ class Layout:
             discounted sum over its steps, and its value what follows them.
         vectors: for models of vectors, which fields (and perhaps `goal`) make one vector together, in sequence order.
         categories: number of values of fields that are discrete: one scalar that holds 0, 1, ...
+        shares_termination: whether the termination token has one row of the embedding for all places.
     """
 
     fields: tuple[Field, ...]
@@ -138,6 +142,7 @@ class Layout:
     stride: int = 1
     vectors: tuple[tuple[str, ...], ...] = ()
     categories: Mapping[str, int] = field(default_factory=dict)
+    shares_termination: bool = False
 
     @staticmethod
     def from_config(
@@ -181,6 +186,7 @@ class Layout:
             section.stride,
             vectors,
             dict(categories or {}),
+            section.termination == "shared",
         )
 
     @property

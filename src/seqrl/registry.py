@@ -183,7 +183,7 @@ CRITIC = Registry("critic", "seqrl.critics", runtime=("observation_size", "actio
 OPTIMIZER = Registry(
     "optimizer", "seqrl.optimizers", shared=(Option("clip_norm", 1.0, Annotated[float, Gt(0)] | None),)
 )
-SCHEDULER = Registry("scheduler", "seqrl.schedulers", runtime=("max_steps", "steps_per_epoch"))
+SCHEDULER = Registry("scheduler", "seqrl.schedulers", runtime=("max_steps", "steps_per_epoch", "targets_per_epoch"))
 PLANNER = Registry("planner", "seqrl.planners", runtime=("critic",))
 CONDITION = Registry("condition", "seqrl.conditions")
 SCORE = Registry("score", "seqrl.scores", runtime=("discount", "critic"))

@@ -3,8 +3,8 @@
 The numbers are described in tests/fixtures/published/README.md. The loops below share nothing with seqrl. They are held
 to the published numbers as seqrl is, and then stand in for the published code at other sizes and weights.
 
-Published bins decode to the midpoints of their edges, which no option of a tokenizer reaches; here edges and centres of
-`tokenizer=quantile` are set by hand. The published loss takes its mask from the inputs; here the mask is shifted.
+`method=tt_code` has the options that reach the published behaviour where the defaults differ; models made here have
+them, and bins between given thresholds are set by hand.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 import seqrl
-from seqrl.registry import OBJECTIVE, PLANNER, SCORE
+from seqrl.paths import config_dir
+from seqrl.registry import OBJECTIVE, PLANNER, SCHEDULER, SCORE, TOKENIZER
 from seqrl.types import TokenBatch
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "published"
@@ -128,13 +130,14 @@ def module_of(weights: Weights, sizes: Sizes, thresholds: Tensor | None = None) 
         "rewards": np.zeros(9),
         "terminated": False,
     }
+    preset = yaml.safe_load((config_dir() / "method" / "tt_code.yaml").read_text())
     dropout = dict.fromkeys(("embedding_dropout", "residual_dropout", "attention_dropout"), 0.0)
     module = seqrl.SequenceModule.for_store(
         seqrl.EpisodeStore.from_episodes([episode]),
-        layout="tt",
-        tokenizer={"name": "quantile", "num_bins": sizes.bins},
+        layout={"name": "tt", **preset["layout"]},
+        tokenizer={**preset["tokenizer"], "name": "quantile", "num_bins": sizes.bins},
         backbone={"num_layers": sizes.layers, "num_heads": sizes.heads, "dim": sizes.width, **dropout},
-        objective={"average": "all"},
+        objective=preset["objective"],
         scheduler={"name": "constant"},
         window=sizes.window,
     )
@@ -178,6 +181,7 @@ def planned(model: Any, case: Mapping[str, Any], past: Tensor, present: Tensor, 
 
 
 OPTIONS = ("horizon", "beam_width", "n_expand", "context", "k_obs", "k_act", "cdf_obs", "cdf_act")
+OPTIONS += ("percentile", "percentile_rule")
 
 
 # The published arithmetic
@@ -337,13 +341,11 @@ def test_the_loss_is_the_published_one(mask_of: str) -> None:
     file = stored("tt_gpt")
     tokens, mask = torch.from_numpy(file["tokens"]), torch.from_numpy(file["mask"])
     weights = {k: v.double() for k, v in published_weights("tt_gpt").items()}
-    if (
-        mask_of == "inputs"
-    ):  # seqrl's mask is of targets: what the published one says of an input goes to the next token
-        mask = torch.cat([mask.flatten(1)[:, :1], mask.flatten(1)[:, :-1]], dim=1).view_as(mask)
     expected = float(file[f"loss_mask_of_{mask_of}"])
-    assert float(loss_by_hand(weights, PUBLISHED, tokens, mask.flatten(1)[:, 1:])) == pytest.approx(expected, abs=1e-6)
-    objective = OBJECTIVE.build({"name": "next_token", "average": "all"})
+    own = mask.flatten(1)[:, 1:] if mask_of == "targets" else mask.flatten(1)[:, :-1]
+    assert float(loss_by_hand(weights, PUBLISHED, tokens, own)) == pytest.approx(expected, abs=1e-6)
+    option = None if mask_of == "targets" else "inputs"
+    objective = OBJECTIVE.build({"name": "next_token", "average": "all", "mask": option})
     with torch.no_grad():
         outcome = objective(module_of(weights, PUBLISHED).model.eval(), TokenBatch(tokens, mask))
     assert float(outcome.total / outcome.count) == pytest.approx(expected, abs=1e-6)
@@ -461,7 +463,7 @@ def train_by_hand(weights: Weights, sizes: Sizes, tokens: Tensor, masks: Tensor)
     first, second = ({name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2))
     losses, norms = [], []
     for step, (batch, mask) in enumerate(zip(tokens, masks, strict=True), start=1):
-        loss = loss_by_hand(weights, sizes, batch, mask.flatten(1)[:, 1:])
+        loss = loss_by_hand(weights, sizes, batch, mask)
         gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
         norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients.values()))
         losses.append(float(loss.detach()))
@@ -482,6 +484,7 @@ LIGHTNING_SAYS = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
     "ignore:You defined a `validation_step` but have no `val_dataloader`",
     "ignore:The `srun` command is available",
+    "ignore:.*your dataloader is not resumable",
 )
 
 
@@ -492,7 +495,8 @@ def test_training_is_the_published_one(tmp_path: Path) -> None:
     masks = torch.ones_like(tokens, dtype=torch.bool)
     weights = published_weights("tt_training")
     found = trained(weights, PUBLISHED, tokens, masks, tmp_path)
-    losses, norms = train_by_hand({k: v.double() for k, v in weights.items()}, PUBLISHED, tokens, masks)
+    shifted = masks.flatten(2)[..., :-1]
+    losses, norms = train_by_hand({k: v.double() for k, v in weights.items()}, PUBLISHED, tokens, shifted)
     for each in (found.losses, losses):
         np.testing.assert_allclose(each, file["losses"], rtol=0, atol=5e-6)
     for each in (found.norms, norms):
@@ -502,17 +506,177 @@ def test_training_is_the_published_one(tmp_path: Path) -> None:
 @LIGHTNING_SAYS
 @pytest.mark.parametrize("sizes", OTHERS)
 def test_training_is_that_of_the_published_arithmetic(sizes: Sizes, tmp_path: Path) -> None:
-    """With windows that carry no loss after some place.
+    """With windows that end, and carry no loss after some place.
 
-    Termination tokens are left out: the published code has one embedding of them for all places, seqrl one for each,
-    and what AdamW makes of a sum of gradients is not the sum of what it makes of each.
+    The termination token has one row of the embedding: what AdamW makes of a sum of gradients is not the sum of what it
+    makes of each.
     """
     generator = torch.Generator().manual_seed(4)
     weights = random_weights(sizes, seed=4)
     shape = (12, 5, sizes.window, sizes.step)
     tokens = torch.randint(sizes.bins, shape, generator=generator)
-    masks = torch.rand((12, 5, 1), generator=generator) > torch.arange(sizes.window * sizes.step) / 80
-    losses, norms = train_by_hand(weights, sizes, tokens, masks.view(shape))
-    found = trained(weights, sizes, tokens, masks.view(shape), tmp_path)
+    ends = torch.randint(1, 2 * sizes.window, shape[:2], generator=generator)
+    tokens[torch.arange(sizes.window) >= ends[..., None]] = sizes.bins
+    steps = torch.randint(1, sizes.window + 1, shape[:2], generator=generator)
+    masks = (torch.arange(sizes.window) < steps[..., None])[..., None].expand(shape)
+    losses, norms = train_by_hand(weights, sizes, tokens, masks.flatten(2)[..., :-1])
+    found = trained(weights, sizes, tokens, masks, tmp_path)
     np.testing.assert_allclose(found.losses, losses, rtol=0, atol=1e-5)  # seqrl takes losses in float32
     np.testing.assert_allclose(found.norms, norms, rtol=1e-5)
+
+
+# Bins and schedule
+
+
+def tokens_by_hand(values: np.ndarray, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) published tokens of a column, and its (V + 1,) thresholds: fewer where n is small."""
+    per_bin = math.ceil(len(values) / num_bins)
+    thresholds = np.append(np.sort(values)[::per_bin], values.max())
+    tokens = []
+    for value in values:
+        reached = [i for i, threshold in enumerate(thresholds) if value >= threshold]
+        number = len(thresholds) if len(reached) == len(thresholds) else max(reached, default=0)
+        tokens.append(min(number, num_bins - 1))
+    return np.array(tokens), thresholds
+
+
+def published_bins(columns: int, num_bins: int) -> Any:
+    preset = yaml.safe_load((config_dir() / "method" / "tt_code.yaml").read_text())["tokenizer"]
+    return TOKENIZER.build({"name": "quantile", "num_bins": num_bins, **preset}, size=columns)
+
+
+def test_bins_are_the_published_ones() -> None:
+    """Tied columns included: one of tenths, and one that is mostly zero."""
+    file = stored("tt_bins")
+    values = torch.from_numpy(file["values"])
+    tokenizer = published_bins(values.shape[1], 100)
+    tokenizer.fit(values)
+    tokens = tokenizer.encode(values)
+    np.testing.assert_array_equal(tokens, file["tokens"])
+    np.testing.assert_array_equal(tokenizer.decode(tokens), file["decoded"].astype(np.float32))
+    np.testing.assert_array_equal(tokenizer.boundaries.T, file["thresholds"][1:-1])
+
+
+@pytest.mark.parametrize(("count", "num_bins"), [(700, 7), (150, 100), (99, 100), (395, 40), (7, 10), (4000, 100)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_bins_are_those_of_the_published_rule(count: int, num_bins: int, seed: int) -> None:
+    """The published code cannot decode the largest value where it has fewer bins than it was asked for."""
+    values = np.random.default_rng(seed).normal(size=count).round(seed + 1)
+    tokens, thresholds = tokens_by_hand(values, num_bins)
+    tokenizer = published_bins(1, num_bins)
+    tokenizer.fit(torch.from_numpy(values)[:, None])
+    found = tokenizer.encode(torch.from_numpy(values)[:, None])
+    np.testing.assert_array_equal(found[:, 0], tokens)
+    decodable = tokens + 1 < len(thresholds)
+    expected = (thresholds[tokens[decodable]] + thresholds[tokens[decodable] + 1]) / 2
+    np.testing.assert_array_equal(tokenizer.decode(found)[decodable, 0], expected.astype(np.float32))
+    assert decodable.sum() > 0
+
+
+def test_midpoints_alone_move_heavy_ties() -> None:
+    """The two options are told apart: our edges with their centres."""
+    values = torch.cat([torch.zeros(90), torch.arange(1.0, 11.0)])[:, None]
+    ours = TOKENIZER.build({"name": "quantile", "num_bins": 10}, size=1)
+    middles = TOKENIZER.build({"name": "quantile", "num_bins": 10, "decode_to": "midpoints"}, size=1)
+    for tokenizer in (ours, middles):
+        tokenizer.fit(values)
+    assert torch.equal(ours.boundaries, middles.boundaries)
+    assert not torch.equal(ours.centres, middles.centres)
+
+
+def test_the_schedule_is_the_published_one() -> None:
+    file = stored("tt_schedule")
+    scheduler = SCHEDULER.build(
+        {"name": "tt_reference"},
+        max_steps=len(file["multipliers"]),
+        steps_per_epoch=int(file["windows"] // file["batch_size"]),
+        targets_per_epoch=int(file["windows"] * file["targets_per_window"]),
+    )
+    found = []
+    for step, targets in enumerate(file["targets_that_are_no_termination"]):
+        found.append(scheduler.factor(step))
+        scheduler.count(int(targets))
+    np.testing.assert_allclose(found, file["multipliers"], rtol=0, atol=1e-12)
+
+
+class Rates(pl.Callback):
+    """Learning rates of the steps, and how many of their targets are no termination token."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.targets: list[int] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.rates.append(float(trainer.optimizers[0].param_groups[0]["lr"]))
+        self.targets.append(int((batch.tokens.flatten(1)[:, 1:] != pl_module.model.termination_token).sum()))
+
+
+@LIGHTNING_SAYS
+def test_a_training_keeps_the_published_schedule_and_so_does_its_rest(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    episodes = [
+        {
+            "observations": rng.normal(size=(n, 2)),
+            "actions": rng.normal(size=(n, 1)),
+            "rewards": np.ones(n),
+            "terminated": True,
+        }
+        for n in (9, 5, 7)
+    ]
+    store = seqrl.EpisodeStore.from_episodes(episodes)
+
+    def fit(steps: int, checkpoint: Path | None) -> tuple[pl.Trainer, Rates, int]:
+        module = seqrl.SequenceModule.for_store(
+            store,
+            backbone={"num_layers": 1, "num_heads": 1, "dim": 8},
+            tokenizer={"num_bins": 5},
+            scheduler={"name": "tt_reference", "cosine_epochs": 3},
+            window=4,
+        )
+        data = seqrl.EpisodeDataModule.for_module(module, store, batch_size=4, validation_fraction=0.0)
+        watch = Rates()
+        quiet: dict[str, Any] = dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        )
+        quiet |= {"max_steps": steps, "limit_val_batches": 0, "default_root_dir": tmp_path, "accelerator": "cpu"}
+        trainer = pl.Trainer(callbacks=[watch], **quiet)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        return trainer, watch, len(data.train_windows) * (4 * module.model.tokens_per_step - 1)
+
+    _, whole, epoch = fit(20, None)
+    expected, seen = [6e-4], 0
+    for targets in whole.targets[:-1]:
+        seen += targets
+        progress = (seen - epoch) / (3 * epoch - epoch)
+        factor = seen / epoch if seen < epoch else max(0.1, 0.5 * (1 + math.cos(math.pi * progress)))
+        expected.append(6e-4 * factor)
+    np.testing.assert_allclose(whole.rates, expected, rtol=1e-9)
+    assert len(set(whole.targets)) > 1, "some windows pass the end of their episode"
+    trainer, first, _ = fit(8, None)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    _, second, _ = fit(20, tmp_path / "half.ckpt")
+    assert first.rates + second.rates == whole.rates
+
+
+def test_a_percentile_is_the_published_one() -> None:
+    """The value of the bin below the one at which the probability, not renormalised, is passed."""
+    weights = random_weights(OTHERS[1], seed=3)
+    sizes = OTHERS[1]
+    generator = torch.Generator().manual_seed(3)
+    thresholds = torch.randn(sizes.bins + 1, sizes.step, generator=generator, dtype=torch.float64).sort(dim=0).values
+    model = module_of(weights, sizes, thresholds).model.eval()
+    present = torch.randint(sizes.bins, (sizes.observation,), generator=generator)
+    past = torch.randint(sizes.bins, (0, sizes.step), generator=generator)
+    for percentile in (0.0, 0.3, 0.7, 0.999):
+        case = {"horizon": 1, "beam_width": 1, "n_expand": 1, "k_act": 1, "context": 3, "uniform": {}}
+        case |= {"percentile": percentile, "percentile_rule": "published"}
+        plan = planned(model, case, past, present, "none")
+        sequence = [*present.tolist(), *plan.tokens[0, 0].tolist()[sizes.observation :]]
+        worth = 0.0
+        for power, place in enumerate((sizes.step - 2, sizes.step - 1)):
+            logits = logits_by_hand(weights, sizes, torch.tensor([sequence[:place]]))[0, -1]
+            cumulative = logits.softmax(-1)[:-1].cumsum(-1).tolist()
+            first = next((i for i, mass in enumerate(cumulative) if mass > percentile), 0)
+            column = thresholds[:, place].tolist()
+            worth += DISCOUNT**power * (column[first - 1] + column[first]) / 2
+        assert float(plan.value[0]) == pytest.approx(worth, abs=1e-6)

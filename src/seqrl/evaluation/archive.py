@@ -156,6 +156,8 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
     for later in ("diagnostics", "regions", "end_at_goal"):  # evaluations of before there were any keep their place
         if not kept[later]:
             del kept[later]
+    if "percentile_rule" in kept["planner"] and kept["planner"]["percentile_rule"] is None:
+        kept["planner"] = {key: value for key, value in kept["planner"].items() if key != "percentile_rule"}
     if config.goals is not None:  # as they were typed, before they had a type
         kept["goals"] = [[int(x) if x.is_integer() else x for x in map(float, goal)] for goal in config.goals]
     kept["plugins"] = identities(config.plugins)

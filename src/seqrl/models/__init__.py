@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,15 @@ class Model(nn.Module, ABC):
             conditioning: with a goal if and only if the layout has one; None is none.
             time: steps since the episodes began.
         """
+
+    @property
+    def targets_per_window(self) -> int:
+        """How many things a training window has to predict: here its transitions, or codes."""
+        return self.context
+
+    def count_targets(self, batch: Any) -> Tensor:
+        """() how many targets of a batch of windows stand for something, whether or not they carry a loss."""
+        return batch.mask.sum()
 
     @abstractmethod
     def cast(self, dtype: torch.dtype) -> Self:

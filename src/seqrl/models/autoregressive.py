@@ -117,7 +117,10 @@ class AutoregressiveModel(Model):
     def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
         """(R, n) tokens, whose first stands at place `first` of its transition, to (R, n, D)."""
         place = (first + torch.arange(tokens.shape[1], device=tokens.device)) % self.tokens_per_step
-        embedded: Tensor = self.embedding(tokens + place * self.num_classes)
+        rows = tokens + place * self.num_classes
+        if self.layout.shares_termination:  # the others' rows are never used then
+            rows = rows.where(tokens != self.termination_token, self.termination_token)
+        embedded: Tensor = self.embedding(rows)
         return embedded
 
     def read(self, tokens: Tensor, prefix: Tensor | None) -> Tensor:

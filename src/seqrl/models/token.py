@@ -107,6 +107,14 @@ class TokenModel(AutoregressiveModel):
         places = torch.arange(1, 1 + targets.shape[1], device=targets.device) % self.tokens_per_step
         return LossInputs((batch.tokens, batch.goal), targets, mask, places)
 
+    @property
+    def targets_per_window(self) -> int:
+        return self.context * self.tokens_per_step - 1
+
+    def count_targets(self, batch: TokenBatch) -> Tensor:
+        """() how many targets of a batch are no termination token, whether or not they carry a loss."""
+        return (batch.tokens.flatten(1)[:, 1:] != self.termination_token).sum()
+
     def forward(self, tokens: Tensor, goal: Tensor | None = None) -> Tensor:
         """Logits of every token of a window but its first, each from the tokens before it.
 

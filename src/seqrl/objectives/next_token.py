@@ -22,16 +22,20 @@ class NextTokenObjective(Objective):
 
     Args:
         average: `valid` or `all`.
+        mask: None for that of the targets, or `inputs`: a target counts if the token before it may, as published.
 
     Reference: Janner et al. 2021, equation 1; weights and mask from their code.
     """
 
-    def __init__(self, *, average: Literal["valid", "all"] = "valid") -> None:
+    def __init__(self, *, average: Literal["valid", "all"] = "valid", mask: Literal["inputs"] | None = None) -> None:
         self.average = average
+        self.mask = mask
 
     def __call__(self, model: AutoregressiveModel, batch: TokenBatch | CodeBatch) -> Outcome:
         inputs = model.loss_inputs(batch)
         targets, mask, place = inputs.targets, inputs.mask, inputs.places
+        if self.mask == "inputs":
+            mask = batch.mask.flatten(1)[:, : mask.shape[1]]
         logits = model(*inputs.arguments)
         losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
         losses = losses.view_as(targets) * mask

@@ -72,10 +72,19 @@ class Beams:
         entry = entry[..., None]
         self.columns[name] = torch.cat([self.columns[name], entry], -1) if name in self.columns else entry
 
-    def estimate(self, model: TokenModel, field: str, place: int, percentile: float | None = None) -> None:
+    def estimate(
+        self, model: TokenModel, field: str, place: int, percentile: float | None = None, *, as_published: bool = False
+    ) -> None:
         """Record the expectation, or a percentile, of the scalar whose token comes next."""
         centres = model.tokenizer.bin_centres(place).to(self.logits.dtype)
-        self.record(field, _estimate(self.logits.softmax(-1)[..., :-1], centres, percentile))
+        probabilities = self.logits.softmax(-1)[..., :-1]
+        if percentile is None:
+            self.record(field, probabilities @ centres)
+        elif as_published:
+            low, high = model.tokenizer.outer_edges(place)
+            self.record(field, _find_published_percentile(probabilities, centres, (low + high) / 2, percentile))
+        else:
+            self.record(field, _find_percentile(probabilities, centres, percentile))
 
     def plan_of(self, model: TokenModel, best: Tensor, value: Tensor, depth: int) -> Plan:
         """The plan whose first `depth` transitions are those of the (B,) best candidates, with their (B,) scores."""
@@ -153,11 +162,21 @@ def check_shown(score: Score, layout: Layout) -> None:
         )
 
 
-def _estimate(probabilities: Tensor, centres: Tensor, percentile: float | None) -> Tensor:
-    """(...,) expectation or percentile of (..., V) probabilities of bins, whose values are (V,)."""
-    if percentile is None:
-        return probabilities @ centres
+def _find_percentile(probabilities: Tensor, centres: Tensor, percentile: float) -> Tensor:
+    """(...,) percentile of (..., V) probabilities of bins, whose values are (V,)."""
     ordered, order = centres.sort()  # bins of a plugin need not rise
     cumulative = probabilities[..., order].cumsum(-1)
     passed = cumulative > percentile * cumulative[..., -1:]
     return ordered[passed.to(torch.uint8).argmax(-1)]
+
+
+def _find_published_percentile(probabilities: Tensor, centres: Tensor, middle: Tensor, percentile: float) -> Tensor:
+    """(...,) values of the bin below the one at which the probability is passed.
+
+    Below the first bin, and where the probability is not reached, stands the () middle of the whole range: the
+    published code takes the edges `inds - 1` and `inds` of bin `inds`, and counts from the end where that is -1.
+    """
+    ordered, order = centres.sort()
+    passed = probabilities[..., order].cumsum(-1) > percentile
+    below = torch.cat([middle.to(ordered)[None], ordered[:-1]])
+    return below[passed.to(torch.uint8).argmax(-1)]

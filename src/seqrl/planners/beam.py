@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Interval, Lt
@@ -66,6 +66,8 @@ class BeamPlanner(Planner):
         percentile: estimate reward and value by this quantile of their distributions, in [0, 1), instead of by the
             expectation (None): the value of the bin at which the cumulative probability passes it. The termination
             token, which has no value, does not count.
+        percentile_rule: None for that, or `published`: the termination token counts, the value is that of the bin
+            below, and where none is below, or the probability is not reached, the middle of the whole range.
         cache: `none`, `exact` or `window`; see `seqrl.decoding.session.DecodingSession`.
         time_budget_ms: stop before a transition that, going by those before it, would end later than this after the
             start of the plan for the whole batch; the best plan so far then has fewer than `horizon` transitions, but
@@ -94,6 +96,7 @@ class BeamPlanner(Planner):
         cdf_act: Annotated[float, Ge(0), Lt(1)] | None = 0.6,
         cdf_obs: Annotated[float, Ge(0), Lt(1)] | None = None,
         percentile: Annotated[float, Ge(0), Lt(1)] | None = None,
+        percentile_rule: Literal["published"] | None = None,
         cache: CacheMode = "exact",
         time_budget_ms: Annotated[float, Gt(0)] | None = None,
         actor_share: Annotated[float, Interval(ge=0, le=1)] = 0.0,
@@ -106,6 +109,7 @@ class BeamPlanner(Planner):
         self.context = context
         self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, cdf_obs)}
         self.percentile = percentile
+        self.percentile_as_published = percentile_rule == "published"
         self.cache = cache
         self.time_budget_ms = time_budget_ms
         self.actor_share = actor_share
@@ -195,7 +199,7 @@ class BeamPlanner(Planner):
             if proposed is not None:
                 tokens = torch.where(proposed[0], proposed[1][..., place - places.start], tokens)
             if field in ESTIMATED:
-                beams.estimate(model, field, place, self.percentile)
+                beams.estimate(model, field, place, self.percentile, as_published=self.percentile_as_published)
             beams.take(tokens)
             if place + 1 < model.tokens_per_step:
                 beams.advance()

@@ -16,7 +16,12 @@ _NOT_HASHED = {
     "data": {"cache_dir", "url"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
 }
-_NEWER = {"optimizer": {"name": "adamw"}}  # settings that there were none of, with what was meant
+_NEWER: dict[str, dict[str, Any]] = {  # settings that there were none of, with what was meant
+    "optimizer": {"name": "adamw"},
+    "tokenizer": {"edges": None, "decode_to": None},
+    "objective": {"mask": None},
+    "layout": {"termination": None},
+}
 # What decides the model, the seed aside.
 _TRAINED = (
     *("data", "window", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "critic", "plugins"),

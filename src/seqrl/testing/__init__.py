@@ -42,6 +42,7 @@ _RUNTIME = {
     "discount": 0.9,
     "max_steps": optimization.MAX_STEPS,
     "steps_per_epoch": optimization.STEPS_PER_EPOCH,
+    "targets_per_epoch": None,
     "observation_size": 3,
     "action_size": 2,
 }

@@ -13,6 +13,7 @@ from seqrl.schedulers import Scheduler
 from seqrl.testing.contract import Component, require
 
 MAX_STEPS, STEPS_PER_EPOCH = 40, 8
+_TARGETS = 40  # of a step, at most
 
 
 def every_parameter_once(component: Component) -> None:
@@ -66,14 +67,20 @@ def factors_are_numbers(component: Component) -> None:
     """Finite and 0 or more in every step, also past the end of the training."""
     scheduler = _scheduler(component)
     for step in range(2 * MAX_STEPS):
-        factor = scheduler.factor(step)
+        factor = _factor(scheduler, step)
         require(math.isfinite(factor) and factor >= 0, f"factor({step}) is {factor}; give a finite number, 0 or more")
 
 
 def step_alone_decides(component: Component) -> None:
     """A run that was resumed asks for late steps first."""
     scheduler, resumed = _scheduler(component), _scheduler(component)
-    forward = [scheduler.factor(step) for step in range(MAX_STEPS)]
+    forward = [_factor(scheduler, step) for step in range(MAX_STEPS)]
+    if scheduler.counts_targets:  # what it counted decides, and is remembered
+        resumed.count(scheduler.targets)
+        later = range(MAX_STEPS, 2 * MAX_STEPS)
+        same = [_factor(scheduler, step) for step in later] == [_factor(resumed, step) for step in later]
+        require(same, "resumed with what it had counted, it gives other factors; keep nothing else")
+        return
     backward = [resumed.factor(step) for step in reversed(range(MAX_STEPS))]
     require(forward == backward[::-1], "a step has another factor when other steps were asked for before")
 
@@ -81,7 +88,7 @@ def step_alone_decides(component: Component) -> None:
 def training_gets_somewhere(component: Component) -> None:
     """The learning rate of the groups is what a user set: some step comes near it, and none goes far beyond."""
     scheduler = _scheduler(component)
-    most = max(scheduler.factor(step) for step in range(MAX_STEPS))
+    most = max(_factor(scheduler, step) for step in range(MAX_STEPS))
     require(0.1 <= most <= 10, f"the largest factor is {most:.4g}; scale factors so that it is about 1")
 
 
@@ -95,8 +102,17 @@ def _optimizer(component: Component) -> Optimizer:
 
 
 def _scheduler(component: Component) -> Scheduler:
-    scheduler: Scheduler = component.build(max_steps=MAX_STEPS, steps_per_epoch=STEPS_PER_EPOCH)
+    scheduler: Scheduler = component.build(
+        max_steps=MAX_STEPS, steps_per_epoch=STEPS_PER_EPOCH, targets_per_epoch=STEPS_PER_EPOCH * _TARGETS
+    )
     return scheduler
+
+
+def _factor(scheduler: Scheduler, step: int) -> float:
+    """The factor of a step, after the step before it was counted."""
+    if step > 0:
+        scheduler.count(_TARGETS - step % 3)
+    return scheduler.factor(step)
 
 
 def _module() -> nn.Module:

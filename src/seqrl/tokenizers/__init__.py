@@ -22,9 +22,11 @@ class Codec(nn.Module, ABC):
 
     Attributes:
         trainable: whether it has parameters, and a training stage of its own.
+        fits_all: whether its statistics are those of every transition, also where a sample would do.
     """
 
     trainable: ClassVar[bool] = False
+    fits_all: bool = False
 
     @abstractmethod
     def fit(self, values: Tensor) -> None:
@@ -72,6 +74,11 @@ class Tokenizer(Codec):
         tokens = torch.zeros(self.vocab_size, self.tokens_per_step, dtype=torch.int64, device=every.device)
         tokens[:, position] = every
         return self.decode(tokens)[:, position]
+
+    def outer_edges(self, position: int) -> tuple[Tensor, Tensor]:
+        """() lower edge of the first bin and () upper edge of the last one, at one position of the transition."""
+        centres = self.bin_centres(position)
+        return centres.min(), centres.max()
 
 
 class Imagination(ABC):

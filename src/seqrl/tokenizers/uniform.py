@@ -61,3 +61,6 @@ class UniformTokenizer(Tokenizer):
         width = (self.high - self.low) / self.vocab_size
         centres = self.low + (tokens.clamp(max=self.vocab_size - 1) + 0.5) * width
         return centres.minimum(self.last).float()
+
+    def outer_edges(self, position: int) -> tuple[Tensor, Tensor]:
+        return self.low[position], self.high[position]

@@ -105,9 +105,14 @@ class EpisodeDataModule(pl.LightningDataModule):
         data.tokenize(module)
         return data
 
-    def training_values(self) -> np.ndarray:
-        """(n, S) transitions of the training episodes for the tokenizer's statistics, a sample where there are many."""
-        return sample_transitions(self.store, self.layout, self.train_episodes, seed=self.seed)
+    def training_values(self, *, every: bool = False) -> np.ndarray:
+        """(n, S) transitions of the training episodes for the tokenizer's statistics, a sample where there are many.
+
+        Args:
+            every: all of them, however many there are.
+        """
+        limit = {"scalars": len(self.store) * self.layout.size} if every else {}
+        return sample_transitions(self.store, self.layout, self.train_episodes, seed=self.seed, **limit)
 
     def tokenize(self, module: SequenceModule) -> None:
         """Encode the episodes with a module's tokenizer, fitted to the training episodes if it has no statistics.
@@ -115,7 +120,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         Tokens are kept in the cache folder, for other runs and ranks with the same data and tokenizer.
         """
         if not module.tokenizer_fitted:
-            module.fit_tokenizer(self.training_values())
+            module.fit_tokenizer(self.training_values(every=module.model.tokenizer.fits_all))
         _ENCODERS[type(module.model)](self, module)
 
     def encode(
@@ -179,6 +184,10 @@ class EpisodeDataModule(pl.LightningDataModule):
         if len(self.validation_episodes):
             self._validation_windows = windows(episodes=self.validation_episodes)
         self.order = StepOrder(len(self.train_windows), self.batch_size, self.seed)
+
+    @property
+    def windows_per_epoch(self) -> int:
+        return self.order.num_windows
 
     @property
     def steps_per_epoch(self) -> int:

@@ -15,12 +15,13 @@ from seqrl.checkpoints.migration import migrate
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.models.building import MODELS, build_model
-from seqrl.objectives import Objective
+from seqrl.objectives import Objective, Outcome
 from seqrl.registry import OBJECTIVE
+from seqrl.schedulers import Scheduler
 from seqrl.training.checkpoint_io import note
 from seqrl.training.defaults import Setting, model_config
 from seqrl.training.metrics import FieldMeans, log_validation, pop_means
-from seqrl.training.optim import build_optimizer_and_schedule, check_optimizer
+from seqrl.training.optim import build_optimizer_and_schedule, build_scheduler, check_optimizer
 from seqrl.training.parallel import over_ranks, shard
 from seqrl.training.seeding import seed_step
 from seqrl.types import Batch
@@ -59,6 +60,8 @@ class SequenceModule(pl.LightningModule):
         self.train_metrics = FieldMeans(self.model.fields, modes=self.model.modal_fields)
         self.val_metrics = FieldMeans(self.model.fields, modes=self.model.modal_fields)
         self.tokenizer_fitted = False
+        self._scheduler: Scheduler | None = None
+        self._counted_targets = 0
 
     @classmethod
     def for_store(
@@ -105,10 +108,17 @@ class SequenceModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self.model.tokenizer.requires_grad_(False)  # one with parameters was trained in a stage of its own
 
+    def loss_of(self, batch: Batch) -> Outcome:
+        """What the objective makes of a batch; nothing is logged."""
+        return self._objective(self.model, batch)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         seed_step(self, self.config["seed"])
         outcome = self._objective(self.model, batch)
         self.train_metrics.update(outcome)
+        if self._scheduler is not None and self._scheduler.counts_targets:
+            targets = self.model.count_targets(batch)
+            self._scheduler.count(int(over_ranks(targets) if self.trainer.world_size > 1 else targets))
         # Ranks hold different numbers of tokens that count: the mean over ranks of total / mean(count) is the mean
         # over all tokens.
         count = outcome.count.float()
@@ -132,12 +142,17 @@ class SequenceModule(pl.LightningModule):
         shard(self.model, self._device_mesh)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return build_optimizer_and_schedule(self, self.config)
+        self._scheduler = build_scheduler(self, self.config, self.model.targets_per_window)
+        self._scheduler.count(self._counted_targets)
+        return build_optimizer_and_schedule(self, self.config, self._scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         parts = {"tokenizer": self.model.tokenizer, "backbone": self.model.backbone, "objective": self._objective}
         checkpoint["seqrl"] = note(self.config, parts, model=self.model.made_of)
+        if self._scheduler is not None and self._scheduler.counts_targets:
+            checkpoint["counted_targets"] = self._scheduler.targets
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(migrate(checkpoint, "the checkpoint"))
+        self._counted_targets = int(checkpoint.get("counted_targets", 0))
         self.tokenizer_fitted = True

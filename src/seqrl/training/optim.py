@@ -29,17 +29,41 @@ def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
     return optimizer
 
 
-def make_scheduler(config: Mapping[str, Any], *, max_steps: int, steps_per_epoch: int) -> Scheduler:
+def make_scheduler(
+    config: Mapping[str, Any], *, max_steps: int, steps_per_epoch: int, targets_per_epoch: int | None = None
+) -> Scheduler:
     """What the section `scheduler` of a run names."""
-    scheduler: Scheduler = SCHEDULER.build(config, max_steps=max_steps, steps_per_epoch=steps_per_epoch)
+    lengths = {"max_steps": max_steps, "steps_per_epoch": steps_per_epoch, "targets_per_epoch": targets_per_epoch}
+    scheduler: Scheduler = SCHEDULER.build(config, **lengths)
     return scheduler
 
 
-def build_optimizer_and_schedule(module: pl.LightningModule, config: Mapping[str, Any]) -> OptimizerLRScheduler:
-    """What `configure_optimizers` returns for the sections `optimizer` and `scheduler` of a run's config."""
+def build_scheduler(module: pl.LightningModule, config: Mapping[str, Any], targets: int | None = None) -> Scheduler:
+    """The section `scheduler` of a run's config, for the trainer that a module is in.
+
+    Args:
+        targets: of a window, where the module counts them.
+    """
+    data = getattr(module.trainer, "datamodule", None)
+    windows = getattr(data, "windows_per_epoch", None)
+    return make_scheduler(
+        config["scheduler"],
+        max_steps=module.trainer.max_steps,
+        steps_per_epoch=getattr(data, "steps_per_epoch", 1),
+        targets_per_epoch=None if windows is None or targets is None else windows * targets,
+    )
+
+
+def build_optimizer_and_schedule(
+    module: pl.LightningModule, config: Mapping[str, Any], scheduler: Scheduler | None = None
+) -> OptimizerLRScheduler:
+    """What `configure_optimizers` returns for the sections `optimizer` and `scheduler` of a run's config.
+
+    Args:
+        scheduler: of `build_scheduler`, where the module keeps it.
+    """
     optimizer = make_optimizer(config["optimizer"]).build(module)
-    steps = getattr(getattr(module.trainer, "datamodule", None), "steps_per_epoch", 1)
-    scheduler = make_scheduler(config["scheduler"], max_steps=module.trainer.max_steps, steps_per_epoch=steps)
+    scheduler = scheduler or build_scheduler(module, config)
 
     def factor(step: int) -> float:  # a method's attributes would end in the checkpoint
         return scheduler.factor(step)
