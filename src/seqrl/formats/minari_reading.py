@@ -86,16 +86,23 @@ def _refuse_other_actions(space: Any, origin: str) -> None:
 def _count_from_zero(
     arrays: dict[str, np.ndarray], spaces: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The values of discrete spaces counted from 0, and the attributes that say how many there are."""
+    """The values of discrete spaces counted from 0, and the attributes that say how many there are.
+
+    Whole numbers of boxes are amounts and no choices, which real numbers tell.
+    """
     from gymnasium.spaces import Discrete
 
     changed, attributes = dict(arrays), {}
     for name, space in spaces.items():
         if isinstance(space, Discrete):
             attributes[DISCRETE[name]] = int(space.n)
-            for key in (name, f"final_{name}"):
-                if key in arrays:
-                    changed[key] = arrays[key] - space.start
+        for key in (name, f"final_{name}"):
+            if key not in arrays:
+                continue
+            if isinstance(space, Discrete):
+                changed[key] = arrays[key] - space.start
+            elif arrays[key].dtype.kind in "iub":
+                changed[key] = arrays[key].astype(np.float64)
     return changed, attributes
 
 
@@ -138,7 +145,7 @@ def _why(error: Exception) -> str:
             f"cannot be locked ({reason}), since another process has it open or its file system has no locks; close it "
             "there, or set HDF5_USE_FILE_LOCKING=FALSE if nobody writes to it"
         )
-    if "filter" in text:
+    if "filter" in text or "plugin" in text:  # where HDF5 looks for the filters that it lacks
         return f"is compressed by what HDF5 lacks here ({reason}); install that filter, such as hdf5plugin's"
     if isinstance(error, MemoryError):
         return f"does not fit into memory ({reason}); give data.max_transitions"

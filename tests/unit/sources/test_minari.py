@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +218,16 @@ def test_discrete_spaces_are_counted_from_zero(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.observations, store.observations)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int32])
+def test_boxes_of_whole_numbers_are_amounts_and_no_choices(dtype: Any) -> None:
+    box = Box(0, 9, (1,), dtype)
+    buffers = episodes(vectors, lambda number, length: np.full((length, 1), number + 3, dtype))
+    create("valve/toy-v0", buffers, observation_space=Box(-9, 99, (2,), np.float64), action_space=box)
+    store = MinariSource("valve/toy-v0").load()
+    assert "num_actions" not in store.attributes
+    np.testing.assert_array_equal(store.actions[:, 0], np.repeat([3.0, 4.0, 5.0], LENGTHS))
+
+
 def test_missing_data_sets_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create_plain("mine/toy-v0")
     with pytest.raises(
@@ -333,3 +346,65 @@ def test_without_the_library_the_install_line_is_given(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(ConfigError, match=r"need the package minari .*run pip install 'seqrl\[minari\]'"):
         MinariSource("mine/toy-v0").load()
+
+
+def _metadata(folder: Path, **changes: Any) -> None:
+    file = folder / "metadata.json"
+    kept = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in kept.items() if value is not None}))
+
+
+def _recompress(folder: Path) -> None:
+    """Rewards in LZF, called by the number of a filter that nobody has."""
+    import h5py
+
+    with h5py.File(folder / "main_data.hdf5", "a") as file:
+        del file["episode_1/rewards"]
+        file.create_dataset("episode_1/rewards", data=np.arange(6.0), chunks=(6,), compression="lzf")
+    content = (folder / "main_data.hdf5").read_bytes()
+    assert content.count(b"\x00\x7d\x08\x00") == 1  # the number of LZF, the length of its name
+    (folder / "main_data.hdf5").write_bytes(content.replace(b"\x00\x7d\x08\x00", b"\x00\x7b\x08\x00"))
+
+
+NOT_DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "arrow": (
+        lambda data: _metadata(data, data_format="arrow"),
+        r"ImportError: pyarrow is not installed.*minari\[arrow\]",
+    ),
+    "parquet": (lambda data: _metadata(data, data_format="parquet"), r"ImportError: pyarrow is not installed"),
+    "later format": (
+        lambda data: _metadata(data, data_format="zarr"),
+        r"does not know its format 'zarr'; install a ver",
+    ),
+    "later version": (lambda data: _metadata(data, minari_version="9.0.0"), r"does not support the dataset .* 9\.0\.0"),
+    "no format": (
+        lambda data: _metadata(data, data_format=None),
+        r"no text 'data_format' in its metadata\.json; keep it",
+    ),
+    "before 0.5": (lambda data: (data / "metadata.json").unlink(), r"minari wrote none before version 0\.5, so keep"),
+    "no filter": (_recompress, r"is compressed by what HDF5 lacks here \(.*(filter|plugin)"),
+}
+
+
+@pytest.mark.parametrize("reason", NOT_DAMAGED)
+def test_sets_that_are_whole_are_never_to_be_replaced(reason: str, tmp_path: Path) -> None:
+    """A set of one's own cannot be fetched again."""
+    create_plain("mine/toy-v0")
+    change, words = NOT_DAMAGED[reason]
+    change(tmp_path / "minari" / "mine" / "toy-v0" / "data")
+    with pytest.raises(DataError, match=words) as caught:
+        MinariSource("mine/toy-v0", download=False).load()
+    assert not re.search(r"remove|fetch it again|make it again|is damaged \(", str(caught.value))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_that_is_open_elsewhere_is_not_called_damaged(tmp_path: Path) -> None:
+    create_plain("mine/toy-v0")
+    file = tmp_path / "minari" / "mine" / "toy-v0" / "data" / "main_data.hdf5"
+    code = f"import h5py, sys; f = h5py.File({str(file)!r}, 'a'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(DataError, match=r"cannot be locked .*; close it there, or set HDF5_USE_FILE_LOCKING=FALSE"):
+            MinariSource("mine/toy-v0", download=False).load()
+        other.communicate(b"")

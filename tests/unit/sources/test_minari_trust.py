@@ -166,6 +166,32 @@ def test_spaces_that_are_none_are_refused(space: Any, record: Change, mark: Path
     assert not mark.exists()
 
 
+def test_a_download_is_checked_before_it_is_loaded(
+    record: Change, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minari
+
+    folder = record(env_spec=spec(entry_point="evil_module:run"), observation_space=None)
+    server = folder.rename(tmp_path / "server")
+    monkeypatch.setattr(minari, "download_dataset", lambda dataset_id: server.rename(folder))
+    with pytest.raises(DataError, match=r"has no observation_space in its metadata\.json"):
+        find_source("minari:evil/task-v0").load()
+    assert folder.exists()
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("found", ["13.0.0", "14.0.0", "2.1"])
+def test_an_old_pyarrow_is_refused(found: str, record: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "modules" / f"pyarrow-{found}.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pyarrow\nVersion: {found}\n")
+    record(data_format="arrow")
+    with pytest.raises(
+        DataError, match=rf"pyarrow {found} runs code that a data file may hold; install 14\.0\.1 or later"
+    ):
+        find_source("minari:evil/task-v0").read()
+
+
 @pytest.mark.parametrize("count", [10**12, -1, "3", True, 2.5])
 def test_impossible_numbers_of_episodes_are_refused(count: Any, record: Change) -> None:
     record(total_episodes=count)
