@@ -22,6 +22,7 @@ CONF = ROOT / "conf"
 ORDER = [
     {"__main__"},
     {"cli"},
+    {"importing"},
     {"benchmarks"},
     {"testing", "analysis", "training", "evaluation"},
     {"acting", "envs"},

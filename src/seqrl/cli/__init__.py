@@ -12,7 +12,8 @@ from seqrl.console import open_streams
 from seqrl.errors import did_you_mean
 from seqrl.paths import complete_user
 
-COMMANDS = ("train", "evaluate", "compare", "diagnose", "status", "data", "plugins", "schema", "bench")
+COMMANDS = ("train", "evaluate", "compare", "diagnose", "status", "import", "data", "plugins", "schema", "bench")
+_FILES = {"import": "importing"}  # of commands whose names are no names of modules
 
 USAGE = """seqrl: offline reinforcement learning as sequence modelling
 
@@ -21,6 +22,7 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
   seqrl compare RUN_A RUN_B                      paired difference of two models, with its interval
   seqrl diagnose CHECKPOINT                      which part of a search fails: dynamics, value or candidates
   seqrl status [RUN_OR_SWEEP_OR_RUNS_DIR]        what runs, what finished, what failed and why
+  seqrl import FORMAT SOURCE --output FOLDER     a published checkpoint as a run: tt, hf-tt
   seqrl data inspect SOURCE                      what a data set holds, and what is odd in it
   seqrl data generate|collect|convert|list       make, record and convert data; D4RL's catalogue
   seqrl plugins list [SLOT]                      components to choose from, with their options
@@ -59,5 +61,6 @@ def _run(command: str, *arguments: str) -> int:
         hint = did_you_mean(command, COMMANDS)
         print(f"seqrl has no command {command!r}.{hint}\n\n{USAGE}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"seqrl.cli.{command}")  # one command does not wait for another's imports
+    # One command does not wait for another's imports.
+    module = importlib.import_module(f"seqrl.cli.{_FILES.get(command, command)}")
     return int(module.run(list(arguments)))

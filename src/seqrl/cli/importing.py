@@ -1,0 +1,61 @@
+"""`seqrl import`: checkpoints of other programs as run folders of this one."""
+
+from __future__ import annotations
+
+import argparse
+
+from seqrl.console import say, say_error
+from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.paths import find_path
+
+_FORMATS = {
+    "tt": "a folder of jannerm's trajectory-transformer (state_N.pt, *_config.pkl)",
+    "hf-tt": "a folder of transformers' TrajectoryTransformerModel (config.json and weights)",
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        Exit status: 0; 2 for an error of the user, told in one sentence on stderr; 130 for Ctrl-C.
+    """
+    listed = "; ".join(f"{name}: {what}" for name, what in _FORMATS.items())
+    parser = argparse.ArgumentParser("seqrl import", description=f"Checkpoints of other programs. {listed}.")
+    parser.add_argument("format", choices=list(_FORMATS), metavar="FORMAT", help=", ".join(_FORMATS))
+    parser.add_argument("source", metavar="SOURCE", help="the folder, or the file of the weights")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="a new run folder")
+    parser.add_argument(
+        "--data", metavar="NAME", help="what it was trained on, for what it lacks: a file, a D4RL id, minari:ID"
+    )
+    parser.add_argument("--epoch", type=int, metavar="N", help="of several state files; the last one by default")
+    parser.add_argument("--heads", type=int, metavar="N", help="of attention, where the source does not say")
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that has something in it")
+    options = parser.parse_args(arguments)
+    try:
+        _import(options)
+    except KeyboardInterrupt:
+        say_error("interrupted; nothing was written")
+        return 130
+    except (SeqrlError, OSError) as error:
+        say_error(sentence(error))
+        return 2
+    return 0
+
+
+def _import(options: argparse.Namespace) -> None:
+    from seqrl.importing import Wishes
+    from seqrl.importing.writing import import_checkpoint
+    from seqrl.training.trainer import quiet_lightning
+
+    source, output = find_path(options.source), find_path(options.output)
+    if not source.exists():
+        raise ConfigError(f"there is no {str(source)!r}; give the folder, or the file of the weights")
+    if output.exists() and not options.overwrite and (output.is_file() or any(output.iterdir())):
+        raise ConfigError(f"{str(output)!r} exists already; choose another name, or --overwrite it")
+    quiet_lightning()
+    wishes = Wishes(epoch=options.epoch, heads=options.heads)
+    for told in import_checkpoint(
+        options.format, source, output, data=options.data, wishes=wishes, overwrite=options.overwrite
+    ):
+        say(told)

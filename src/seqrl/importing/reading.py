@@ -1,0 +1,190 @@
+"""Files of other programs: tensors, json and pickled records. Nothing that a file names is imported or called."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqrl.errors import DataError
+
+_SMALL = 2**20  # bytes of a configuration, at most
+_RECORDS = {  # what published programs pickle their configurations as, and what those are of
+    f"{package}.{rest}"
+    for package in ("trajectory", "latentplan")
+    for rest in (
+        *("utils.config.Config", "utils.training.Trainer", "utils.training.VQTrainer", "utils.training.PriorTrainer"),
+        *("datasets.sequence.SequenceDataset", "datasets.sequence.DiscretizedDataset", "datasets.sequence.GoalDataset"),
+        *("models.transformers.GPT", "models.vqvae.VQContinuousVAE", "models.vqvae.VQStepWiseTransformer"),
+        *("models.vqvae.TransformerPrior", "models.vqvae.VQTransformer"),
+    )
+}
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a `.safetensors` file, or of one that `torch.save` wrote; nested dicts as they are.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds more than tensors and plain values.
+    """
+    if path.suffix == ".safetensors":
+        return dict(_read_safetensors(path))
+    try:
+        with torch.serialization.safe_globals(_numpy_arrays()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{str(path)!r} holds more than tensors and plain values, or is no file of weights, and was not loaded"
+        ) from error
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {str(path)!r}; give one") from error
+    except Exception as error:  # a broken byte can lead the unpickler anywhere
+        raise DataError(f"{str(path)!r} is damaged or no file of weights ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{str(path)!r} holds a {type(content).__name__}, not weights by name")
+    return content
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A flat state dict; see `read_tensors`."""
+    content = read_tensors(path)
+    odd = [name for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+    if odd or not content:
+        why = f"{odd[0]!r} is no tensor" if odd else "it is empty"
+        raise DataError(f"{str(path)!r} is no state dict: {why}; give the file of the weights")
+    for name, value in content.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise DataError(f"the weight {name!r} of {str(path)!r} holds NaN or infinity")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A `config.json`.
+
+    Raises:
+        DataError: the file is missing, too large, or no json object.
+    """
+    try:
+        content = json.loads(_small(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{str(path)!r} is no json ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{str(path)!r} holds no json object")
+    return content
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The keyword arguments in a pickled `Config` of a published program; of them, plain values only.
+
+    The few names that such files have stand for empty classes, made for this one reading. A file that names anything
+    else is refused at that name, before anything is made of it.
+
+    Raises:
+        DataError: the file is missing, damaged, or names something else.
+    """
+    content = _small(path)
+    try:
+        record = _Records(io.BytesIO(content)).load()
+    except _NotAllowedError as error:
+        raise DataError(f"{str(path)!r} names {error}, which no configuration needs, and was not loaded") from error
+    except Exception as error:
+        raise DataError(f"{str(path)!r} is no readable pickle of a configuration ({type(error).__name__})") from error
+    said = getattr(record, "_dict", record)
+    if not isinstance(said, Mapping):
+        raise DataError(f"{str(path)!r} holds no configuration")
+    return {key: value for key, value in said.items() if isinstance(key, str) and _is_plain(value)}
+
+
+class _NotAllowedError(Exception):
+    """A name that no record has."""
+
+
+class _Records(pickle.Unpickler):
+    """Makes empty objects of the few classes that published configurations name, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if "." in name or f"{module}.{name}" not in _RECORDS:
+            raise _NotAllowedError(f"{module}.{name}")
+        return type("Record", (), {})  # of its own: what a file does to one reaches no other
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _NotAllowedError("a persistent object")
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _small(path: Path) -> bytes:
+    """The content of a small file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_SMALL + 1)
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    if len(content) > _SMALL:
+        raise DataError(f"{str(path)!r} is larger than any configuration, and was not read")
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors by name: eight bytes of the header's length, the header as json, and the numbers.
+
+    Raises:
+        DataError: the file is missing, or its parts contradict each other.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, 100 * _SMALL):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(length))
+            content = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
+        return {name: _tensor(entry, content) for name, entry in header.items() if name != "__metadata__"}
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{str(path)!r} is damaged or no file of safetensors ({error})") from error
+
+
+def _tensor(entry: Mapping[str, Any], content: np.ndarray) -> Tensor:
+    dtype, shape = _DTYPES[entry["dtype"]], tuple(int(n) for n in entry["shape"])
+    start, stop = (int(n) for n in entry["data_offsets"])
+    expected = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    if min(shape, default=0) < 0 or not 0 <= start <= stop <= len(content) or stop - start != expected:
+        raise ValueError("a tensor's place does not fit its shape")
+    return (
+        torch.frombuffer(bytearray(content[start:stop].tobytes()), dtype=dtype).view(shape)
+        if expected
+        else (torch.empty(shape, dtype=dtype))
+    )
+
+
+def _numpy_arrays() -> list[Any]:
+    """What torch may rebuild beside its tensors: arrays of numbers, which training scripts save as statistics."""
+    core = np._core if hasattr(np, "_core") else np.core
+    kinds = (np.float32, np.float64, np.int64, np.int32, np.bool_)
+    rebuild = core.multiarray._reconstruct
+    named = [(rebuild, "numpy.core.multiarray._reconstruct"), (rebuild, "numpy._core.multiarray._reconstruct")]
+    return [*named, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
