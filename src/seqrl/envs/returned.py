@@ -41,12 +41,17 @@ def telling(where: Moment) -> Iterator[None]:
     except SeqrlError:
         raise
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
-            f"{where.env_id} fails {where.when} ({_shorten(reason)}; {Path(last.filename).name}, line {last.lineno}); "
+            f"{where.env_id} fails {where.when} ({explain(error)}); "
             "mend the environment, whose reset returns two things and whose step five, as Gymnasium's do"
         ) from error
+
+
+def explain(error: Exception) -> str:
+    """An error of somebody else's code, with the line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    reason = _shorten(" ".join(f"{type(error).__name__}: {error}".split()))
+    return f"{reason}; {Path(last.filename).name}, line {last.lineno}"
 
 
 def read_reset(returned: Any, where: Moment) -> tuple[Any, dict[str, Any]]:
@@ -139,4 +144,4 @@ def _short(value: Any) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= 160 else f"{text[:160]}..."
+    return text if len(text) <= 240 else f"{text[:240]}..."

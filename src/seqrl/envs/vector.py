@@ -17,8 +17,8 @@ import numpy as np
 from seqrl.envs.actions import ActionBounds
 from seqrl.envs.named import make_one
 from seqrl.envs.registration import check_env_id
-from seqrl.envs.returned import Moment, read_observation, read_reset, read_step, telling
-from seqrl.errors import ConfigError
+from seqrl.envs.returned import Moment, explain, read_observation, read_reset, read_step, telling
+from seqrl.errors import ConfigError, SeqrlError
 from seqrl.formats.minari import leaves
 from seqrl.opengl import prepare_mujoco
 
@@ -193,8 +193,6 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     Raises:
         ConfigError: no such environment, a package of it that is missing, or spaces that are no boxes.
     """
-    import gymnasium
-
     prepare_mujoco()
     if num < 1:
         raise ConfigError(f"{num} environments were asked for; ask for at least 1")
@@ -204,8 +202,10 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
         with warnings.catch_warnings():  # v4 is out of date on purpose: it is the version that D4RL's data fit
             warnings.filterwarnings("ignore", message=".*out of date.*")
             envs = [make_one(env_id, render_mode=mode) for _ in range(num)]
-    except (gymnasium.error.Error, ImportError) as error:
-        raise ConfigError(f"the environment {env_id!r} cannot be made: {error}") from error
+    except SeqrlError:
+        raise
+    except Exception as error:  # of Gymnasium, of a package that is missing, or of the environment's own code
+        raise ConfigError(f"the environment {env_id!r} cannot be made: {explain(error)}") from error
     return Environments(env_id, envs)
 
 

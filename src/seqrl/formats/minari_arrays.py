@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.errors import DataError
+from seqrl.formats.recording import first_line
 
 _RATIO = 1100  # gzip's best is 1032: what an array of equal numbers may take less on disk than in memory
 _SMALL = 2**30  # bytes that no file must account for
@@ -22,8 +23,8 @@ def check_arrays(place: Path, metadata: Mapping[str, Any], dataset_id: str) -> N
         place: the folder of the data set.
 
     Raises:
-        DataError: a link or array that leads into another file, arrays larger than the file can hold, or a pyarrow
-            that runs code of files. Files that HDF5 cannot open are left to the library.
+        DataError: a link or array that leads into another file, arrays larger than the file can hold, what HDF5 cannot
+            follow, or a pyarrow that runs code of files. Files that HDF5 cannot open are left to the library.
     """
     if metadata["data_format"] != "hdf5":
         _check_pyarrow()
@@ -33,11 +34,18 @@ def check_arrays(place: Path, metadata: Mapping[str, Any], dataset_id: str) -> N
     path = place / "data" / "main_data.hdf5"
     origin = f"the Minari data set {dataset_id!r}"
     try:
-        with h5py.File(path, "r") as file:
+        file = h5py.File(path, "r")
+    except OSError:
+        return  # the library fails likewise, and what it says is told
+    with file:
+        try:
             _check_links(file, origin)
             _check_sizes(file, path.stat().st_size, origin)
-    except (OSError, RuntimeError, KeyError):
-        return  # the library fails likewise, and what it says is told
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # the library might read past it
+            raise DataError(
+                f"{origin} is damaged ({type(error).__name__}: {first_line(error)}); take a copy of it, or fetch it "
+                "again"
+            ) from error
 
 
 def _check_links(file: Any, origin: str) -> None:

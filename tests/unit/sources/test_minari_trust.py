@@ -254,6 +254,26 @@ def test_arrays_outside_the_data_set_are_refused(kind: str, record: Change, tmp_
         find_source("minari:evil/task-v0").read()
 
 
+def test_damage_elsewhere_does_not_hide_a_link(record: Change, tmp_path: Path) -> None:
+    """The library reads what it needs and never comes to the damage; the check does before it is through."""
+    import h5py
+
+    with h5py.File(tmp_path / "secret.hdf5", "w") as file:
+        file["x"] = np.ones((21, 3), "f4")
+    main = record() / "data" / "main_data.hdf5"
+    with h5py.File(main, "a") as file:
+        file["a/b"] = 1
+        file.flush()
+    content = main.read_bytes()
+    place = content.rindex(b"HEAP")  # of the group that was made last
+    main.write_bytes(content[:place] + b"xxxx" + content[place + 4 :])
+    with h5py.File(main, "a") as file:
+        del file["episode_0/observations"]
+        file["episode_0/observations"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "x")
+    with pytest.raises(DataError, match=r"'evil/task-v0'( is damaged|: episode_0/observations is a link)"):
+        find_source("minari:evil/task-v0").read()
+
+
 def test_pictures_are_not_decoded(record: Change) -> None:
     """Pillow would run Ghostscript on a picture that is PostScript."""
     space = Dict(state=Box(-1, 1, (3,)), view=Box(0, 255, (40, 40, 3), np.uint8))
