@@ -6,17 +6,19 @@ A process that is killed meanwhile leaves that file or folder and no other trace
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from seqrl.console import say
 
@@ -41,6 +43,47 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old content or the new, never a part."""
     with write_file(path) as file:
         file.write(text.encode())
+
+
+def read_text(path: Path, *, lenient: bool = False) -> str:
+    """The content of a small text file in UTF-8.
+
+    Args:
+        lenient: whether bytes that are no UTF-8 are replaced.
+
+    Raises:
+        OSError: there is none, it cannot be read, or it is a folder or a pipe.
+        ValueError: it is not UTF-8; says so.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        content = file.read()
+    try:
+        return content.decode(errors="replace" if lenient else "strict")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its byte {error.start} is no UTF-8") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a small JSON file, of whatever type.
+
+    Raises:
+        OSError: as `read_text`.
+        ValueError: it is empty or no JSON; says so.
+    """
+    text = read_text(path)
+    if not text.strip():
+        raise ValueError("it is empty")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is no JSON: {error}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read, in words for a bracket."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -97,8 +140,13 @@ def flush_file(file: BinaryIO) -> None:
 
 
 def refuse_links(path: str, flags: int) -> int:
-    """An opener, as `open` takes one, for names that others can foresee: what a link points to is left alone."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    """An opener, as `open` takes one, for names that others can foresee: it follows no link and waits at no pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener, as `open` takes one, that does not wait for who writes to a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def fingerprint(value: object) -> str:
@@ -172,7 +220,7 @@ def is_locked(path: Path) -> bool:
     False where there is no such file, or no lock on this file system.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may ask at the same time
     except BlockingIOError:
         return True

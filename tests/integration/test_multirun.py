@@ -21,7 +21,8 @@ from hydra.core.config_store import ConfigStore
 
 from seqrl.cli import application, evaluate, train
 from seqrl.cli.summary import table
-from seqrl.cli.sweep import Job, with_folder
+from seqrl.cli.sweep import with_folder
+from seqrl.evaluation.jobs import Job
 from seqrl.paths import config_dir
 from seqrl.registry import registries
 from seqrl.runs.folder import alone_in

@@ -25,7 +25,7 @@ from seqrl.checkpoints.reading import checkpoint_step
 from seqrl.cli.application import plain
 from seqrl.data.episodes import EpisodeStore
 from seqrl.paths import config_dir
-from seqrl.runs.folder import RunFolder
+from seqrl.runs.folder import RunFolder, StageStatus
 from seqrl.training.module import SequenceModule
 from seqrl.training.run import finished, train
 from seqrl.training.stages import list_stages
@@ -215,7 +215,7 @@ def test_killed_at_chosen_places(whole: Callable[[str], tuple[dict[str, Any], Pa
 def test_killed_between_stages(whole: Callable[[str], tuple[dict[str, Any], Path]], tmp_path: Path) -> None:
     config, reference = whole("critic")
     killed_at(tmp_path / "parts", config, "stage:critic")
-    assert RunFolder(tmp_path / "parts").status() == {"model": {"state": "done", "step": 41}}
+    assert RunFolder(tmp_path / "parts").status() == {"model": StageStatus("done", 41)}
     assert finished(config, RunFolder(tmp_path / "parts")) is None
     trained = (tmp_path / "parts" / "model" / "last.ckpt").stat().st_mtime_ns
     with process(lambda: train_in(tmp_path / "parts", config)) as pid:

@@ -110,7 +110,7 @@ def test_a_folder_of_runs(make: Callable[..., Path], tmp_path: Path, capsys: pyt
 
 
 def test_jobs_of_a_sweep(make: Callable[..., Path], tmp_path: Path) -> None:
-    from seqrl.cli.sweep import Job, record_of, write
+    from seqrl.evaluation.jobs import Job, locate_record, write_job
 
     sweep = tmp_path / "runs" / "sweep-1"
     (sweep / "jobs").mkdir(parents=True)
@@ -124,7 +124,7 @@ def test_jobs_of_a_sweep(make: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "runs" / "refused").mkdir()
     (tmp_path / "runs" / "refused" / "status.json").write_text("{}")  # before there was a configuration
     for job in jobs:
-        write(record_of(sweep, job.overrides), job)
+        write_job(locate_record(sweep, job.overrides), job)
     found = statuses(sweep)
     assert [(each.job, each.state) for each in found] == [
         ("seed=1", "done"),

@@ -23,10 +23,11 @@ from seqrl.cli.cluster import stop_at_signals
 from seqrl.cli.optuna_sweeper import OptunaSweeper
 from seqrl.cli.patches import register_sweeper
 from seqrl.cli.surface import component_names, missing, open_surface, provide
-from seqrl.cli.sweep import Identity, Job, SweepFolder, Task, run_job, with_folder
+from seqrl.cli.sweep import Identity, SweepFolder, Task, run_job, with_folder
 from seqrl.cli.sweepers import GridSweeper
 from seqrl.console import say_error
 from seqrl.errors import ConfigError, SeqrlError, Stopped, did_you_mean, sentence
+from seqrl.evaluation.jobs import Job
 from seqrl.paths import config_dir, find_path
 from seqrl.plugins import failures, take_modules
 

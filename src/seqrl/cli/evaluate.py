@@ -9,10 +9,11 @@ from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
 from seqrl.cli.checking import check_with_checkpoint, take_check
-from seqrl.cli.sweep import Identity, Job
+from seqrl.cli.sweep import Identity
 from seqrl.config import EvaluationConfig
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError
+from seqrl.evaluation.jobs import Job
 from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 

@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqrl.cli.sweep import Job
 from seqrl.console import say
+from seqrl.evaluation.jobs import Job
 from seqrl.files import write_file
 from seqrl.training.studies import JOURNAL, open_study
 

@@ -21,10 +21,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from seqrl.cli.optuna_space import Space
-from seqrl.cli.sweep import forget, read, record_of
+from seqrl.cli.sweep import forget
 from seqrl.cli.sweepers import Dispatch
 from seqrl.console import say
 from seqrl.errors import ConfigError
+from seqrl.evaluation.jobs import locate_record, read_job
 from seqrl.training.studies import JOURNAL, PRUNERS, open_study
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class OptunaSweeper(Sweeper):
     def _tell(self, study: Study, number: int, overrides: Sequence[str]) -> None:
         from optuna.trial import TrialState
 
-        job = read(record_of(self.folder, overrides))
+        job = read_job(locate_record(self.folder, overrides))
         value = job.objective[1]
         if job.skipped == "runs elsewhere" or job.state == "interrupted":
             return  # the same command will hear of it

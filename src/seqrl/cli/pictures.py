@@ -19,7 +19,7 @@ from seqrl.evaluation.rows import ResultsRow
 from seqrl.evaluation.tables import abbreviate, circumstances
 
 if TYPE_CHECKING:  # with torch, which the parent of a sweep can do without
-    from seqrl.cli.sweep import Job
+    from seqrl.evaluation.jobs import Job
 
 # Name of the axis, and what gives a row's mean and interval; best first.
 _GAINS: dict[str, Callable[[ResultsRow], tuple[float | None, list[float] | None]]] = {

@@ -6,21 +6,22 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seqrl.console import print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.evaluation.jobs import UNREADABLE, list_jobs
 from seqrl.paths import find_path
-from seqrl.runs.folder import is_held, read_status
+from seqrl.runs.folder import is_held, read_config, read_status
 from seqrl.runs.metrics import read_metrics
-from seqrl.runs.stages import KINDS
+from seqrl.runs.naming import IDENTITY
+from seqrl.runs.stages import KINDS, MODEL, StageKind
 
-UNREADABLE = "unreadable"
+_DEEPEST = 3  # folders between a runs_dir and a run
 KILLED = "stopped (killed?)"  # it says that it runs, and no process holds its folder
 
 
@@ -80,40 +81,48 @@ def _plain(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def statuses(path: Path) -> list[Status]:
-    """Of a run; of the jobs of a sweep; of all runs in a folder.
+    """Of a run; of the jobs of a sweep; of all runs in a folder, those of nested names (`team/first`) included.
 
     Raises:
         ConfigError: it is none of these.
     """
     if (path / "jobs").is_dir():
         return _jobs(path)
-    if _is_run(path):
-        return [_look_at(path)]
-    found = [each for each in sorted(path.iterdir()) if _is_run(each)] if path.is_dir() else []
+    found = [path] if _is_run(path) else list(_find_runs(path, depth=_DEEPEST)) if path.is_dir() else []
     if not found:
         raise ConfigError(f"there is no run in {str(path)!r}; give a run folder, the folder of a sweep, or a runs_dir")
     return [_look_at(each) for each in found]
+
+
+def _find_runs(folder: Path, depth: int) -> Iterator[Path]:
+    """The runs in a folder and in those of its folders that are neither runs nor sweeps; links are not followed."""
+    for each in sorted(folder.iterdir()):
+        if _is_run(each):
+            yield each
+        elif depth and each.is_dir() and not each.is_symlink() and not (each / "jobs").is_dir():
+            with suppress(PermissionError):
+                yield from _find_runs(each, depth - 1)
 
 
 def _look_at(path: Path) -> Status:
     """A run's status; of one whose files are damaged, that they are, so that the others are told all the same."""
     try:
         return of_run(path)
-    except (SeqrlError, OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-        known = isinstance(error, (SeqrlError, OSError))
-        reason = str(error) if known else f"{str(path / 'config.yaml')!r} is damaged; the same command writes it anew"
-        return Status(str(path), None, UNREADABLE, reason=reason)
+    except (SeqrlError, OSError) as error:
+        return Status(str(path), None, UNREADABLE, reason=sentence(error).partition(": ")[2])
+    except Exception as error:  # nobody checked what stands in its files
+        why = f"{type(error).__name__}: {error}"
+        return Status(str(path), None, UNREADABLE, reason=f"the files of {str(path)!r} are of no known form ({why})")
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "config.yaml").is_file() and not (path / "multirun.yaml").exists()
+    kept = ("config.yaml", "status.json", IDENTITY)
+    return any((path / name).exists() for name in kept) and not (path / "multirun.yaml").exists()
 
 
 def _jobs(sweep: Path) -> list[Status]:
-    from seqrl.cli.sweep import records
-
     found = []
-    for job in records(sweep):
+    for job in list_jobs(sweep):
         words = " ".join(job.overrides)
         if job.folder is None or not _is_run(Path(job.folder)):  # refused before it had a configuration
             found.append(Status(job.folder, words, job.state, reason=job.error))
@@ -127,15 +136,15 @@ def _jobs(sweep: Path) -> list[Status]:
 
 def of_run(path: Path) -> Status:
     """How far a run came, by its files and by whether a process holds its folder."""
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    config = read_config(path / "config.yaml")
     file = path / "status.json"
     reached = read_status(path)
     held = is_held(path)
-    wanted = [kind for kind in KINDS if kind.name in reached or kind.is_asked(config)]
-    unfinished = next((kind for kind in wanted if reached.get(kind.name, {}).get("state") != "done"), None)
+    wanted = [kind for kind in KINDS if kind.name in reached or kind.is_asked(config)] or [MODEL]
+    unfinished = next((kind for kind in wanted if kind.name not in reached or reached[kind.name].state != "done"), None)
     stage = None if unfinished is None else unfinished.name
-    entry = reached.get(stage or "evaluation", {})
-    state = entry.get("state") or ("done" if stage is None else "running" if reached or held else "not started")
+    entry = reached.get(stage or "evaluation")
+    state = entry.state if entry else "done" if stage is None else "running" if reached or held else "not started"
     if held:
         state = "evaluating" if stage is None else "running"
     elif state == "running":
@@ -145,20 +154,28 @@ def of_run(path: Path) -> Status:
     metrics = [each for each in read_metrics(path / "metrics.csv") if trained.owns(each.name)]
     losses = [each.value for each in metrics if each.name == f"{trained.prefix}val/loss"]
     logged = max((each.step for each in metrics), default=0)
-    own = config.get(trained.section) if trained.section else None
     written = [each.stat().st_mtime for each in (file, path / "metrics.csv", path / "results.json") if each.exists()]
     return Status(
         run=str(path),
         job=None,
         state=state,
         stage=stage,
-        step=max(reached.get(trained.name, {}).get("step", 0), logged if held else 0),
-        max_steps=(own or {}).get("max_steps") or config["training"]["max_steps"],
+        step=max(reached[trained.name].step if trained.name in reached else 0, logged if held else 0),
+        max_steps=_max_steps(config, trained),
         loss=losses[-1] if losses else None,
         best_loss=min(filter(math.isfinite, losses), default=None),
         updated=round(time.time() - max(written), 1) if written else None,
-        reason=entry.get("reason") if state in ("failed", "interrupted") else None,
+        reason=entry.reason if entry and state in ("failed", "interrupted") else None,
     )
+
+
+def _max_steps(config: Mapping[str, Any], kind: StageKind) -> int | None:
+    """Those of a stage; None where the configuration does not say."""
+    for section in (kind.section, "training"):
+        settings = config.get(section) if section else None
+        if isinstance(settings, Mapping) and isinstance(settings.get("max_steps"), int):
+            return int(settings["max_steps"]) or None
+    return None
 
 
 def _print(found: Sequence[Status]) -> None:
@@ -170,7 +187,7 @@ def _print(found: Sequence[Status]) -> None:
     header = ["run", *(["job"] if with_jobs else []), "state", "stage", "step", "val/loss (best)", "updated"]
     body = []
     for each in found:
-        step = "" if each.step is None else f"{each.step} of {each.max_steps}"
+        step = "" if each.step is None else f"{each.step} of {'?' if each.max_steps is None else each.max_steps}"
         loss = "" if each.loss is None else f"{each.loss:.4g}"
         loss += f" ({each.best_loss:.4g})" if each.best_loss is not None else ""
         name = Path(each.run).name if each.run else ""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from seqrl.cli.optuna_report import report
 from seqrl.cli.pictures import draw_sweep
-from seqrl.cli.sweep import Job, records
 from seqrl.console import print_table, say
+from seqrl.evaluation.jobs import Job, list_jobs
 from seqrl.evaluation.rows import ENDS, KEY_NUMBERS
 from seqrl.files import write_text
 
@@ -26,7 +26,7 @@ def finish(folder: Path) -> int:
     Returns:
         Exit status: 1 if a job failed, and then they are listed; else 0.
     """
-    jobs = records(folder)
+    jobs = list_jobs(folder)
     if not jobs:  # the sweep was refused; Hydra left its configuration there
         (folder / "multirun.yaml").unlink(missing_ok=True)
         return 0

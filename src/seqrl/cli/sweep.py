@@ -6,11 +6,11 @@ parent is the folder `<runs_dir>/sweep-<hash>/jobs` with one small file per job,
 
 from __future__ import annotations
 
-import json
 import math
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +19,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from seqrl.console import say, say_error
-from seqrl.errors import PrunedError, UnfinishedError
-from seqrl.evaluation.rows import ResultsRow
+from seqrl.errors import ConfigError, PrunedError, UnfinishedError
+from seqrl.evaluation.jobs import UNREADABLE, Job, locate_record, read_job, write_job
 from seqrl.files import fingerprint, write_text
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.stages import KINDS
-
-
-@dataclass
-class Job:
-    """What one job of a sweep is and came to; the task fills in what it knows as soon as it knows it.
-
-    Attributes:
-        overrides: of this job, as Hydra hands them out.
-        state: `waiting`, `running`, `done`, `pruned`, `failed` or `interrupted`.
-        folder: run folder, or None before there is one.
-        metrics: last values of what the training logged, and `eval/<row>/<key>` of the evaluations.
-        rows: the results rows of the evaluations.
-        objective: name and value of what a sweeper optimises; the value is None where nothing of the name is known.
-        error: the sentence that ended a failed job.
-        error_files: where its traceback lies.
-        number: its place in the sweep.
-        key: hash of what it computes, by which a later sweep tells that it is finished; empty where nobody asked.
-        skipped: why the present sweep did not start it, or None.
-        results: the folders of the evaluations.
-    """
-
-    overrides: list[str] = field(default_factory=list)
-    state: str = "running"
-    folder: str | None = None
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    rows: list[ResultsRow] = field(default_factory=list)
-    objective: tuple[str, float | None] = ("", None)
-    error: str | None = None
-    error_files: list[str] = field(default_factory=list)
-    number: int = 0
-    key: str = ""
-    skipped: str | None = None
-    results: list[str] = field(default_factory=list)
-
-    def add_rows(self, rows: Sequence[ResultsRow]) -> None:
-        """Take over results rows; their numbers are metrics too."""
-        for row in rows:
-            self.rows.append(row)
-            self.metrics |= {f"eval/{row.strategy}/{key}": number for key, number in row.numbers().items()}
-
 
 Task = Callable[[DictConfig, Job], None]
 
@@ -123,11 +83,12 @@ def run_job(task: Task, cfg: DictConfig) -> float:
     """
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
-    record = record_of(Path(settings.runtime.output_dir), overrides)
+    record = locate_record(Path(settings.runtime.output_dir), overrides)
     record.parent.mkdir(parents=True, exist_ok=True)
-    planned = read(record) if record.exists() else Job(number=settings.job.num)
-    job = Job(overrides, number=planned.number, key=planned.key)
-    write(record, job)  # a job that is killed keeps this record
+    planned = read_job(record) if record.exists() else Job(state=UNREADABLE)
+    number = settings.job.num if planned.state == UNREADABLE else planned.number
+    job = Job(overrides, number=number, key=planned.key)
+    write_job(record, job)  # a job that is killed keeps this record
     say(f"job {job.number}: {' '.join(job.overrides)}")
     try:
         task(cfg, job)
@@ -143,39 +104,23 @@ def run_job(task: Task, cfg: DictConfig) -> float:
         job.state = "interrupted"
         raise
     finally:
-        write(record, job)
+        write_job(record, job)
     value = job.objective[1]
     return math.nan if value is None else value
 
 
-def record_of(sweep: Path, overrides: Sequence[str]) -> Path:
-    """The file that a job of a sweep leaves, told by its overrides: launchers number jobs as they please."""
-    return sweep / "jobs" / f"{fingerprint(list(overrides))[:16]}.json"
-
-
-def read(record: Path) -> Job:
-    entry = json.loads(record.read_text(encoding="utf-8"))
-    rows = [ResultsRow.from_json(row) for row in entry["rows"]]
-    return Job(**{**entry, "objective": tuple(entry["objective"]), "rows": rows})
-
-
-def write(record: Path, job: Job) -> None:
-    entry = {**asdict(job), "rows": [row.to_json() for row in job.rows]}
-    write_text(record, json.dumps(entry, indent=2) + "\n")
-
-
 def lost(record: Path, reason: str) -> None:
     """Note why a job ended that could not say so itself: its process or its machine is gone."""
-    job = read(record)
+    job = read_job(record)
     first, *rest = reason.strip().splitlines() or ["no reason given"]
-    if job.state in ("waiting", "running"):
+    if job.state in ("waiting", "running", UNREADABLE):
         job.state = "failed"
     job.error = first
     if rest:
         target = record.with_suffix(".error.txt")
         write_text(target, reason)
         job.error_files = [str(target)]
-    write(record, job)
+    write_job(record, job)
     say_error(first)
 
 
@@ -186,11 +131,8 @@ def _fail(job: Job, error: Exception, record: Path) -> None:
     targets = [record.with_suffix(".error.txt")]
     if job.folder is not None:
         folder = RunFolder(Path(job.folder))
-        status = folder.status()
-        after = "evaluation" if status else "model"
-        begun = (kind.name for kind in KINDS if kind.name in status)
-        stage = next((name for name in begun if status[name]["state"] != "done"), after)
-        folder.set_status(stage, "failed", status.get(stage, {}).get("step", 0), job.error)
+        with suppress(ConfigError):  # a damaged status.json, which then is the error or will be the next one
+            _note_failure(folder, job.error)
         targets.insert(0, folder.path / "error.txt")
     for target in targets:
         write_text(target, traceback.format_exc())
@@ -198,22 +140,24 @@ def _fail(job: Job, error: Exception, record: Path) -> None:
     say_error(job.error)
 
 
+def _note_failure(folder: RunFolder, reason: str) -> None:
+    status = folder.status()
+    after = "evaluation" if status else "model"
+    begun = (kind.name for kind in KINDS if kind.name in status)
+    stage = next((name for name in begun if status[name].state != "done"), after)
+    folder.set_status(stage, "failed", status[stage].step if stage in status else 0, reason)
+
+
 def forget_failure(folder: RunFolder) -> None:
     """Remove what an earlier, failed job left in a run folder."""
     (folder.path / "error.txt").unlink(missing_ok=True)
-    status = folder.status()
-    if status.pop("evaluation", None) is not None:
-        write_text(folder.path / "status.json", json.dumps(status, indent=2) + "\n")
+    folder.forget_status("evaluation")
 
 
 def forget(folder: Path, number: int) -> None:
     """Remove the record of a job that another one stands in for."""
     for record in (folder / "jobs").glob("*.json"):
-        if read(record).number == number:
+        job = read_job(record)
+        if job.state != UNREADABLE and job.number == number:
             record.with_suffix(".error.txt").unlink(missing_ok=True)
             record.unlink()
-
-
-def records(folder: Path) -> list[Job]:
-    """The jobs of a sweep, in order."""
-    return sorted(map(read, (folder / "jobs").glob("*.json")), key=lambda job: job.number)

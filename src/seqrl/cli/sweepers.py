@@ -14,9 +14,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from seqrl.cli.patches import awaited_jobs, bound_workers
-from seqrl.cli.sweep import Identity, Job, lost, read, record_of, write
+from seqrl.cli.sweep import Identity, lost
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError
+from seqrl.evaluation.jobs import Job, locate_record, read_job, write_job
 from seqrl.processes import usable_cores
 from seqrl.runs.folder import is_held
 
@@ -79,13 +80,13 @@ class Dispatch(Launcher):
             In the order of the batch, all of them completed: of what failed or was skipped, the return value is the
             objective as far as it is known, or NaN.
         """
-        records = [record_of(self._folder, overrides) for overrides in job_overrides]
+        records = [locate_record(self._folder, overrides) for overrides in job_overrides]
         (self._folder / "jobs").mkdir(parents=True, exist_ok=True)
         self._known.update(records)
         missing = []
         for place, (record, overrides) in enumerate(zip(records, job_overrides, strict=True)):
             job = self._plan(record, overrides, numbers[place])
-            write(record, job)
+            write_job(record, job)
             if job.skipped is None:
                 missing.append(place)
         if len(missing) < len(records):
@@ -98,7 +99,7 @@ class Dispatch(Launcher):
         for place, result in zip(missing, results, strict=True):
             if result.status == JobStatus.FAILED:
                 lost(records[place], str(result._return_value))
-        return [_returned(read(record)) for record in records]
+        return [_returned(read_job(record)) for record in records]
 
     def forget_others(self) -> None:
         """Remove records of jobs that the sweep does not have (any more)."""
@@ -111,7 +112,7 @@ class Dispatch(Launcher):
         identity = self._identify(overrides)
         if identity is None:
             return Job(list(overrides), "waiting", number=number)
-        earlier = read(record) if record.exists() else Job()
+        earlier = read_job(record) if record.exists() else Job()
         earlier.number, earlier.skipped = number, None
         if _is_finished(earlier, identity):
             earlier.skipped = "finished before"

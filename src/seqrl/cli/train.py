@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from seqrl.cli.application import composing, plain, run_application
 from seqrl.cli.checking import check_row, check_without_data, take_check
 from seqrl.cli.rows import DECODED, Rows, compose_rows
-from seqrl.cli.sweep import Identity, Job, forget_failure
+from seqrl.cli.sweep import Identity, forget_failure
 from seqrl.config import RunConfig
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, DataError, SeqrlError, did_you_mean
+from seqrl.evaluation.jobs import Job
 from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
@@ -283,9 +284,9 @@ def _train_in_processes(path: Path, trainer: Mapping[str, Any]) -> Path:
     except KeyboardInterrupt:
         # Where srun ends the other ranks after one failed, their interruption is all that its exit status tells.
         reasons = [
-            stage.get("reason", "a rank failed")
+            stage.reason or "a rank failed"
             for stage in RunFolder(path.parent).status().values()
-            if stage["state"] == "failed"
+            if stage.state == "failed"
         ]
         if reasons:
             raise SeqrlError(reasons[0]) from None

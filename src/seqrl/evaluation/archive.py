@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +14,11 @@ import numpy as np
 from seqrl.config import EvaluationConfig
 from seqrl.errors import DataError
 from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
-from seqrl.files import fingerprint, write_file, write_text
+from seqrl.files import fingerprint, read_json, reason_of, write_file, write_text
 from seqrl.paths import find_path
 from seqrl.plugins import identities
 
 ROW, EPISODES, PLAN_QUALITY = "results.json", "episodes.npz", "diagnostics.json"
-# What numpy and zipfile raise of a file that was cut or overwritten.
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -79,17 +75,29 @@ def read_evaluation(folder: Path) -> Evaluation:
     try:
         with (folder / EPISODES).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except _DAMAGE as error:
+        results = {name: array for name, array in arrays.items() if not name.startswith("plan_")}
+        _check_results(results)
+        numbers = sorted(int(found[1]) for name in arrays if (found := re.fullmatch(r"plan_(\d+)_observations", name)))
+        plans = [
+            ImaginedPath(
+                int(arrays[f"plan_{n}_time"]), arrays[f"plan_{n}_environments"], arrays[f"plan_{n}_observations"]
+            )
+            for n in numbers
+        ]
+    except Exception as error:  # a broken byte can lead numpy and zipfile anywhere
         raise _damaged(folder / EPISODES, error) from error
-    results = {name: array for name, array in arrays.items() if not name.startswith("plan_")}
-    if "returns" not in results:
-        raise _damaged(folder / EPISODES, "it holds no returns")
-    numbers = sorted(int(found[1]) for name in arrays if (found := re.fullmatch(r"plan_(\d+)_observations", name)))
-    plans = [
-        ImaginedPath(int(arrays[f"plan_{n}_time"]), arrays[f"plan_{n}_environments"], arrays[f"plan_{n}_observations"])
-        for n in numbers
-    ]
     return Evaluation(folder, row, results, plans)
+
+
+def _check_results(results: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError where results are not what `seqrl.evaluation.protocol.EpisodeResults` has."""
+    if "returns" not in results:
+        raise ValueError("it holds no returns")
+    for name, array in results.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name} are no numbers")
+    if results["returns"].ndim != 2:
+        raise ValueError(f"returns have {results['returns'].ndim} dimensions, not 2")
 
 
 def read_row(folder: Path) -> ResultsRow:
@@ -99,10 +107,10 @@ def read_row(folder: Path) -> ResultsRow:
         DataError: there is none, or it is damaged.
     """
     try:
-        content = json.loads((folder / ROW).read_text(encoding="utf-8"))
+        content = read_json(folder / ROW)
         (row,) = content if isinstance(content, list) else [content]
         return ResultsRow.from_json(row)
-    except (OSError, ValueError, DataError) as error:
+    except Exception as error:  # what stands in its parts was checked by nobody
         raise _damaged(folder / ROW, error) from error
 
 
@@ -127,7 +135,9 @@ def read_plan_quality(folder: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, not an object")
     except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
     return content
@@ -162,7 +172,7 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
         kept["goals"] = [[int(x) if x.is_integer() else x for x in map(float, goal)] for goal in config.goals]
     kept["plugins"] = identities(config.plugins)
     digest = fingerprint([kept, checkpoint_digest, ROW_FORMAT])
-    name = re.sub(r"[^\w.-]+", "_", label_of(config))
+    name = re.sub(r"[^\w.-]+", "_", label_of(config)).encode()[:200].decode(errors="ignore")  # a folder's has 255 bytes
     return run / "evaluations" / f"{name}-{digest[:8]}"
 
 
@@ -172,6 +182,6 @@ def label_of(config: EvaluationConfig) -> str:
     return config.label or own
 
 
-def _damaged(path: Path, why: Exception | str) -> DataError:
-    reason = why.strerror if isinstance(why, OSError) and why.strerror else why
+def _damaged(path: Path, error: Exception) -> DataError:
+    reason = reason_of(error)
     return DataError(f"{str(path)!r} is no readable evaluation ({reason}); remove its folder and evaluate again")

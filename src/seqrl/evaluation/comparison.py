@@ -13,6 +13,7 @@ import numpy as np
 from seqrl.d4rl.reference import reference
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.evaluation.archive import Evaluation, is_finished, list_evaluations, read_evaluation, read_row
+from seqrl.evaluation.jobs import UNREADABLE, list_jobs
 from seqrl.evaluation.statistics import seed_difference
 
 METRICS = ("return", "score", "success", "clear")
@@ -176,14 +177,17 @@ def _runs(path: Path) -> Iterator[tuple[Path, list[Path]]]:
     if (path / "episodes.npz").exists():
         yield path, [path]
     elif (path / "jobs").is_dir():
-        jobs = [json.loads(record.read_text(encoding="utf-8")) for record in sorted((path / "jobs").glob("*.json"))]
-        unfinished = sum(job["state"] != "done" for job in jobs)
+        jobs = list_jobs(path)
+        damaged = next((job.error for job in jobs if job.state == UNREADABLE), None)
+        if damaged:
+            raise ConfigError(damaged)
+        unfinished = sum(job.state != "done" for job in jobs)
         if unfinished or not jobs:
             raise ConfigError(
                 f"{unfinished} of {len(jobs)} jobs of {str(path)!r} are not done; run the sweep again first"
             )
         for job in jobs:
-            yield Path(job["folder"]), [Path(folder) for folder in job["results"]]
+            yield Path(job.folder or path), [Path(folder) for folder in job.results]
     else:
         yield path, list_evaluations(path)
 

@@ -9,6 +9,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,43 @@ import yaml
 
 from seqrl.console import say
 from seqrl.errors import ConfigError
-from seqrl.files import hold_lock, is_locked, write_text
+from seqrl.files import hold_lock, is_locked, read_json, read_text, reason_of, write_text
 
 _LOCK = ".lock"
 _NOTE = ".worker"  # who works there, where there are no locks
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far a stage of a run came: an entry of `status.json`.
+
+    Attributes:
+        state: `running`, `done`, `interrupted`, `pruned` or `failed`.
+        step: optimiser steps that its newest checkpoint has seen.
+        reason: why it failed or ended early; None of others.
+    """
+
+    state: str
+    step: int
+    reason: str | None = None
+
+    @staticmethod
+    def from_json(entry: Any) -> StageStatus:
+        """An entry as any version of seqrl wrote it; what this one does not know is left out.
+
+        Raises:
+            ValueError: it is no object, or an attribute is missing or of another type.
+        """
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"an entry is a {type(entry).__name__}, not an object")
+        state, step, reason = (entry.get(key) for key in ("state", "step", "reason"))
+        if not isinstance(state, str) or not isinstance(step, int) or isinstance(step, bool):
+            raise ValueError(f"an entry has the state {state!r} and the step {step!r}")
+        return StageStatus(state, step, reason if isinstance(reason, str) else None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of `status.json`."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class RunFolder:
@@ -50,16 +84,27 @@ class RunFolder:
         write_text(target, yaml.safe_dump(dict(config), sort_keys=False))
         return target
 
-    def status(self) -> dict[str, Any]:
-        """`{stage: {"state": "running" | "done" | "interrupted" | "failed", "step": int}}` so far; empty for a new run.
+    def status(self) -> dict[str, StageStatus]:
+        """How far its stages came, by name; empty for a new run.
 
-        A failed stage has a `reason`.
+        Raises:
+            ConfigError: `status.json` is damaged.
         """
         return read_status(self.path)
 
     def set_status(self, stage: str, state: str, step: int, reason: str | None = None) -> None:
-        entry = {"state": state, "step": step, **({} if reason is None else {"reason": reason})}
-        write_text(self.path / "status.json", json.dumps({**self.status(), stage: entry}, indent=2) + "\n")
+        """Note how far a stage came; see `StageStatus`."""
+        self._write_status({**self.status(), stage: StageStatus(state, step, reason)})
+
+    def forget_status(self, stage: str) -> None:
+        """Remove what was noted of a stage, if anything was."""
+        status = self.status()
+        if status.pop(stage, None) is not None:
+            self._write_status(status)
+
+    def _write_status(self, status: Mapping[str, StageStatus]) -> None:
+        entries = {stage: entry.to_json() for stage, entry in status.items()}
+        write_text(self.path / "status.json", json.dumps(entries, indent=2) + "\n")
 
     def checkpoint(self, stage: str) -> Path:
         """Where the newest checkpoint of a stage lies, once there is one."""
@@ -67,7 +112,8 @@ class RunFolder:
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage was trained to its end, and its checkpoint is there."""
-        return self.status().get(stage, {}).get("state") == "done" and self.checkpoint(stage).exists()
+        entry = self.status().get(stage)
+        return entry is not None and entry.state == "done" and self.checkpoint(stage).exists()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -84,7 +130,7 @@ class RunFolder:
                 raise
 
 
-def read_status(folder: Path) -> dict[str, Any]:
+def read_status(folder: Path) -> dict[str, StageStatus]:
     """As `RunFolder.status`, of a folder that is only looked at.
 
     Raises:
@@ -92,12 +138,32 @@ def read_status(folder: Path) -> dict[str, Any]:
     """
     path = folder / "status.json"
     try:
-        status = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if all(isinstance(entry["state"], str) and isinstance(entry["step"], int) for entry in status.values()):
-            return dict(status)
-    except (ValueError, AttributeError, TypeError, KeyError):
-        pass
-    raise ConfigError(f"{str(path)!r} is damaged; delete it, and the run goes on from its checkpoints")
+        content = read_json(path)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"it holds a {type(content).__name__}, not an object")
+        return {stage: StageStatus.from_json(entry) for stage, entry in content.items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{str(path)!r} is damaged; delete it, and the run goes on from its checkpoints ({reason_of(error)})"
+        ) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration that a run keeps in its `config.yaml`.
+
+    Raises:
+        ConfigError: it is missing or damaged.
+    """
+    try:
+        content = yaml.safe_load(read_text(path))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, not a mapping")
+        return content
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = " ".join(reason_of(error).split())
+        raise ConfigError(f"{str(path)!r} is damaged; the same command writes it anew ({why})") from error
 
 
 @contextmanager
@@ -140,7 +206,7 @@ def _noted_in(folder: Path) -> Iterator[None]:
 def _read_note(folder: Path) -> dict[str, Any]:
     """Host and pid of who works in a folder without locks; empty where nobody is known to."""
     try:
-        note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
+        note = read_json(folder / _NOTE)
         return {"host": str(note["host"]), "pid": int(note["pid"])}
     except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -12,9 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from seqrl.files import write_text
+from seqrl.console import say_error
+from seqrl.errors import ConfigError
+from seqrl.files import read_text, refuse_links, write_text
 
 COLUMNS = ("step", "name", "value")
+_HEADER = ",".join(COLUMNS)
 
 
 class Metric(NamedTuple):
@@ -26,18 +29,35 @@ class Metric(NamedTuple):
 
 
 def read_metrics(path: Path) -> list[Metric]:
-    """What a run logged, in order, without half rows; empty where it logs no CSV."""
-    if not path.exists():
+    """What a run logged, in order, without half rows; empty where it logs no CSV.
+
+    Damaged rows are left out, which is said once.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        content = read_text(path, lenient=True)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    found = []
-    for row in csv.reader(whole.splitlines()):
-        try:
-            step, name, value = row
-            found.append(Metric(int(step), name, float(value)))
-        except ValueError:
-            continue  # the header, or half a row
-    return found
+    except OSError as error:
+        raise ConfigError(
+            f"{str(path)!r} cannot be read ({error.strerror}); move it away, and the run begins another one"
+        ) from error
+    lines = [line for line in content.rpartition("\n")[0].split("\n") if line.strip() not in ("", _HEADER)]
+    found = [_parse(line) for line in lines]
+    damaged = found.count(None)
+    if damaged:
+        say_error(f"{str(path)!r} has {damaged} damaged row{'s' if damaged > 1 else ''}, left out here")
+    return [metric for metric in found if metric is not None]
+
+
+def _parse(line: str) -> Metric | None:
+    try:
+        step, name, value = next(csv.reader([line]))
+        return Metric(int(step), name, float(value))
+    except (ValueError, StopIteration, csv.Error):
+        return None
 
 
 def last_metrics(path: Path) -> dict[str, float]:
@@ -47,18 +67,18 @@ def last_metrics(path: Path) -> dict[str, float]:
 
 def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
     """Write a file anew, with the header."""
-    write_text(path, f"{','.join(COLUMNS)}\n{_rows(metrics)}")
+    write_text(path, f"{_HEADER}\n{_rows(metrics)}")
 
 
 def append_metrics(path: Path, metrics: Iterable[Metric]) -> None:
     """Add rows to a file that `write_metrics` began."""
-    with path.open("a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=refuse_links) as file:
         file.write(_rows(metrics))
 
 
 def flush_metrics(path: Path) -> None:
     """Bring the rows to the disk, where a checkpoint that follows must find them."""
-    with path.open("a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=refuse_links) as file:
         os.fsync(file.fileno())
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from seqrl.files import write_text
+from seqrl.files import write_file
 
 PROVENANCE = "provenance.yaml"
 
@@ -47,8 +47,12 @@ def note_invocation(folder: Path, overrides: Sequence[str], trainer: Mapping[str
         "versions": {"python": platform.python_version(), **_versions()},
     }
     path = folder / PROVENANCE
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    write_text(path, before + yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=sys.maxsize))
+    before = path.read_bytes() if path.is_file() else b""
+    if before and not before.endswith(b"\n"):
+        before += b"\n"  # it was damaged, and the new entry can be read all the same
+    text = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=sys.maxsize)
+    with write_file(path) as file:
+        file.write(before + text.encode())
 
 
 def _versions() -> dict[str, str]:

@@ -110,15 +110,15 @@ def _take_over(
         if known.stages.get(stage) != identity.stages[stage]:
             continue
         try:
-            done = read_status(path).get(stage, {})
+            done = read_status(path).get(stage)
         except ConfigError:
             continue  # damaged, which is its own run's business
-        if done.get("state") == "done" and saw_the_same(path / stage / "last.ckpt", kind):
+        if done is not None and done.state == "done" and saw_the_same(path / stage / "last.ckpt", kind):
             _link_files(path / stage, folder.path / stage)
             _copy_metrics(kind, path / "metrics.csv", folder.path / "metrics.csv")
             if (path / "tokenizer.csv").exists():
                 copy_file(path / "tokenizer.csv", folder.path / "tokenizer.csv")
-            folder.set_status(stage, "done", done["step"])
+            folder.set_status(stage, "done", done.step)
             say(f"the {stage} is trained already: taken over from {path}")
             return
 

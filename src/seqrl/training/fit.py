@@ -83,7 +83,7 @@ def _note_failure(stage: Stage, folder: RunFolder, error: BaseException, resumed
         return  # it was refused, and there is nothing to tell
     state = "interrupted" if _is_by_hand(error) else "pruned" if isinstance(error, PrunedError) else "failed"
     reason = None if _is_by_hand(error) else f"{type(error).__name__}: {error}"
-    folder.set_status(stage.kind.name, state, resumed_step if begun is None else begun["step"], reason)
+    folder.set_status(stage.kind.name, state, resumed_step if begun is None else begun.step, reason)
 
 
 def _is_by_hand(error: BaseException) -> bool:

@@ -64,7 +64,7 @@ def finished(config: Mapping[str, Any], folder: RunFolder) -> Path | None:
     for name in stages:
         last = folder.checkpoint(name)
         if folder.is_done(name) and not is_whole(last):
-            folder.set_status(name, "interrupted", folder.status()[name]["step"], f"{str(last)!r} is damaged")
+            folder.set_status(name, "interrupted", folder.status()[name].step, f"{str(last)!r} is damaged")
     return folder.checkpoint(MODEL.name) if all(map(folder.is_done, stages)) else None
 
 

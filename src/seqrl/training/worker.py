@@ -17,14 +17,13 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.console import open_streams, say_error
 from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
-from seqrl.runs.folder import RunFolder
+from seqrl.runs.folder import RunFolder, read_config
 from seqrl.runs.sharing import check_content
 from seqrl.training.launch import LINE, STOPPED, Failure
 from seqrl.training.run import train
@@ -38,7 +37,7 @@ def main(path: Path) -> int:
     line = _line()
     open_streams()
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_config(path)
         for key in ("evaluation", "objective_metric"):  # which a model's checkpoint does not hold
             config.pop(key, None)
         load_plugins(config["plugins"])

@@ -12,7 +12,7 @@ from seqrl.analysis.tradeoff import Point, draw_tradeoff, non_dominated
 from seqrl.cli import pictures
 from seqrl.cli.pictures import draw_sweep
 from seqrl.cli.summary import table
-from seqrl.cli.sweep import Job
+from seqrl.evaluation.jobs import Job
 from seqrl.evaluation.rows import ResultsRow
 
 MakeJob = Callable[..., Job]

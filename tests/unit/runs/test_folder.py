@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from seqrl.errors import ConfigError
-from seqrl.runs.folder import RunFolder, alone_in, is_held
+from seqrl.runs.folder import RunFolder, StageStatus, alone_in, is_held
 
 CONFIG: dict[str, Any] = {
     "experiment_name": "maze",
@@ -44,8 +44,8 @@ def test_the_status_is_kept_per_stage(tmp_path: Path) -> None:
     folder.set_status("model", "running", 5)
     folder.set_status("model", "interrupted", 9)
     assert RunFolder(tmp_path).status() == {
-        "tokenizer": {"state": "done", "step": 0},
-        "model": {"state": "interrupted", "step": 9},
+        "tokenizer": StageStatus("done", 0),
+        "model": StageStatus("interrupted", 9),
     }
 
 
@@ -76,9 +76,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
 def test_a_failed_stage_says_why_until_it_goes_on(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.set_status("model", "failed", 5, "DivergedError: ...")
-    assert folder.status() == {"model": {"state": "failed", "step": 5, "reason": "DivergedError: ..."}}
+    assert folder.status() == {"model": StageStatus("failed", 5, "DivergedError: ...")}
     folder.set_status("model", "running", 5)
-    assert folder.status() == {"model": {"state": "running", "step": 5}}
+    assert folder.status() == {"model": StageStatus("running", 5)}
 
 
 def refuse(path: Path, work: Callable[[RunFolder], Any]) -> None:

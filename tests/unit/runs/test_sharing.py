@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from seqrl.errors import ConfigError
-from seqrl.runs.folder import RunFolder
+from seqrl.runs.folder import RunFolder, StageStatus
 from seqrl.runs.identity import RunIdentity, identify
 from seqrl.runs.sharing import begin, check_content, note_files, share_stages
 
@@ -56,7 +56,7 @@ def test_another_critic_takes_over_the_model(capsys: pytest.CaptureFixture[str])
     second = RunFolder(Path("runs/second"))
     start(second, OTHER_CRITIC)
     assert content(second) == {"model": "first model"}
-    assert second.status() == {"model": {"state": "done", "step": 5}}
+    assert second.status() == {"model": StageStatus("done", 5)}
     assert (second.path / "metrics.csv").read_text() == "step,name,value\n5,val/loss,1\n"
     assert capsys.readouterr().out == "the model is trained already: taken over from runs/first\n"
     (second.path / "critic").mkdir()
@@ -99,7 +99,7 @@ def test_a_stage_that_was_begun_stays_what_it_is() -> None:
     second.set_status("model", "interrupted", 3)
     start(second, OTHER_CRITIC)
     assert content(second) == {}
-    assert second.status() == {"model": {"state": "interrupted", "step": 3}}
+    assert second.status() == {"model": StageStatus("interrupted", 3)}
 
 
 def test_other_data_make_another_run_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ from seqrl.errors import CheckpointError, ConfigError, DivergedError, Stopped, U
 from seqrl.layout import Layout
 from seqrl.objectives import Outcome
 from seqrl.paths import config_dir
-from seqrl.runs.folder import RunFolder
+from seqrl.runs.folder import RunFolder, StageStatus
 from seqrl.runs.stages import KINDS, MODEL
 from seqrl.training.callbacks import ClipGradient
 from seqrl.training.checkpoint_io import AtomicCheckpointIO, resumable
@@ -133,12 +133,13 @@ def test_a_training_that_ends_early_is_not_done_and_goes_on_later(
         ):
             train(config, folder)
     status = folder.status()["model"]
-    assert status["state"] == "interrupted"
-    assert status["step"] == checkpoint_step(tmp_path / "parts" / "model" / "last.ckpt") < 12
-    assert "of 12 steps" in status["reason"]
+    assert status.state == "interrupted"
+    assert status.step == checkpoint_step(tmp_path / "parts" / "model" / "last.ckpt") < 12
+    assert status.reason is not None
+    assert "of 12 steps" in status.reason
     config["trainer"].pop("max_time", None)
     train(config, folder)
-    assert folder.status()["model"] == {"state": "done", "step": 12}
+    assert folder.status()["model"] == StageStatus("done", 12)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
@@ -290,8 +291,9 @@ def test_a_loss_that_is_not_finite_ends_training_and_leaves_the_batch(
     with pytest.raises(DivergedError, match=rf"{words}.* at step 7; the batch is in '.*bad_batch-7.pt'"):
         train(config, folder)
     status = folder.status()["model"]
-    assert (status["state"], status["step"]) == ("failed", 5)
-    assert words in status["reason"]
+    assert (status.state, status.step) == ("failed", 5)
+    assert status.reason is not None
+    assert words in status.reason
     kept = torch.load(tmp_path / "run" / "model" / "bad_batch-7.pt", weights_only=True)
     assert torch.equal(kept["batch"]["tokens"], seen[6])
     left = load(tmp_path / "run" / "model" / "last.ckpt")
@@ -466,7 +468,7 @@ def test_signals_stop_after_the_step_and_go_back_to_their_owners(
         signal.signal(number, before)
     assert stop.value.number == number
     assert asked == [number]  # while it trained, nobody but the training was told
-    assert RunFolder(tmp_path / "run").status()["model"] == {"state": "interrupted", "step": 7}
+    assert RunFolder(tmp_path / "run").status()["model"] == StageStatus("interrupted", 7)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         assert {int(r["step"]) for r in csv.DictReader(file) if r["name"] == "val/loss"} == {4}  # none for stopping
 
@@ -481,7 +483,7 @@ def test_a_signal_before_the_first_step_keeps_its_number(
     with pytest.raises(Stopped) as stopped:
         train(config, RunFolder(tmp_path / "run"))
     assert stopped.value.number == signal.SIGUSR1
-    assert RunFolder(tmp_path / "run").status()["model"] == {"state": "interrupted", "step": 0}
+    assert RunFolder(tmp_path / "run").status()["model"] == StageStatus("interrupted", 0)
 
 
 def test_stages_share_metrics_and_keep_their_checkpoints_apart(
