@@ -22,11 +22,13 @@ class Backbone(nn.Module, ABC):
         relative: features depend on differences of positions alone. Such a backbone can go on past the positions it
             was trained on, which `cache: window` asks for.
         sees_context: whether positions see those before them. One that does not serves models of vectors alone.
+        norms_input: whether it norms the sum of what it is given and of its positions; nobody need do it before.
     """
 
     dim: int
     relative: bool = False
     sees_context: bool = True
+    norms_input: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:

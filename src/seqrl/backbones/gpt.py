@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
@@ -12,11 +14,19 @@ from seqrl.backbones import Backbone, Dropout
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
+_ACTIVATIONS: dict[str | None, Callable[[], nn.Module]] = {
+    None: nn.GELU,
+    "relu": nn.ReLU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+}
+
 
 class _Block(nn.Module):
     """Pre-norm self-attention and a feed-forward layer of four times the width."""
 
-    def __init__(self, dim: int, num_heads: int, residual_dropout: float, attention_dropout: float) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, residual_dropout: float, attention_dropout: float, activation: nn.Module
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention_dropout = attention_dropout
@@ -24,7 +34,7 @@ class _Block(nn.Module):
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.attention_out = nn.Linear(dim, dim)
         self.feed_forward_norm = nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), activation, nn.Linear(4 * dim, dim))
         self.dropout = nn.Dropout(residual_dropout)
 
     def forward(self, x: Tensor, attention: Attention, layer: int) -> Tensor:
@@ -46,6 +56,9 @@ class GptBackbone(Backbone):
         num_layers, num_heads: 4 and 4 in the published system.
         dim: D, 128 in the published system; a multiple of `num_heads`.
         embedding_dropout, residual_dropout, attention_dropout: probabilities, 0.1 in the published system.
+        activation: None for GELU; `relu`, as in the published Decision Transformer; `gelu_tanh`, GPT-2's approximation.
+        norm: None, or `input`: what is given is normed together with its positions, as in the published Decision
+            Transformer, where models of vectors else norm it before positions are added.
 
     Raises:
         ConfigError: `dim` cannot be split into the heads.
@@ -63,15 +76,21 @@ class GptBackbone(Backbone):
         embedding_dropout: Dropout = 0.1,
         residual_dropout: Dropout = 0.1,
         attention_dropout: Dropout = 0.1,
+        activation: Literal["relu", "gelu_tanh"] | None = None,
+        norm: Literal["input"] | None = None,
     ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ConfigError(f"backbone.dim={dim} is no multiple of backbone.num_heads={num_heads}")
         self.dim = dim
         self.positions = nn.Embedding(max_length, dim)
+        self.norms_input = norm == "input"
+        if self.norms_input:
+            self.input_norm = nn.LayerNorm(dim)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.blocks = nn.ModuleList(
-            _Block(dim, num_heads, residual_dropout, attention_dropout) for _ in range(num_layers)
+            _Block(dim, num_heads, residual_dropout, attention_dropout, _ACTIVATIONS[activation]())
+            for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)
         nn.init.zeros_(self.positions.weight)
@@ -81,7 +100,10 @@ class GptBackbone(Backbone):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        x = self.embedding_dropout(x + self.positions(positions))
+        x = x + self.positions(positions)
+        if self.norms_input:
+            x = self.input_norm(x)
+        x = self.embedding_dropout(x)
         for layer, block in enumerate(self.blocks):
             x = block(x, attention, layer)
         normed: Tensor = self.norm(x)

@@ -11,6 +11,8 @@ from seqrl.paths import find_path
 _FORMATS = {
     "tt": "a folder of jannerm's trajectory-transformer (state_N.pt, *_config.pkl)",
     "hf-tt": "a folder of transformers' TrajectoryTransformerModel (config.json and weights)",
+    "dt": "weights of kzl's or CORL's Decision Transformer",
+    "hf-dt": "a folder of transformers' DecisionTransformerModel",
 }
 
 
@@ -30,6 +32,7 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--epoch", type=int, metavar="N", help="of several state files; the last one by default")
     parser.add_argument("--heads", type=int, metavar="N", help="of attention, where the source does not say")
+    parser.add_argument("--window", type=int, metavar="N", help="transitions of context, likewise")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that has something in it")
     options = parser.parse_args(arguments)
     try:
@@ -54,7 +57,7 @@ def _import(options: argparse.Namespace) -> None:
     if output.exists() and not options.overwrite and (output.is_file() or any(output.iterdir())):
         raise ConfigError(f"{str(output)!r} exists already; choose another name, or --overwrite it")
     quiet_lightning()
-    wishes = Wishes(epoch=options.epoch, heads=options.heads)
+    wishes = Wishes(epoch=options.epoch, heads=options.heads, window=options.window)
     for told in import_checkpoint(
         options.format, source, output, data=options.data, wishes=wishes, overwrite=options.overwrite
     ):

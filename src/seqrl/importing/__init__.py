@@ -19,10 +19,12 @@ class Wishes:
     Attributes:
         epoch: of the published file names (`state_N.pt`); None for the newest.
         heads: of attention, where the source does not say.
+        window: transitions of context, likewise.
     """
 
     epoch: int | None = None
     heads: int | None = None
+    window: int | None = None
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Imported:
         assumed: what the source does not say, and what was taken for it.
         statistics: of the tokenizer, by the names of its buffers, where the source holds them.
         drops_last_row: whether the source's code leaves out the last row of a file of data.
+        drops_unfinished: whether it leaves out episodes that the recording cut.
     """
 
     settings: dict[str, Any]
@@ -53,6 +56,7 @@ class Imported:
     assumed: list[str] = field(default_factory=list)
     statistics: dict[str, Tensor] | None = None
     drops_last_row: bool = False
+    drops_unfinished: bool = False
 
 
 class Renaming:

@@ -67,7 +67,15 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A flat state dict; see `read_tensors`."""
-    content = read_tensors(path)
+    return check_weights(read_tensors(path), path)
+
+
+def check_weights(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """What a file holds, if that is finite tensors by name.
+
+    Raises:
+        DataError: it is something else.
+    """
     odd = [name for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
     if odd or not content:
         why = f"{odd[0]!r} is no tensor" if odd else "it is empty"
@@ -75,7 +83,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise DataError(f"the weight {name!r} of {str(path)!r} holds NaN or infinity")
-    return content
+    return dict(content)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def _fill(module: SequenceModule, found: Imported, store: EpisodeStore | None) -
     else:
         assert store is not None
         seen = _without_last_row(store) if found.drops_last_row else store
+        if found.drops_unfinished and store.complete().any():
+            seen = seen.subset(seen.complete())
         module.fit_tokenizer(transitions(seen, module.model.layout))
         own = module.model.tokenizer.state_dict()
         statistics = {prefix + name: value for name, value in own.items() if prefix + name not in found.weights}
@@ -138,15 +140,19 @@ def _try_out(module: SequenceModule, store: EpisodeStore) -> str:
     """What the model makes of some windows of the data: numbers that tell whether the two belong together."""
     few = store.subset(np.arange(min(20, store.num_episodes)))
     data = EpisodeDataModule.for_module(module, few, batch_size=_CHECKED, validation_fraction=0.0)
+    batch = data.sample_windows(_CHECKED)
     with torch.no_grad():
-        outcome = module.loss_of(data.sample_windows(_CHECKED))
+        outcome = module.loss_of(batch)
     losses = {name: float(each.loss / each.count.clamp(min=1)) for name, each in outcome.fields.items()}
-    listed = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
-    unit, blind = "normalised squared error", 1.0
     if (classes := getattr(module.model, "num_classes", None)) is not None:
-        unit, blind = "nats per token", float(np.log(classes))
-    verdict = "; the data are hardly those it was trained on" if sum(losses.values()) >= blind * len(losses) else ""
-    return f"checked on {_CHECKED} windows of the data, {unit}: {listed} (knowing nothing: {blind:.3g}){verdict}"
+        unit, blind = "nats per token", dict.fromkeys(losses, float(np.log(classes)))
+    else:
+        places = {name: module.model.layout.field(name).slice for name in losses}
+        unit = "normalised squared error"
+        blind = {n: float(batch.values[batch.mask][:, p].var(0, correction=0).mean()) for n, p in places.items()}
+    listed = ", ".join(f"{name} {loss:.3g} (knowing nothing: {blind[name]:.3g})" for name, loss in losses.items())
+    verdict = "; the data are hardly those it was trained on" if sum(losses.values()) >= sum(blind.values()) else ""
+    return f"checked on {len(batch)} windows of the data, {unit}: {listed}{verdict}"
 
 
 def _write(folder: Path, module: SequenceModule, found: Imported) -> None:

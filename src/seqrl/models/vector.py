@@ -86,7 +86,7 @@ class VectorModel(Model):
         self.embeddings = nn.ModuleList(nn.Linear(self._width(group), dim) for group in layout.vectors)
         if self.prefix_size:
             self.goal_embedding = nn.Linear(self.goal_size + 1, dim)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.Identity() if self.backbone.norms_input else nn.LayerNorm(dim)
         predicted = [f for f in layout.fields if f.loss_weight > 0 and (places[f.name] > 0 or context > 1)]
         self.heads = nn.ModuleDict({f.name: nn.Linear(dim, layout.categories.get(f.name, f.size)) for f in predicted})
         self._before = {f.name: places[f.name] - 1 for f in predicted}  # -1: the last vector of the transition before

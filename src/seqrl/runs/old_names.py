@@ -18,7 +18,8 @@ _NOT_HASHED = {
 }
 _NEWER: dict[str, dict[str, Any]] = {  # settings that there were none of, with what was meant
     "optimizer": {"name": "adamw"},
-    "tokenizer": {"edges": None, "decode_to": None},
+    "tokenizer": {"edges": None, "decode_to": None, "statistics": None},
+    "backbone": {"activation": None, "norm": None},
     "objective": {"mask": None},
     "layout": {"termination": None},
 }
