@@ -1,7 +1,8 @@
 """What is written is whole or not there, content is told by one fingerprint, and one kind of lock lets one work alone.
 
 New content is written beside its place as `.<name>.<8 random hexadecimal digits>.tmp`, brought to the disk and renamed.
-A process that is killed meanwhile leaves that file or folder and no other trace: see `remove_leftovers`.
+A process that is killed meanwhile leaves that file or folder and no other trace: see `remove_leftovers`, and
+`remove_abandoned` where several may write.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def write_file(path: Path) -> Iterator[BinaryIO]:
     new = _beside(path)
     try:
         with new.open("x+b") as file:  # x: neither a file of somebody else nor what a link points to
+            _claim(file.fileno())
             yield file
             flush_file(file)
         new.replace(path)
@@ -107,7 +109,9 @@ def write_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     old = new.with_suffix(".old")
     path.parent.mkdir(parents=True, exist_ok=True)
     new.mkdir()
+    claimed = os.open(new, os.O_RDONLY)
     try:
+        _claim(claimed)
         yield new
         for file in new.rglob("*"):
             if file.is_file():
@@ -117,6 +121,7 @@ def write_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             path.rename(old)  # a folder that has content cannot be replaced in one step
         new.rename(path)
     finally:
+        os.close(claimed)
         with suppress(OSError):
             if old.exists() and not path.exists():
                 old.rename(path)
@@ -131,6 +136,24 @@ def remove_leftovers(path: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of the file or folder `path`, and leave what somebody still writes.
+
+    What is being written is locked. On a file system without locks nothing is removed, since nobody can tell.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            held = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink()
+            finally:
+                os.close(held)
 
 
 def flush_file(file: BinaryIO) -> None:
@@ -227,6 +250,12 @@ def is_locked(path: Path) -> bool:
     except OSError:
         pass
     return False
+
+
+def _claim(descriptor: int) -> None:
+    """Lock what is being written, as long as its writer lives; see `remove_abandoned`."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _beside(path: Path) -> Path:

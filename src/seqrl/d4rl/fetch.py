@@ -45,6 +45,6 @@ def check_file(path: Path) -> None:
     Raises:
         DataError: saying what it is instead.
     """
-    with open_hdf5(path) as file:
+    with open_hdf5(path, alone=True) as file:
         if "observations" not in file:
             raise DataError(f"{path.name} is an HDF5 file without observations")

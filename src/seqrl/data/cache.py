@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from seqrl import paths
 from seqrl.console import say
+from seqrl.data.checks import LINKED
 from seqrl.data.contents import hash_content
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import DataError
@@ -65,7 +66,7 @@ def read_or_build(file: Path, options: object, build: Callable[[], EpisodeStore]
     """The episodes that `build` makes of a file, mapped from the cache; made and written there first where it has none.
 
     The file is known by its content (see `hash_content`). `read_or_make` says who makes them, and what becomes of a
-    cache that cannot be written.
+    cache that cannot be written. Episodes with arrays of other files are not kept: those files may change.
 
     Args:
         options: everything else that decides what is built, as something whose `repr` says it.
@@ -77,6 +78,7 @@ def read_or_build(file: Path, options: object, build: Callable[[], EpisodeStore]
     content = hash_content(file)
     if content is None:
         raise DataError(f"there is no file {str(file)!r}; give the path of one")
+    unkept: list[EpisodeStore] = []
     key = fingerprint([FORMAT_VERSION, content, repr(options)])[:32]
 
     @cache  # needed again where it cannot be written
@@ -88,13 +90,19 @@ def read_or_build(file: Path, options: object, build: Callable[[], EpisodeStore]
 
     def make(folder: Path) -> None:
         episodes = built()
+        if LINKED in episodes.attributes:
+            unkept.append(episodes)
+            return
         shutil.rmtree(folder, ignore_errors=True)  # it could not be read
         try:
             episodes.save(folder)
         except DataError as error:
             raise OSError(str(error.__cause__ or error)) from error
 
-    return read_or_make(paths.data_dir() / "episodes" / key, _opened, make, built, what="episodes")
+    def read(folder: Path) -> EpisodeStore | None:
+        return unkept[0] if unkept else _opened(folder)
+
+    return read_or_make(paths.data_dir() / "episodes" / key, read, make, built, what="episodes")
 
 
 def _opened(folder: Path) -> EpisodeStore | None:

@@ -61,6 +61,9 @@ def count_rows(observations: np.ndarray, origin: str) -> int:
 DISCRETE = {"observations": "num_observations", "actions": "num_actions"}
 """Attributes of episodes that say how many values discrete observations or actions have."""
 
+LINKED = "linked_files"
+"""Attribute of episodes that names the other files which arrays were taken from."""
+
 
 def check_choices(array: Any, name: str, count: Any, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     """(N, 1) float32 of N choices among `count`, which are numbered from 0.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.errors import DataError
+from seqrl.formats.hdf5_links import check_contained
+from seqrl.formats.limits import check_size
 from seqrl.formats.recording import first_line
 
-_RATIO = 1100  # gzip's best is 1032: what an array of equal numbers may take less on disk than in memory
-_SMALL = 2**30  # bytes that no file must account for
 _PYARROW = (14, 0, 1)  # before it, reading a file could run code that the file holds (CVE-2023-47248)
 
 
@@ -39,8 +39,8 @@ def check_arrays(place: Path, metadata: Mapping[str, Any], dataset_id: str) -> N
         return  # the library fails likewise, and what it says is told
     with file:
         try:
-            _check_links(file, origin)
-            _check_sizes(file, path.stat().st_size, origin)
+            check_contained(file, path, origin)
+            check_size(_declared(file), path.stat().st_size, origin, at_once=False)
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # the library might read past it
             raise DataError(
                 f"{origin} is damaged ({type(error).__name__}: {first_line(error)}); take a copy of it, or fetch it "
@@ -48,43 +48,20 @@ def check_arrays(place: Path, metadata: Mapping[str, Any], dataset_id: str) -> N
             ) from error
 
 
-def _check_links(file: Any, origin: str) -> None:
-    import h5py
-
-    inner = (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT)
-
-    def find(name: bytes, info: Any) -> str | None:
-        return None if info.type in inner else name.decode(errors="replace")
-
-    key = file.id.links.visit(find, info=True)
-    if key is not None:
-        raise DataError(f"{origin}: {key} is a link into another file; copy what it leads to into main_data.hdf5")
-
-
-def _check_sizes(file: Any, size: int, origin: str) -> None:
+def _declared(file: Any) -> int:
+    """Bytes of all arrays of a file."""
     import h5py
 
     total = 0
 
-    def add(name: bytes) -> str | None:
+    def add(name: bytes) -> None:
         nonlocal total
         item = h5py.h5o.open(file.id, name)
-        if not isinstance(item, h5py.h5d.DatasetID):
-            return None
-        created = item.get_create_plist()
-        if created.get_external_count() or created.get_layout() == h5py.h5d.VIRTUAL:
-            return name.decode(errors="replace")
-        space = item.get_space()
-        total += item.get_type().get_size() * int(space.get_simple_extent_npoints())
-        return None
+        if isinstance(item, h5py.h5d.DatasetID):
+            total += item.get_type().get_size() * int(item.get_space().get_simple_extent_npoints())
 
-    key = h5py.h5o.visit(file.id, add)
-    if key is not None:
-        raise DataError(f"{origin}: {key} is kept in another file; copy it into main_data.hdf5")
-    if total > max(_SMALL, _RATIO * size):
-        raise DataError(
-            f"{origin} promises arrays of {total} bytes in a file of {size}; take a whole copy of it, or fetch it again"
-        )
+    h5py.h5o.visit(file.id, add)
+    return total
 
 
 def _check_pyarrow() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from seqrl.data.checks import DISCRETE
 from seqrl.formats.flat import FlatEpisodes
+from seqrl.formats.hdf5_writing import Disk, open_disk
 from seqrl.formats.minari import import_minari
 from seqrl.formats.recording import plain_attributes
 
@@ -42,22 +44,24 @@ def write_minari(flat: FlatEpisodes, dataset_id: str, folder: Path) -> None:
         }
     )
     infos = {key.removeprefix("infos/"): array for key, array in flat.extras.items() if key in STATES}
-    offsets = flat.offsets
-    for episode, (start, stop) in enumerate(pairwise(offsets)):
-        rows = slice(start, stop)
-        final = observations[stop - 1] if finals is None else finals[episode]
-        storage.update_episodes(
-            [
-                EpisodeBuffer(
-                    observations=np.concatenate([observations[rows], final[None]]),
-                    actions=actions[rows],
-                    rewards=np.asarray(flat.rewards[rows], np.float64),
-                    terminations=flat.terminals[rows],
-                    truncations=flat.timeouts[rows],
-                    infos={key: array[rows] for key, array in infos.items()} or None,
-                )
-            ]
-        )
+
+    def episodes(disk: Disk) -> Iterator[Any]:
+        for episode, (start, stop) in enumerate(pairwise(flat.offsets)):
+            disk.check()
+            rows = slice(start, stop)
+            final = observations[stop - 1] if finals is None else finals[episode]
+            yield EpisodeBuffer(
+                observations=np.concatenate([observations[rows], final[None]]),
+                actions=actions[rows],
+                rewards=np.asarray(flat.rewards[rows], np.float64),
+                terminations=flat.terminals[rows],
+                truncations=flat.timeouts[rows],
+                infos={key: array[rows] for key, array in infos.items()} or None,
+            )
+
+    with open_disk(folder / "data" / "main_data.hdf5") as disk:
+        storage._file_path = disk  # as h5py takes it in place of a path, or a full disk would end the process
+        storage.update_episodes(episodes(disk))
 
 
 def _env_spec(flat: FlatEpisodes) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ class Recording:
 
 
 def read_recording(path: Path, keys: Collection[str] | None = None) -> Recording:
-    """Read an HDF5 or NPZ file, which are told apart by their content.
+    """Read an HDF5 or NPZ file, which are told apart by their content: HDF5 itself says what is of its kind.
 
     Args:
         keys: read these arrays only, as far as the file has them; all by default.
@@ -45,11 +46,12 @@ def read_recording(path: Path, keys: Collection[str] | None = None) -> Recording
         DataError: the file is missing, empty, truncated, damaged or of another kind.
     """
     start = read_start(path)
-    if start == HDF5_START:
+    zipped = start[: len(_ZIP_START)] == _ZIP_START
+    if not zipped and is_hdf5(path, start):
         from seqrl.formats.hdf5 import read_hdf5
 
         return read_hdf5(path, keys)
-    if start[: len(_ZIP_START)] == _ZIP_START:
+    if zipped:
         from seqrl.formats.npz import read_npz
 
         return read_npz(path, keys)
@@ -58,21 +60,39 @@ def read_recording(path: Path, keys: Collection[str] | None = None) -> Recording
     raise DataError(f"{path.name} is neither an HDF5 nor an NPZ file; give data.path one of the two")
 
 
+def is_hdf5(path: Path, start: bytes) -> bool:
+    """Whether a file is one of HDF5, which may begin with a block of the user's.
+
+    Args:
+        start: of `read_start`; a file that begins as HDF5's do is one, also where it is cut or cannot be locked.
+    """
+    if start == HDF5_START:
+        return True
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
+
+
 def read_start(path: Path) -> bytes:
     """The first bytes of a file, which say of what kind it is.
 
     Raises:
-        DataError: it is missing, a folder, forbidden or empty.
+        DataError: it is missing, a folder, no file, forbidden, unreadable or empty.
     """
-    if path.is_dir():
-        raise DataError(f"{str(path)!r} is a folder; give the path of an HDF5 or NPZ file")
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise DataError(f"{str(path)!r} is a folder; give the path of an HDF5 or NPZ file")
+        if not stat.S_ISREG(mode):  # reading might wait for ever
+            raise DataError(f"{str(path)!r} is a device, pipe or socket; give the path of an HDF5 or NPZ file")
         with path.open("rb") as file:
             start = file.read(len(HDF5_START))
     except FileNotFoundError as error:
         raise DataError(f"there is no file {str(path)!r}; give data.path the path of an HDF5 or NPZ file") from error
     except PermissionError as error:
-        raise DataError(f"{str(path)!r} may not be read; check its permissions") from error
+        raise DataError(f"{str(path)!r} may not be read; check its permissions and those of its folder") from error
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error.strerror}); check its disk and its name") from error
     if not start:
         raise DataError(f"{path.name} is an empty file; fetch or make it again")
     return start

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.errors import ConfigError, DataError
-from seqrl.files import write_file, write_folder
+from seqrl.files import remove_abandoned, write_file, write_folder
 from seqrl.formats.minari import MINARI, check_id, import_minari
 from seqrl.paths import find_path
 
@@ -63,7 +63,7 @@ def write_whole(
 ) -> None:
     """Fill an empty file or folder beside its place, then put it there in one step.
 
-    A file that is there is replaced, and a folder with `overwrite` only.
+    A file that is there is replaced, and a folder with `overwrite` only. What killed processes left of it is removed.
 
     Args:
         make: fills what lies at the path it is given.
@@ -72,6 +72,7 @@ def write_whole(
         DataError: it cannot be written, which is followed by the advice; nothing is left of it.
     """
     try:
+        remove_abandoned(path)
         if folder:
             with write_folder(path, overwrite=overwrite) as new:
                 make(new)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqrl.data.checks import LINKED
+from seqrl.errors import DataError
 from seqrl.formats.flat import FlatEpisodes
-from seqrl.formats.hdf5 import write_hdf5
+from seqrl.formats.hdf5_writing import write_hdf5
 from seqrl.formats.minari import MINARI
 from seqrl.formats.minari_writing import announce_namespace, write_minari
 from seqrl.formats.npz import write_npz
@@ -23,9 +25,13 @@ def write_episodes(flat: FlatEpisodes, target: str, *, overwrite: bool = False) 
 
     Raises:
         ConfigError: as `check_target`.
-        DataError: episodes that no store could be made of, or a place that cannot be written to.
+        DataError: episodes that no store could be made of, or with arrays of other files than their own; or a place
+            that cannot be written to.
     """
     check_target(target, overwrite=overwrite)
+    if LINKED in flat.attributes:  # a copy may be handed on; who made the file is not to choose what goes with it
+        others = ", ".join(flat.attributes[LINKED])
+        raise DataError(f"{flat.origin} has links into {others}, of which no copy is made; copy them into it by hand")
     flat.store()  # what is written can be read
     path = find_place(target)
     notes: list[str] = []

@@ -18,7 +18,7 @@ from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.collect import RandomActor, collect
 from seqrl.formats import writers
-from seqrl.formats.hdf5 import write_hdf5
+from seqrl.formats.hdf5_writing import write_hdf5
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.registry import TOKENIZER

@@ -250,7 +250,7 @@ def test_arrays_outside_the_data_set_are_refused(kind: str, record: Change, tmp_
             layout = h5py.VirtualLayout((21, 3), "f4")
             layout[:] = h5py.VirtualSource(str(tmp_path / "secret.hdf5"), "x", (21, 3))
             file.create_virtual_dataset(key, layout)
-    with pytest.raises(DataError, match=r"'evil/task-v0'.*(another file|promises arrays of)"):
+    with pytest.raises(DataError, match=r"'evil/task-v0'.*(another file|declares arrays of)"):
         find_source("minari:evil/task-v0").read()
 
 
