@@ -7,12 +7,16 @@ fails is remembered, not raised, so that it breaks only the runs that need it.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
+import re
 import sys
+import sysconfig
 import traceback
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,13 @@ from seqrl.paths import find_path
 
 ENTRY_POINT_GROUP = "seqrl.plugins"
 _FILES = "seqrl_user"  # the package that plugin files are modules of
+_PACKAGES = {"site-packages", "dist-packages"}
+_PYTHON = [
+    Path(place).resolve()
+    for place in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), Path(__file__).parent)
+]
+_NOT_LOCAL = {"seqrl", *sys.stdlib_module_names}
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 _failures: dict[str, BaseException] = {}
 _entry_points_loaded = False
@@ -85,7 +96,7 @@ def take_modules(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def identities(specs: Iterable[str]) -> list[list[str]]:
-    """What a plugin is to the hash of an evaluation: the name and content of a file, the name of a module."""
+    """What a plugin was to the hash of a run up to version 0.1: name and content of a file, the name of a module."""
     found = []
     for spec in specs:
         path = find_path(spec)
@@ -107,15 +118,83 @@ def module_name(spec: str) -> str:
 def source(module: str) -> str:
     """A hash of the source of a loaded module: of its file, or of all files of the package that it is part of.
 
-    It does not depend on where they lie. Of what has no source (a module of C, a notebook) it is one of the name.
+    The modules that it imports count as well, and those that they import, where they are neither installed nor part of
+    Python or seqrl: those beside a plugin's file. It does not depend on where files lie. Of what has no source (a
+    module in a notebook) it is a hash of the name. What code opens or names while it runs does not count.
     """
+    files = _files_of(module)
+    names = [[name, fingerprint_files(path)] for name, path in files.items()]
+    own = {path.resolve() for path in files.values()}
+    helpers = sorted((name, path) for path, name in _local_imports(files.values()).items() if path not in own)
+    return fingerprint([*names, *([name, fingerprint_files(path)] for name, path in helpers)] or module)
+
+
+def _files_of(module: str) -> dict[str, Path]:
+    """The files of a module by name: its own, or all of its package."""
     top = module.partition(".")[0]
     file = getattr(sys.modules.get(module), "__file__", None)
     folders = [] if top == _FILES else list(getattr(sys.modules.get(top), "__path__", []))
-    files = [(path.relative_to(folder), path) for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+    kinds = (".py", *EXTENSION_SUFFIXES)
+    paths = [(path.relative_to(folder), path) for folder in folders for path in sorted(Path(folder).rglob("*"))]
+    files = {name.as_posix(): path for name, path in paths if path.name.endswith(kinds)}
     if not files and file is not None and Path(file).is_file():
-        files = [(Path(file).relative_to(Path(file).parent), Path(file))]
-    return fingerprint([[name.as_posix(), fingerprint_files(path)] for name, path in files] or module)
+        files = {Path(file).name: Path(file)}
+    return files
+
+
+def _local_imports(files: Iterable[Path]) -> dict[Path, str]:
+    """The files that some files import, and those that these import, with the names by which they are imported."""
+    found: dict[Path, str] = {}
+    left = [path.resolve() for path in files]
+    roots = list(dict.fromkeys(path.parent for path in left))
+    while left:
+        path = left.pop()
+        for name, folders in _imports_of(path, roots):
+            file = _locate(name, folders)
+            if file is not None and file not in found:
+                found[file] = name
+                left.append(file)
+    return found
+
+
+def _imports_of(path: Path, roots: Sequence[Path]) -> Iterator[tuple[str, Sequence[Path]]]:
+    """The modules that a file may import, and the folders that they may lie in; nothing is run to find them."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # compiled, or gone
+        return
+    for node in ast.walk(tree):
+        names, folders = list[str](), [path.parent, *roots]
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = f"{node.module}." if node.module else ""
+            names = [f"{start}{alias.name}" for alias in node.names]
+            folders = [path.parents[node.level - 1]] if 0 < node.level <= len(path.parents) else folders
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
+            names = [node.value.removesuffix(".py")]  # of importlib.import_module("name"), or a path
+        for name in names:
+            words = name.split(".")
+            yield from ((".".join(words[:count]), folders) for count in range(1, len(words) + 1))
+
+
+def _locate(name: str, folders: Iterable[Path]) -> Path | None:
+    """The file of a module, if it is local: the loaded one, or the one in a folder."""
+    if name.partition(".")[0] in _NOT_LOCAL:
+        return None
+    words = name.split(".")
+    places = [folder.joinpath(*words, "__init__.py") for folder in folders]
+    places += [folder.joinpath(*words[:-1], f"{words[-1]}.py") for folder in folders]
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    for place in [Path(loaded)] if loaded else places:
+        if place.is_file() and not _is_installed(place.resolve()):
+            return place.resolve()
+    return None
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a file is part of Python, of seqrl or of an installed package, perhaps of another environment."""
+    return not _PACKAGES.isdisjoint(path.parts) or any(path.is_relative_to(each) for each in _PYTHON)
 
 
 def load_entry_points() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from seqrl.errors import PluginError
-from seqrl.plugins import identities, load_plugins
+from seqrl.files import fingerprint, fingerprint_files
+from seqrl.plugins import identities, load_plugins, module_name, source
 from seqrl.registry import TOKENIZER
 
 pytestmark = pytest.mark.usefixtures("clean_plugins")
@@ -118,3 +119,68 @@ def test_a_plugin_is_known_by_its_content_wherever_it_lies(tmp_path: Path) -> No
     a, b, c = (identities([str(tmp_path / folder / "mine.py")]) for folder in "abc")
     assert a == b != c
     assert identities(["my.module"]) == [["my.module"]]
+
+
+HELPERS = {
+    "import helper": ["helper.py"],
+    "from helper import law": ["helper.py"],
+    "import helper.parts": ["helper/__init__.py", "helper/parts.py"],
+    "from helper import parts": ["helper/__init__.py", "helper/parts.py"],
+    "def later():\n    import helper": ["helper.py"],
+    "import importlib; law = importlib.import_module('helper')": ["helper.py"],
+    "from pathlib import Path; law = Path(__file__).parent / 'helper.py'": ["helper.py"],
+}
+
+
+@pytest.mark.parametrize("line", HELPERS)
+def test_what_a_file_imports_beside_it_is_part_of_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    for name in HELPERS[line]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("from deeper import law\n")
+    (tmp_path / "deeper.py").write_text("law = 1\n")
+    (tmp_path / "unrelated.py").write_text("law = 1\n")
+    path = tmp_path / "plugin.py"
+    path.write_text(f"{line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_plugins([str(path)])
+    try:
+        module = module_name(str(path))
+        before = source(module)
+        (tmp_path / "unrelated.py").write_text("law = 2\n")
+        assert source(module) == before
+        found = {before}
+        for name in [*HELPERS[line], "deeper.py", "plugin.py"]:
+            (tmp_path / name).write_text((tmp_path / name).read_text() + "# edited\n")
+            found.add(source(module))
+        assert len(found) == 3 + len(HELPERS[line])
+    finally:
+        for name in ("helper", "helper.parts", "deeper"):
+            sys.modules.pop(name, None)
+
+
+def test_what_helpers_import_of_each_other_counts(tmp_path: Path) -> None:
+    (tmp_path / "helper").mkdir()
+    (tmp_path / "helper" / "__init__.py").write_text("")
+    (tmp_path / "helper" / "a.py").write_text("from . import b\nfrom .c import law\n")
+    for name in "bc":
+        (tmp_path / "helper" / f"{name}.py").write_text("law = 1\n")
+    path = tmp_path / "plugin.py"
+    path.write_text("def later():\n    import numpy, os, helper.a\n")
+    load_plugins([str(path)])
+    found = {source(module_name(str(path)))}
+    for name in "bc":
+        (tmp_path / "helper" / f"{name}.py").write_text("law = 2\n")
+        found.add(source(module_name(str(path))))
+    assert len(found) == 3
+
+
+def test_the_source_of_a_file_without_imports_is_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    hashes = []
+    for folder in ("a", "b"):
+        path = plugin(tmp_path / folder, f"mine_{folder}")
+        path.write_text("import numpy as np\n")
+        load_plugins([str(path)])
+        hashes.append(source(module_name(str(path))))
+    assert hashes[0] == hashes[1] == fingerprint([["plugin_file.py", fingerprint_files(path)]])

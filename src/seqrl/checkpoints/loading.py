@@ -17,6 +17,8 @@ from seqrl.errors import CheckpointError, ConfigError
 from seqrl.models import Model
 from seqrl.models.building import build_model
 from seqrl.paths import find_path
+from seqrl.plugins import source
+from seqrl.registry import registry_of
 
 T = TypeVar("T", bound=nn.Module | None)
 
@@ -164,6 +166,7 @@ def _rebuilt(
         raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{_needed(note)}") from error
     except Exception as error:  # nobody checked what stands in it
         raise CheckpointError(f"{str(path)!r} has an incomplete config ({type(error).__name__}: {error})") from error
+    _tell_other_code(path, note, config)
     held, made = note.get("model"), module.made_of if isinstance(module, Model) else None
     if held != made:
         what = f"a model of {held}" if held else "no model"
@@ -194,6 +197,17 @@ def _check_size(
     held = sum(each.nbytes for each in weights.values())
     if asked > _SMALL + 4 * held:
         raise ConfigError(f"its config asks for a model of {asked} bytes, and it holds weights of {held}")
+
+
+def _tell_other_code(path: Path, note: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Say where a plugin's component has another source now than when a checkpoint was written."""
+    noted = note.get("code")
+    for slot in ("tokenizer", "backbone", "critic"):  # what acts
+        content, part = noted.get(slot) if isinstance(noted, Mapping) else None, config.get(slot)
+        if content is None or not isinstance(part, Mapping):
+            continue
+        if source(registry_of(slot).named_by(part).__module__) != content:
+            say(f"{path} was trained with other code of {slot}={part['name']} than is loaded now")
 
 
 def _needed(note: Mapping[str, Any]) -> str:

@@ -10,7 +10,15 @@ from seqrl.errors import CheckpointError
 FORMAT = 2
 """What this version writes. Raise it whenever an older version would misread what is written, and add a migration."""
 
-_NOTED = {"format", "model", "plugins", "origins", "versions"}  # what seqrl says of a checkpoint in it
+_NOTED = {
+    "format",
+    "model",
+    "plugins",
+    "origins",
+    "versions",
+    "code",
+    "machine",
+}  # what seqrl says of a checkpoint in it
 
 
 def migrate(content: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from seqrl.errors import DataError
 from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
 from seqrl.files import fingerprint, read_json, reason_of, write_file, write_text
 from seqrl.paths import find_path
-from seqrl.plugins import identities
+from seqrl.runs.code import hash_plugins
 
 ROW, EPISODES, PLAN_QUALITY = "results.json", "episodes.npz", "diagnostics.json"
 
@@ -154,7 +154,7 @@ def list_evaluations(run: Path) -> list[Path]:
 
 
 def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path) -> Path:
-    """`<run>/evaluations/<label>-<hash>`, the hash being of the settings and of the checkpoints' content.
+    """`<run>/evaluations/<label>-<hash>`, the hash being of the settings, of plugins and of the checkpoints' content.
 
     Args:
         config: its `output` stands for the folder where it is given.
@@ -170,7 +170,9 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
         kept["planner"] = {key: value for key, value in kept["planner"].items() if key != "percentile_rule"}
     if config.goals is not None:  # as they were typed, before they had a type
         kept["goals"] = [[int(x) if x.is_integer() else x for x in map(float, goal)] for goal in config.goals]
-    kept["plugins"] = identities(config.plugins)
+    kept["plugins"] = []
+    if code := hash_plugins(kept, config.plugins):
+        kept["code"] = code
     digest = fingerprint([kept, checkpoint_digest, ROW_FORMAT])
     name = re.sub(r"[^\w.-]+", "_", label_of(config)).encode()[:200].decode(errors="ignore")  # a folder's has 255 bytes
     return run / "evaluations" / f"{name}-{digest[:8]}"

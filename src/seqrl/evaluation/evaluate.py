@@ -35,8 +35,9 @@ from seqrl.evaluation.protocol import EpisodeResults, check_environment, check_p
 from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table, write_tables
 from seqrl.evaluation.video import film_episodes
-from seqrl.files import fingerprint_files
+from seqrl.files import fingerprint, fingerprint_files
 from seqrl.models.building import build_model
+from seqrl.runs.code import hash_plugins
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -77,6 +78,8 @@ def evaluate_all(
         critic, trained = checkpoints.load_critic(critic_file), checkpoints.critic_settings(critic_file)
     loaded = replace(loaded, config={**loaded.config, **trained})
     digest = fingerprint_files(checkpoint, *([critic_file] if critic_file else []))
+    if code := hash_plugins(loaded.config, []):  # of the model
+        digest = fingerprint([digest, code])
     done = [evaluate(each, loaded, place_evaluation(each, digest, folder), critic) for each in settings]
     rows, comparisons = [each.row for each in done], compare_rows(done, baseline)
     dataset = DataSummary.from_config(loaded.config)

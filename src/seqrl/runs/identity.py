@@ -14,13 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from seqrl import plugins
 from seqrl.config import RunConfig
 from seqrl.d4rl import catalogue
 from seqrl.data.contents import hash_content
 from seqrl.files import fingerprint
 from seqrl.paths import find_path
-from seqrl.registry import DATA, registries
+from seqrl.registry import DATA
+from seqrl.runs.code import hash_plugins, names_in
 from seqrl.runs.stages import KINDS
 
 # Settings by section that say where and how to run, how to call the run, or what follows the training.
@@ -125,7 +125,7 @@ def identify(config: Mapping[str, Any]) -> RunIdentity:
 
 def has_plugin_source(source: Any) -> bool:
     """Whether data come from a source of a plugin, in a mix perhaps, which may read what its settings do not name."""
-    return any(name not in DATA.builtin_names() for name in _names(source))
+    return any(name not in DATA.builtin_names() for name in names_in(source))
 
 
 def _identify_stage(stage: str, kept: Mapping[str, Any], content: str, specs: Sequence[str]) -> StageIdentity:
@@ -134,7 +134,7 @@ def _identify_stage(stage: str, kept: Mapping[str, Any], content: str, specs: Se
     if section is not None:
         given = {key: value for key, value in kept[section].items() if value is not None}
         settings["training"] = _relevant("training", {**settings["training"], **given})
-    code = _hash(_plugin_sources(settings, specs))
+    code = _hash(hash_plugins(settings, specs))
     return StageIdentity(_hash({**settings, "data": _recipe(settings["data"])}), content, code)
 
 
@@ -205,43 +205,6 @@ def _source_files(source: Mapping[str, Any]) -> list[Path]:
     shared = {option.name for option in DATA.shared}
     built = DATA.build({key: value for key, value in source.items() if key not in shared})
     return list(dict.fromkeys([*built.local_files(), *_named_paths(source)]))
-
-
-def _plugin_sources(settings: Mapping[str, Any], specs: Sequence[str]) -> list[str]:
-    """The hashes of the plugins that a stage depends on.
-
-    They define a component that it names. A plugin of the command counts as well if it defines no component at all:
-    nobody knows what it is for.
-    """
-    names = set(_names(settings))
-    modules, defining = set(), set()
-    for registry in registries():
-        chosen = settings.get(registry.slot)
-        if isinstance(chosen, Mapping) and chosen.get("name") not in (None, *registry.builtin_names()):
-            registry.named_by(chosen)  # loads installed plugins, if need be
-        for name in set(registry.names()) - set(registry.builtin_names()):
-            module = registry.get(name).__module__
-            defining.add(module)
-            if name in names:
-                modules.add(module)
-    found = {plugins.source(module) for module in modules}
-    for spec in specs:
-        module = plugins.module_name(spec)
-        if not any(each == module or each.startswith(f"{module}.") for each in defining):
-            found.add(plugins.source(module))
-    return sorted(found)
-
-
-def _names(tree: Any) -> Iterator[str]:
-    """Every `name` in a tree of settings."""
-    if isinstance(tree, Mapping):
-        if isinstance(tree.get("name"), str):
-            yield tree["name"]
-        for value in tree.values():
-            yield from _names(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _names(value)
 
 
 def _hash(content: Any) -> str:

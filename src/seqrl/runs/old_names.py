@@ -12,7 +12,7 @@ from seqrl.plugins import identities
 
 _NOT_HASHED = {
     "": {"runs_dir", "trial", "evaluation", "objective_metric", "name"},
-    "trainer": {"accelerator", "compile", "devices", "num_nodes", "num_threads", "strategy"},
+    "trainer": {"accelerator", "compile", "devices", "max_time", "num_nodes", "num_threads", "strategy"},
     "data": {"cache_dir", "url"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
 }
@@ -23,6 +23,7 @@ _NEWER: dict[str, dict[str, Any]] = {  # settings that there were none of, with 
     "objective": {"mask": None},
     "layout": {"termination": None},
 }
+_NEWER_OF_SOURCES: dict[str, dict[str, Any]] = {"maze2d": {"time_limit": None}}
 # What decides the model, the seed aside.
 _TRAINED = (
     *("data", "window", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "critic", "plugins"),
@@ -56,7 +57,8 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 def _data_identity(source: Mapping[str, Any]) -> dict[str, Any]:
     """What a source is to the hash of a run, and each part of a mix; a part may be a mere path or id."""
-    kept = {key: value for key, value in source.items() if key not in _NOT_HASHED["data"]}
+    newer = _NEWER_OF_SOURCES.get(str(source.get("name")), {})
+    kept = {k: v for k, v in source.items() if k not in _NOT_HASHED["data"] and (k not in newer or v != newer[k])}
     if kept.get("path"):
         kept["path"] = _name_and_size(find_path(kept["path"]))
     if isinstance(kept.get("parts"), Sequence):

@@ -20,7 +20,7 @@ from seqrl.checkpoints.reading import find_newest, read_file
 from seqrl.console import say
 from seqrl.errors import CheckpointError
 from seqrl.files import copy_file, write_file
-from seqrl.plugins import origin
+from seqrl.plugins import origin, source
 
 _NUMBERED = re.compile(r"step-(\d+)\.ckpt")
 
@@ -193,10 +193,12 @@ def note(config: Mapping[str, Any], parts: Mapping[str, Any], *, model: str | No
         model: what its sequences are made of; None of stages that train no model.
     """
     origins = {slot: origin(type(part)) for slot, part in parts.items()}
+    others = [slot for slot, where in origins.items() if where != "seqrl"]
     return {
         "format": FORMAT,
         "model": model,
         "plugins": list(config.get("plugins", [])),
-        "origins": {slot: Path(where).name for slot, where in origins.items() if where != "seqrl"},
+        "origins": {slot: Path(origins[slot]).name for slot in others},
+        "code": {slot: source(type(parts[slot]).__module__) for slot in others},
         "versions": {package: version(package) for package in ("seqrl", "torch", "lightning", "numpy")},
     }
