@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+# What tells data apart of which an older checkpoint holds no fingerprint.
+_COUNTED = ("num_transitions", "num_episodes")  # 0: unknown
+_MEASURED = ("behaviour_return_mean", "behaviour_return_max", "standard_deviations")
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,22 @@ class DataSummary:
         """Of a checkpoint's configuration; what an older one does not say is None."""
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in config["dataset"].items() if key in known})
+
+
+def same_episodes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two summaries are of the same episodes; by what was measured where one lacks a fingerprint."""
+    if saved.get("fingerprint") and now.get("fingerprint"):
+        return bool(saved["fingerprint"] == now["fingerprint"])
+    counted = all(_close(saved.get(key) or None, now.get(key) or None) for key in _COUNTED)
+    return counted and all(_close(saved.get(key), now.get(key)) for key in _MEASURED)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether numbers, in lists and dicts, are equal but for rounding; what is not known agrees with everything."""
+    if one is None or other is None:
+        return True
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_close(one[key], other[key]) for key in one.keys() & other.keys())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_close, one, other))
+    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-8)

@@ -16,7 +16,7 @@ from seqrl.checkpoints.loading import Loaded, load, load_critic
 from seqrl.config import EvaluationConfig
 from seqrl.critics import Critic
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.summary import DataSummary
+from seqrl.data.summary import DataSummary, same_episodes
 from seqrl.envs import make_environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.ladder import ALL_SWAPS, SHORT_SWAPS, Ladder, LadderSettings, Rung, Swap, judge_rungs
@@ -37,7 +37,8 @@ from seqrl.evaluation.simulators import simulator_of
 from seqrl.evaluation.swapped_search import Candidates, Dynamics, Parts, SwappedSearch, Valuation
 from seqrl.models import Model
 from seqrl.models.token import TokenModel
-from seqrl.registry import CONDITION, DATA, SCORE
+from seqrl.registry import CONDITION, SCORE
+from seqrl.sources import load_episodes
 from seqrl.worlds.environments import is_maze, maze_of
 
 _FAST = 0.95  # quantile of the data's speeds that a true value drives at
@@ -71,15 +72,18 @@ def diagnose_checkpoint(
         tell: is shown every rung when it is done.
 
     Raises:
-        ConfigError: a model of no tokens, one without rewards or any value, data without an environment, or one that
-            cannot be put into a state.
+        ConfigError: data other than those that the model was trained on, or without an environment, or with one that
+            cannot be put into a state; a model of no tokens, or one without rewards or any value.
         DataError: the data of the run are not there any more.
     """
     loaded, critic = load(checkpoint), load_critic(checkpoint)
     env_id = DataSummary.from_config(loaded.config).env_id
     if env_id is None:
         raise ConfigError("the data of this checkpoint name no environment, so that there is no true simulator")
-    store = DATA.build(loaded.config["data"]).load()
+    store = load_episodes(loaded.config["data"])
+    now = {"fingerprint": store.fingerprint(), "num_transitions": len(store), "num_episodes": store.num_episodes}
+    if not same_episodes(loaded.config["dataset"], now):
+        raise ConfigError(f"{str(checkpoint)!r} was trained on other data than are there now; put back those of then")
     choices = gather_choices(loaded, critic, store, env_id, settings)
     beside = [_climb("greedy imitation", _GREEDY, loaded, critic, env_id, settings)]
     if critic is not None:

@@ -42,6 +42,18 @@ class DataSource(ABC):
         return FlatEpisodes.of(store, str(store.attributes.get("name", "arrays")))
 
 
+def load_episodes(data: Mapping[str, Any]) -> EpisodeStore:
+    """The episodes of the section `data` of a run; with `data.top_fraction` the best of them, see `EpisodeStore.best`.
+
+    Raises:
+        DataError: see `DataSource.load`.
+    """
+    source = dict(data)
+    top_fraction = source.pop("top_fraction", None)  # of every source, and none of its business
+    store: EpisodeStore = DATA.build(source).load()
+    return store if top_fraction is None else store.best(top_fraction)
+
+
 def find_source(name: str) -> DataSource:
     """The source that a short name stands for; see `source_config`.
 

@@ -21,6 +21,7 @@ from seqrl.console import say
 from seqrl.errors import CheckpointError
 from seqrl.files import copy_file, write_file
 from seqrl.plugins import origin, source
+from seqrl.training.machine import describe_machine
 
 _NUMBERED = re.compile(r"step-(\d+)\.ckpt")
 
@@ -200,5 +201,6 @@ def note(config: Mapping[str, Any], parts: Mapping[str, Any], *, model: str | No
         "plugins": list(config.get("plugins", [])),
         "origins": {slot: Path(origins[slot]).name for slot in others},
         "code": {slot: source(type(parts[slot]).__module__) for slot in others},
+        "machine": describe_machine(config.get("trainer", {})),
         "versions": {package: version(package) for package in ("seqrl", "torch", "lightning", "numpy")},
     }

@@ -13,11 +13,12 @@ from seqrl.archives import is_whole
 from seqrl.d4rl.reference import normalised_score
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.summary import DataSummary
-from seqrl.registry import DATA
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.sharing import check_content
 from seqrl.runs.stages import MODEL
+from seqrl.sources import load_episodes
 from seqrl.training.fit import fit_stage
+from seqrl.training.machine import keep_threads
 from seqrl.training.stages import list_stages, make_stages
 from seqrl.training.trainer import quiet_lightning
 
@@ -39,6 +40,7 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
     done = finished(config, folder)
     if done is not None:
         return done
+    keep_threads(folder, config["trainer"])
     if store is None:
         store = load_data(config)
         check_content(folder, config)  # while it was read
@@ -69,11 +71,8 @@ def finished(config: Mapping[str, Any], folder: RunFolder) -> Path | None:
 
 
 def load_data(config: Mapping[str, Any]) -> EpisodeStore:
-    """The episodes of a run; with `data.top_fraction` the best of them, see `EpisodeStore.best`."""
-    source = dict(config["data"])
-    top_fraction = source.pop("top_fraction", None)  # of every source, and none of its business
-    store: EpisodeStore = DATA.build(source).load()
-    return store if top_fraction is None else store.best(top_fraction)
+    """The episodes of a run."""
+    return load_episodes(config["data"])
 
 
 def summarize_data(store: EpisodeStore) -> DataSummary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,15 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.checkpoints.reading import find_newest, read_checkpoint
-from seqrl.data.summary import DataSummary
+from seqrl.data.summary import DataSummary, same_episodes
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.stages import KINDS, StageKind
-
-# What tells data apart of which an older checkpoint holds no fingerprint.
-_MEASURED = (
-    *("num_transitions", "num_episodes", "behaviour_return_mean", "behaviour_return_max", "standard_deviations"),
-)
 
 
 def check_trained(folder: RunFolder, dataset: DataSummary) -> None:
@@ -47,7 +41,7 @@ def check_data(path: Path, content: Mapping[str, Any], dataset: Mapping[str, Any
     Raises:
         ConfigError: names the checkpoint and the data.
     """
-    if not _agree(_dataset_of(content), dataset):
+    if not same_episodes(_dataset_of(content), dataset):
         raise ConfigError(
             f"{str(path)!r} was trained on other data than {str(dataset.get('name'))!r} holds now; put back those of "
             "then, or give name=... to begin a run of its own"
@@ -57,7 +51,7 @@ def check_data(path: Path, content: Mapping[str, Any], dataset: Mapping[str, Any
 def saw(path: Path, kind: StageKind, dataset: DataSummary) -> bool:
     """Whether a checkpoint can be read and was trained on these data."""
     try:
-        return _agree(_dataset_of(read_checkpoint(path, kind.name)), asdict(dataset))
+        return same_episodes(_dataset_of(read_checkpoint(path, kind.name)), asdict(dataset))
     except CheckpointError:
         return False
 
@@ -65,21 +59,3 @@ def saw(path: Path, kind: StageKind, dataset: DataSummary) -> bool:
 def _dataset_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
     found = content.get("hyper_parameters", {}).get("config", {}).get("dataset")
     return found if isinstance(found, Mapping) else {}
-
-
-def _agree(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether two summaries are of the same episodes; by what was measured where one lacks a fingerprint."""
-    if saved.get("fingerprint") and now.get("fingerprint"):
-        return bool(saved["fingerprint"] == now["fingerprint"])
-    return all(_close(saved.get(key), now.get(key)) for key in _MEASURED)
-
-
-def _close(one: Any, other: Any) -> bool:
-    """Whether numbers, in lists and dicts, are equal but for rounding; what is not known agrees with everything."""
-    if one is None or other is None:
-        return True
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return all(_close(one[key], other[key]) for key in one.keys() & other.keys())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_close, one, other))
-    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-8)
