@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 WIDTH = 160
 """Columns of a table that goes to a file or a pipe."""
 
-# Control characters, those that turn the direction of writing, and surrogates, which cannot be encoded.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters (C0, C1), marks that turn the direction of writing or that nobody sees, separators of lines, tags,
+# and surrogates, which cannot be encoded.
+_UNSEEN = (
+    "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+)
+_UNPRINTABLE = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN}]")
+_BEYOND_A_LINE = re.compile(f"[\x00-\x1f{_UNSEEN}]")
 
 
 def open_streams() -> None:
@@ -77,6 +82,14 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    """A name or message of a file, a server or another program: as `printable`, with newlines and tabs spelled out.
+
+    Such text among ours can then begin no line that looks like one of ours.
+    """
+    return _BEYOND_A_LINE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def print_table(
     header: Sequence[str], body: Sequence[Sequence[str]], *, title: str = "", words: int = 1, wrap: bool = False
 ) -> None:
@@ -90,17 +103,17 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(printable(title)) if title else None, title_justify="left")
+    table = Table(title=Text(one_line(title)) if title else None, title_justify="left")
     for place, name in enumerate(header):
         is_words = place < words
         table.add_column(
-            Text(printable(name)),
+            Text(one_line(name)),
             justify="left" if is_words else "right",
             overflow="fold",
             no_wrap=not (is_words or wrap),
         )
     for line in body:
-        table.add_row(*(Text(printable(cell)) for cell in line))
+        table.add_row(*(Text(one_line(cell)) for cell in line))
     console = open_console()
     console.print(table)
 
@@ -155,11 +168,11 @@ def show_progress(
         disable=not (console.is_terminal or console.is_jupyter),
         redirect_stdout=_is_terminal(sys.stdout),  # lines for a pipe are not to end in the terminal
     ) as bars:
-        task = bars.add_task(printable(what), total=total, completed=done, note="")
+        task = bars.add_task(one_line(what), total=total, completed=done, note="")
 
         def advance(amount: float = 1, note: str = "") -> None:
             bars.advance(task, amount)
             if note:
-                bars.update(task, note=printable(note))
+                bars.update(task, note=one_line(note))
 
         yield advance

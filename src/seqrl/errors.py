@@ -17,6 +17,7 @@ message alone and exits with status 2; a traceback means a fault of ours.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -73,7 +74,8 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f" at {error.filename!r}" if error.filename else ""
         error = SeqrlError(f"{error.strerror or error}{where}; mend that, then the same command continues the run")
-    return f"{type(error).__name__}: {error}"
+    # Names and messages of others stand in it: what they break into lines is seen to belong to the first one.
+    return re.sub(r"\n(?=\S)", "\n  ", f"{type(error).__name__}: {error}")
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

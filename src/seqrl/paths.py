@@ -94,6 +94,37 @@ def cache_dir() -> Path:
     return (named_dir("XDG_CACHE_HOME") or home_dir() / ".cache") / "seqrl"
 
 
+def private_dir(path: Path) -> Path:
+    """A folder for compiled code, which this user alone can write; made where there is none.
+
+    Who may write a folder above may replace all that lies in it: each must be of this user or of root, and writable by
+    nobody else, but for those where others can remove nothing (sticky, as `/tmp`). Where that does not hold, it is a
+    new folder, which goes with this process.
+    """
+    path = Path(os.path.realpath(path))  # links are followed now, and not when code is loaded
+    with suppress(OSError):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_safe(path, sticky=False) and all(_is_safe(parent, sticky=True) for parent in path.parents):
+            return path
+    return Path(_new_private().name)
+
+
+@cache
+def _new_private() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="seqrl-")
+
+
+def _is_safe(folder: Path, *, sticky: bool) -> bool:
+    """Whether nobody but this user and root can change what lies in a folder.
+
+    Args:
+        sticky: whether a folder will do in which others can add and not remove.
+    """
+    state = folder.lstat()
+    written = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (sticky and state.st_mode & stat.S_ISVTX)
+    return stat.S_ISDIR(state.st_mode) and state.st_uid in (0, os.getuid()) and not written
+
+
 def data_dir() -> Path:
     """Where generated and downloaded data are kept: `$SEQRL_DATA`, else `~/.cache/seqrl`."""
     return named_dir("SEQRL_DATA") or home_dir() / ".cache" / "seqrl"

@@ -16,9 +16,10 @@ import sysconfig
 import traceback
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.machinery import EXTENSION_SUFFIXES, SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from seqrl.errors import PluginError
@@ -233,6 +234,16 @@ def origin(cls: type) -> str:
     return cls.__module__
 
 
+class _FromSource(SourceFileLoader):
+    """Runs the file that was named, and never what a cache beside it (`__pycache__`) says that it compiles to.
+
+    In a shared folder others may write such a cache beside a file that they cannot change.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load_file(path: Path) -> None:
     path = path.resolve()
     if not path.is_file():
@@ -240,7 +251,7 @@ def _load_file(path: Path) -> None:
     name = module_name(str(path))
     if name in sys.modules:
         return
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
-from seqrl.console import print_table, printable, say, say_error, show_progress
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from seqrl.console import one_line, print_table, printable, say, say_error, show_progress
+from seqrl.errors import DataError, sentence
 
 EVIL = "[red]a[/] \x1b[2J\rb\x9b1m\u202ec\udce4 [/nothing]"
 TOLD = r"[red]a[/] \x1b[2J\rb\x9b1m\u202ec\udce4 [/nothing]"
@@ -72,3 +71,31 @@ def test_a_line_for_a_pipe_does_not_end_in_the_terminal(monkeypatch: pytest.Monk
 def test_the_import_waits_for_no_library() -> None:
     code = "import sys, seqrl.console, seqrl.files; print(sorted({'rich', 'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "\x1b]0;title\x07",
+        "\x1b[31m",
+        "\x9b2J",
+        "\x9d8;;x\x9c",
+        "\u202egpj.exe",
+        "\u2066x\u2069",
+        "\u200fx",
+        "\u2028x",
+        "\U000e0041",
+    ],
+)
+def test_names_of_others_move_no_cursor_and_begin_no_line(evil: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"[bold]run[/bold] {evil}\nConfigError: forged"
+    print_table([name], [[name]], title=name)
+    say(one_line(name))
+    say_error(sentence(DataError(f"{name} is damaged")))
+    out, err = capsys.readouterr()
+    assert out.count("[bold]run[/bold] ") == 4
+    for text in (out, err):
+        assert evil not in text
+        assert "\nConfigError" not in text
+    assert err.startswith("DataError: [bold]run[/bold] ")
+    assert "\n  ConfigError: forged is damaged\n" in err  # of a sentence of more lines the others stand to the right

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,12 +26,15 @@ from seqrl.files import (
     fingerprint_files,
     hold_lock,
     is_locked,
+    read_json,
     refuse_links,
     remove_leftovers,
     write_file,
     write_folder,
     write_text,
 )
+from seqrl.runs.console_log import keep_console
+from seqrl.runs.metrics import append_metrics
 
 
 @pytest.mark.parametrize("moment", ["writing", "replacing"])
@@ -233,3 +237,38 @@ def test_without_locks_the_work_is_done_all_the_same(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     with hold_lock(tmp_path / ".lock", "waiting") as locked:
         assert locked
+
+
+def test_files_that_are_added_to_follow_no_link_and_wait_at_no_pipe(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("metrics.csv", "console.log", ".lock"):
+        (folder / name).symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        append_metrics(folder / "metrics.csv", [])
+    with pytest.raises(OSError, match="symbolic link"), hold_lock(folder / ".lock", ""):
+        pass
+    with keep_console(folder):  # it ends the log, and not the run
+        print("told")
+    assert victim.read_text() == "precious"
+    for name in ("metrics.csv", ".lock", "status.json"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    with pytest.raises(OSError, match="No such device"):
+        append_metrics(folder / "metrics.csv", [])
+    with pytest.raises(OSError, match="No such device"), hold_lock(folder / ".lock", ""):
+        pass
+    with pytest.raises(OSError, match="it is no file"):
+        read_json(folder / "status.json")
+    assert not is_locked(folder / ".lock")
+
+
+def test_new_files_have_names_that_nobody_foresees(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(20):
+        with write_file(tmp_path / "file") as file:
+            names.add(Path(file.name).name)
+            assert re.fullmatch(r"\.file\.[0-9a-f]{8}\.tmp", Path(file.name).name)
+    assert len(names) == 20

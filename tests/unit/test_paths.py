@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from seqrl import paths
 from seqrl.errors import ConfigError
+from seqrl.paths import private_dir
 from seqrl.registry import DATA
 
 NOBODY = """
@@ -92,3 +94,26 @@ def test_a_home_that_somebody_planted_is_not_used(planted: str, tmp_path: Path) 
     home = Path(done.stdout.strip())
     assert home.is_dir()
     assert home not in (place, tmp_path / "theirs")
+
+
+def test_compiled_code_lies_where_nobody_else_can_write(tmp_path: Path) -> None:
+    own = private_dir(tmp_path / "cache" / "compiled")
+    assert own == tmp_path / "cache" / "compiled"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    assert private_dir(own) == own
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    assert private_dir(tmp_path / "link") == tmp_path / "other"  # what was checked is what is used
+    for folder in (own, own.parent):
+        folder.chmod(0o777)  # others may replace what lies below
+        elsewhere = private_dir(own)
+        assert not elsewhere.is_relative_to(tmp_path)
+        assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700
+        folder.chmod(0o1777)  # others may add, and remove nothing
+        assert (private_dir(own) == own) == (folder == own.parent)
+        folder.chmod(0o700)
+    if os.getuid() == 0:
+        os.chown(own.parent, 12345, -1)
+        assert private_dir(own) != own
+    (tmp_path / "file").touch()
+    assert private_dir(tmp_path / "file" / "compiled").is_dir()

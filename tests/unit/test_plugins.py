@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import py_compile
 import sys
 from pathlib import Path
 
@@ -184,3 +187,15 @@ def test_the_source_of_a_file_without_imports_is_its_content_wherever_it_lies(tm
         load_plugins([str(path)])
         hashes.append(source(module_name(str(path))))
     assert hashes[0] == hashes[1] == fingerprint([["plugin_file.py", fingerprint_files(path)]])
+
+
+def test_a_cache_that_others_put_beside_a_plugin_is_not_run(tmp_path: Path) -> None:
+    """Where a folder is shared, who cannot change the file may still make its `__pycache__`."""
+    plugin = tmp_path / "mine_cached.py"
+    plugin.write_text("WHO = 'mine'\n")
+    evil = tmp_path / "evil.py"
+    evil.write_text("WHO = 'evil'\n")
+    os.utime(evil, (plugin.stat().st_atime, plugin.stat().st_mtime))
+    py_compile.compile(str(evil), cfile=importlib.util.cache_from_source(str(plugin)))
+    load_plugins(str(plugin))
+    assert sys.modules[module_name(str(plugin))].WHO == "mine"

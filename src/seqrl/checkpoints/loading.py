@@ -84,7 +84,12 @@ def find_checkpoint(path: Path, stage: str = "model") -> Path | None:
     if path.is_file():
         return path
     for folder in (path / stage, path):
-        found = find_newest(folder, stage) if folder.is_dir() else None
+        try:
+            found = find_newest(folder, stage) if folder.is_dir() else None
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}; no other checkpoint of {str(folder)!r} is whole, so train again"
+            ) from error
         if found is not None:
             if found.faults:
                 say(f"{found.faults[0]}; {found.path.name} of step {found.step} is taken instead")

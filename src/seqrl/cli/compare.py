@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqrl.console import say, say_error
+from seqrl.console import one_line, say, say_error
 from seqrl.errors import SeqrlError, sentence
 from seqrl.files import write_text
 from seqrl.paths import find_path
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
             metric=options.metric,
         )
         for line in _lines(found):
-            print(line)
+            say(one_line(line))
         if options.output is not None:
             options.output.parent.mkdir(parents=True, exist_ok=True)
             write_text(options.output, found.to_json())

@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_text(output, found.to_json())
         say(f"written: {output}")
-        print(found.verdict.sentence)
+        say(found.verdict.sentence)
     except (SeqrlError, OSError) as error:
         say_error(sentence(error))
         return 2

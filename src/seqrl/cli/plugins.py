@@ -14,7 +14,7 @@ import yaml
 
 from seqrl import plugins
 from seqrl.cli.components import Description, describe
-from seqrl.console import say_error
+from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, PluginError, SeqrlError, sentence
 from seqrl.registry import registries, registry_of
 
@@ -57,16 +57,16 @@ def _list(options: argparse.Namespace) -> int:
     failed = _load(options.plugins)
     plugins.load_entry_points()
     for number, registry in enumerate(chosen):
-        print(("\n" if number else "") + registry.slot)
+        say(("\n" if number else "") + registry.slot)
         _print_table(describe(registry))
     broken = plugins.tracebacks() if options.verbose else plugins.failures()
     for name, error in failed.items():
         cause = error.__cause__ or error
         broken[name] = "".join(traceback.format_exception(cause)) if options.verbose else str(error)
     if broken:
-        print("\nplugins that failed to load" + ("" if options.verbose else " (--verbose shows the tracebacks)"))
+        say("\nplugins that failed to load" + ("" if options.verbose else " (--verbose shows the tracebacks)"))
     for name, reason in broken.items():
-        print(textwrap.indent(f"{name}: {reason.strip()}", "  "))
+        say(textwrap.indent(f"{name}: {reason.strip()}", "  "))
     return 2 if failed else 0  # who asks for a file expects it in the list
 
 
@@ -89,10 +89,10 @@ def _print_table(components: list[Description]) -> None:
     for component in components:
         start = f"  {component.name:<{names}}  {component.origin:<{origins}}  "
         summary = component.summary or "(no docstring)"
-        print(textwrap.fill(summary, width, initial_indent=start, subsequent_indent=indent))
+        say(textwrap.fill(summary, width, initial_indent=start, subsequent_indent=indent))
         if component.options:
             listed = ", ".join(component.options)
-            print(textwrap.fill(listed, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False))
+            say(textwrap.fill(listed, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -104,9 +104,9 @@ def _check(options: argparse.Namespace) -> int:
     results = testing.check(options.slot, options.name, **_values(options.options))
     width = max(len(contract) for contract, _ in results)
     for contract, violation in results:
-        print(f"{contract:<{width}}  {'ok' if violation is None else 'violated: ' + violation}")
+        say(f"{contract:<{width}}  {'ok' if violation is None else 'violated: ' + violation}")
     violated = sum(violation is not None for _, violation in results)
-    print(f"{options.slot} {options.name!r}: {len(results) - violated} of {len(results)} contracts kept")
+    say(f"{options.slot} {options.name!r}: {len(results) - violated} of {len(results)} contracts kept")
     return 1 if violated else 0
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seqrl.console import print_table, say, say_error
+from seqrl.console import one_line, print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.evaluation.jobs import UNREADABLE, list_jobs
 from seqrl.paths import find_path
@@ -196,7 +196,7 @@ def _print(found: Sequence[Status]) -> None:
     print_table(header, body, title=title, words=len(header))
     for each in found:
         if each.reason:
-            say(f"{each.job or each.run}: {each.reason.splitlines()[0]}")
+            say(f"{one_line(each.job or each.run or '')}: {one_line(each.reason.splitlines()[0])}")
 
 
 def _ago(seconds: float | None) -> str:

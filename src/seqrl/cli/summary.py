@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seqrl.cli.optuna_report import report
 from seqrl.cli.pictures import draw_sweep
-from seqrl.console import print_table, say
+from seqrl.console import one_line, print_table, say
 from seqrl.evaluation.jobs import Job, list_jobs
 from seqrl.evaluation.rows import ENDS, KEY_NUMBERS
 from seqrl.files import write_text
@@ -46,7 +46,7 @@ def finish(folder: Path) -> int:
     say(f"{len(failed)} of {len(jobs)} jobs did not finish; the same command runs what is missing:")
     for job, line in failed:
         chosen = " ".join(f"{key}={value}" for key, value in zip(varying, line, strict=False)) or "the only job"
-        say(f"  {chosen}: {(job.error or _state(job)).splitlines()[0]}{_where(job)}")
+        say(f"  {one_line(chosen)}: {one_line((job.error or _state(job)).splitlines()[0])}{_where(job)}")
     return 1
 
 

@@ -41,7 +41,7 @@ def print_table(rows: Sequence[ResultsRow], comparisons: Sequence[RowDifference]
     console.print_table(header, body, title=_title(rows, dataset), words=2)
     console.say(_legend(rows))
     for sentence in _comparison_lines(comparisons):
-        console.say(sentence)
+        console.say(console.one_line(sentence))
 
 
 def write_tables(

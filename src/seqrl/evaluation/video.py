@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqrl.errors import DataError
+from seqrl.files import copy_file
 from seqrl.paths import find_path
 from seqrl.processes import bound_command, safe_environment
 from seqrl.worlds.environments import is_maze, maze_of
@@ -184,9 +185,12 @@ def _write_frames(path: Path, frames: Iterable[np.ndarray], fps: int) -> str:
         path = path.with_suffix(".gif")
     options: dict[str, Any] = {"duration": 1000 / fps, "loop": 0} if path.suffix == ".gif" else {"fps": fps}
     writer: Any
-    with imageio.get_writer(path, **options) as writer:
-        for frame in frames:
-            writer.append_data(frame)
+    with tempfile.TemporaryDirectory() as folder:  # encoders go by the suffix, and follow links
+        made = Path(folder) / path.name
+        with imageio.get_writer(made, **options) as writer:
+            for frame in frames:
+                writer.append_data(frame)
+        copy_file(made, path)
     return path.name
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqrl.archives import check_archive
 from seqrl.errors import DataError
 
 _SMALL = 2**20  # bytes of a configuration, at most
@@ -50,8 +51,11 @@ def read_tensors(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return dict(_read_safetensors(path))
     try:
-        with torch.serialization.safe_globals(_numpy_arrays()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, torch.serialization.safe_globals(_numpy_arrays()):
+            if file.read(4) == b"PK\x03\x04":  # the older format of torch has no checksums
+                check_archive(file)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{str(path)!r} holds more than tensors and plain values, or is no file of weights, and was not loaded"

@@ -9,7 +9,9 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from typing import Any, TextIO
 
+from seqrl.console import printable
 from seqrl.errors import sentence
+from seqrl.files import refuse_links
 
 CONSOLE_LOG = "console.log"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -23,7 +25,9 @@ def keep_console(folder: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            log = stack.enter_context((folder / CONSOLE_LOG).open("a", buffering=1, encoding="utf-8"))
+            log = stack.enter_context(
+                open(folder / CONSOLE_LOG, "a", buffering=1, encoding="utf-8", opener=refuse_links)
+            )
         except OSError:
             yield
             return
@@ -68,6 +72,6 @@ class _Copied:
             self._line = ""
 
     def keep(self, line: str) -> None:
-        shown = _ESCAPES.sub("", line).rstrip().rpartition("\r")[2]
+        shown = printable(_ESCAPES.sub("", line).rstrip().rpartition("\r")[2])
         with suppress(OSError):
             self._log.write(f"{shown}\n")

@@ -36,7 +36,8 @@ def find_run(config: Mapping[str, Any], identity: RunIdentity) -> Path | None:
         if folder.is_dir() and RunIdentity.read(folder / IDENTITY) in (None, identity):
             return folder
     old = parent / old_run_name(config)
-    if not config.get("name") and (old / "config.yaml").is_file():
+    leaves = {"", ".", ".."} & set(str(config.get("experiment_name") or "run").split("/"))  # the folder of the runs
+    if not config.get("name") and not leaves and (old / "config.yaml").is_file():
         known = RunIdentity.read(old / IDENTITY)
         if known is None or known == identity:
             return old

@@ -28,6 +28,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from seqrl.errors import ConfigError
+from seqrl.paths import cache_dir, private_dir
 from seqrl.training.launch import ranks_per_node
 
 
@@ -140,8 +141,14 @@ def shard(model: nn.Module, mesh: DeviceMesh | None) -> None:
 
 
 class CompileModel(Callback):
-    """Compiles the model before the first step (`trainer.compile=true`), in place: names in the state dict stay."""
+    """Compiles the model before the first step (`trainer.compile=true`), in place: names in the state dict stay.
+
+    torch loads what it compiled before from a cache, by default in a folder of a foreseeable name in `/tmp`, whoever
+    made that. Here it lies in a folder that this user alone can write, unless `TORCHINDUCTOR_CACHE_DIR` names another.
+    """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_dir(cache_dir() / "compiled"))
         model = pl_module.get_submodule("model")
         model.compile()

@@ -40,7 +40,7 @@ def main(path: Path) -> int:
         config = read_config(path)
         for key in ("evaluation", "objective_metric"):  # which a model's checkpoint does not hold
             config.pop(key, None)
-        load_plugins(config["plugins"])
+        load_plugins(config.get("plugins", []))
         folder = RunFolder(path.parent)
         check_content(folder, config)
         first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"

@@ -90,3 +90,25 @@ def test_a_run_with_a_name_of_before_is_taken_over(tmp_path: Path) -> None:
     assert find_run(config, identity) == old
     (old / IDENTITY).write_text(identify({**config, "seed": 1}).to_json())  # taken over with what was there then
     assert find_run(config, identity) is None
+
+
+@pytest.mark.parametrize("name", ["../outside", "team/../../outside", "/outside", ".."])
+def test_a_name_does_not_lead_out_of_the_folder_of_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("seqrl.runs.naming.old_run_name", lambda config: f"{config['experiment_name']}-12345678")
+    runs = tmp_path / "runs"
+    config = {**CONFIG, "runs_dir": str(runs), "experiment_name": name, "name": None}
+    for place in (runs / f"{name}-12345678", runs / "team" / f"{name}-12345678"):
+        if place.resolve().is_relative_to(tmp_path):
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "config.yaml").touch()
+    identity = identify(config)
+    assert find_run(config, identity) is None
+    made = runs / name_run(config, identity, {})
+    assert made.resolve().parent == runs
+    nested = {**config, "experiment_name": "team/first"}
+    old = runs / "team" / "first-12345678"
+    old.mkdir(parents=True)
+    (old / "config.yaml").touch()
+    assert find_run(nested, identity) == old
