@@ -194,14 +194,20 @@ def fingerprint_bytes(parts: Iterable[bytes | memoryview]) -> str:
 
 def fingerprint_files(*paths: Path) -> str:
     """64 hexadecimal digits for the content of files in this order; of one file, those that `sha256sum` prints."""
+    return fingerprint_bytes(block for path in paths for block in _blocks(path))
 
-    def blocks() -> Iterator[bytes]:
-        for path in paths:
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    yield block
 
-    return fingerprint_bytes(blocks())
+def fingerprint_start(path: Path, size: int) -> str:
+    """64 hexadecimal digits for the first so many bytes of a file."""
+    return fingerprint_bytes(_blocks(path, size))
+
+
+def _blocks(path: Path, size: int | None = None) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        done = 0
+        while block := file.read(1 << 20 if size is None else min(size - done, 1 << 20)):
+            done += len(block)
+            yield block
 
 
 @contextmanager

@@ -11,13 +11,17 @@ from urllib.parse import quote
 
 import numpy as np
 
+from seqrl.data.contents import hash_content
 from seqrl.data.gathered_rows import CHUNK_ROWS, Rows
 from seqrl.errors import DataError
-from seqrl.files import write_folder
+from seqrl.files import fingerprint, fingerprint_files, write_folder
 
 MANIFEST = "store.json"
 FORMAT = "seqrl episodes"
 VERSION = 1
+_DIGESTS, _SEAL = "sha256", "sealed"  # of the files, and of the manifest
+UNREADABLE_NPY = (ValueError, TypeError, SyntaxError, OverflowError, EOFError)
+"""What NumPy makes of a file that is no array, or not all there."""
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray | Rows], notes: Mapping[str, Any]) -> None:
@@ -33,7 +37,7 @@ def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray | Rows], notes: M
     entries = {name: {"shape": list(array.shape), "dtype": array.dtype.str} for name, array in arrays.items()}
     content = {"format": FORMAT, "version": VERSION, "arrays": entries, **notes}
     try:
-        manifest = json.dumps(content, indent=2)
+        json.dumps(content)
     except TypeError as error:
         raise DataError(
             f"the store's attributes cannot be written as JSON ({error}); make them plain values"
@@ -45,7 +49,9 @@ def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray | Rows], notes: M
             for name, array in arrays.items():
                 with (new / _file_name(name)).open("wb") as file:
                     write_npy(file, len(array), array.dtype, _chunks(array))
-            (new / MANIFEST).write_text(f"{manifest}\n", encoding="utf-8")
+            content[_DIGESTS] = {name: fingerprint_files(new / _file_name(name)) for name in arrays}
+            content[_SEAL] = fingerprint(content)
+            (new / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         why = "it exists already" if error.errno in (errno.EEXIST, errno.ENOTEMPTY) else error.strerror or str(error)
         raise DataError(
@@ -82,6 +88,22 @@ def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return {name: _read_npy(folder / _file_name(name), entry) for name, entry in entries.items()}, content
 
 
+def check_unchanged(folder: Path) -> None:
+    """Compare a folder with the hashes that were written into it; files are read once while they stay as they are.
+
+    Raises:
+        DataError: something was changed since, or there are no hashes, as in folders of an older seqrl.
+    """
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        seal, digests = content.pop(_SEAL), content[_DIGESTS]
+        found = {name: hash_content(folder / _file_name(name)) for name in content["arrays"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{str(folder)!r} has no hashes of its files ({error}); save the episodes again") from error
+    if fingerprint(content) != seal or found != digests:
+        raise DataError(f"{str(folder)!r} is not as it was written; save the episodes again")
+
+
 def write_npy(file: BinaryIO, rows: int, dtype: np.dtype[Any], chunks: Iterable[tuple[int, np.ndarray]]) -> None:
     """Write an (N, ...) array that comes in chunks `(first row, rows)`, in any order, one chunk at least.
 
@@ -109,10 +131,11 @@ def _chunks(array: np.ndarray | Rows) -> Iterator[tuple[int, np.ndarray]]:
 def _read_npy(path: Path, entry: Any) -> np.ndarray:
     again = "save or copy the episodes again"
     try:
-        array = np.asarray(np.load(path, mmap_mode="r"))  # a plain array that keeps the mapping alive
+        # A plain array that keeps the mapping alive. (`np.load` would take other kinds of files as well.)
+        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
     except FileNotFoundError as error:
         raise DataError(f"{str(path)!r} is missing; {again}") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, *UNREADABLE_NPY) as error:
         raise DataError(f"{str(path)!r} is cut or damaged ({error}); {again}") from error
     found = {"shape": list(array.shape), "dtype": array.dtype.str}
     if found != entry:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from seqrl import paths
 from seqrl.console import say
+from seqrl.data.array_folder import check_unchanged
 from seqrl.data.checks import LINKED
 from seqrl.data.contents import hash_content
 from seqrl.data.episodes import EpisodeStore
@@ -93,7 +94,9 @@ def read_or_build(file: Path, options: object, build: Callable[[], EpisodeStore]
         if LINKED in episodes.attributes:
             unkept.append(episodes)
             return
-        shutil.rmtree(folder, ignore_errors=True)  # it could not be read
+        if folder.exists():
+            say(f"episodes are read again: {str(folder)!r} is not as it was written, or of an older seqrl")
+            shutil.rmtree(folder, ignore_errors=True)
         try:
             episodes.save(folder)
         except DataError as error:
@@ -107,6 +110,9 @@ def read_or_build(file: Path, options: object, build: Callable[[], EpisodeStore]
 
 def _opened(folder: Path) -> EpisodeStore | None:
     try:
-        return EpisodeStore.open(folder) if folder.exists() else None
+        if not folder.exists():
+            return None
+        check_unchanged(folder)
+        return EpisodeStore.open(folder)
     except DataError:
         return None

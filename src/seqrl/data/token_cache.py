@@ -12,9 +12,12 @@ import torch
 from torch import nn
 
 from seqrl import paths
-from seqrl.data.array_folder import write_npy
+from seqrl.console import say
+from seqrl.data.array_folder import UNREADABLE_NPY, write_npy
 from seqrl.data.cache import read_or_make
+from seqrl.data.contents import is_sealed, seal_file
 from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import DataError
 from seqrl.files import fingerprint, fingerprint_bytes, write_file
 from seqrl.layout import Layout
 
@@ -54,8 +57,8 @@ def token_key(store: EpisodeStore, layout: Layout, encoder: str) -> str:
 def cached_tokens(key: str, rows: int, dtype: np.dtype[Any], chunks: Chunks, folder: Path | None = None) -> np.ndarray:
     """(N, K) tokens of a key, mapped read-only from the cache; made and written there first where it has none.
 
-    A file has its name only once it is whole. See `read_or_make` for who makes it, and for what becomes of a cache that
-    cannot be written.
+    A file has its name only once it is whole, and is sealed by a hash: one that was changed since is made again, which
+    a line says. See `read_or_make` for who makes it, and for what becomes of a cache that cannot be written.
 
     Args:
         rows: N.
@@ -65,8 +68,11 @@ def cached_tokens(key: str, rows: int, dtype: np.dtype[Any], chunks: Chunks, fol
     path = (folder or paths.data_dir() / "tokens") / f"{key[:32]}.npy"
 
     def make(path: Path) -> None:
+        if path.exists():
+            say(f"tokens are made again: {str(path)!r} is not as it was written, or of an older seqrl")
         with write_file(path) as file:
             write_npy(file, rows, dtype, chunks())
+            seal_file(file)
 
     return read_or_make(
         path, lambda path: _read(path, rows, dtype), make, lambda: tokens_in_memory(dtype, chunks), what="tokens"
@@ -87,7 +93,8 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 def _read(path: Path, rows: int, dtype: np.dtype[Any]) -> np.ndarray | None:
     """The tokens of a file, mapped; None where there is none, or one that is damaged."""
     try:
-        tokens = np.asarray(np.load(path, mmap_mode="r"))
-    except (FileNotFoundError, ValueError, EOFError):
+        tokens = np.asarray(np.lib.format.open_memmap(path, mode="r")) if is_sealed(path) else None
+    except (FileNotFoundError, DataError, *UNREADABLE_NPY):
         return None
-    return tokens if tokens.ndim == 2 and len(tokens) == rows and tokens.dtype == dtype else None
+    fits = tokens is not None and tokens.ndim == 2 and len(tokens) == rows and tokens.dtype == dtype
+    return tokens if fits else None
