@@ -122,6 +122,25 @@ class CriticTrainingConfig(StageTrainingConfig):
 
 
 @dataclass(frozen=True)
+class LandmarksConfig:
+    """The graph of landmarks that `condition=landmarks` follows; see `seqrl.data.landmarks.fit_landmarks`.
+
+    Attributes:
+        spacing: no two landmarks are nearer, in the data's units.
+        horizon: steps that an edge may take.
+        support: pieces of the data that an edge needs.
+        quantile: of their steps, which the edge takes.
+        max_nodes: more landmarks are refused.
+    """
+
+    spacing: Annotated[float, Gt(0)]
+    horizon: Annotated[int, Interval(ge=1, le=1000)] = 25
+    support: Count = 3
+    quantile: Annotated[float, Interval(gt=0, le=1)] = 0.2
+    max_nodes: Count = 3000
+
+
+@dataclass(frozen=True)
 class TrainerConfig:
     """Where and how to compute; `compile` and `num_threads` are ours, the rest are options of Lightning's trainer.
 
@@ -293,6 +312,7 @@ class RunConfig:
         plugins: files and modules that register components.
         objective_metric: what sweepers optimise: `val/...`, `train/...`, or `eval/<row>/return_mean`.
         trial: null outside of a search.
+        landmarks: null: no graph of landmarks is fitted.
     """
 
     data: DataComponent = field(default_factory=lambda: {"name": "maze2d"})
@@ -321,6 +341,7 @@ class RunConfig:
     seed: Seed = 0
     objective_metric: str = "val/loss"
     trial: TrialConfig | None = None
+    landmarks: LandmarksConfig | None = None
     window: WindowConfig = WindowConfig()
     training: TrainingConfig = TrainingConfig()
     tokenizer_training: TokenizerTrainingConfig = TokenizerTrainingConfig()

@@ -44,6 +44,12 @@ class EpisodeHistory:
         """B."""
         return len(self._past)
 
+    @property
+    def observation(self) -> Tensor:
+        """(B, O) of the present step."""
+        assert self.present is not None
+        return self.present[:, self._layout.field("observation").slice]
+
     def observe(self, observations: Tensor) -> Tensor:
         """Begin a step with (B, O) observations; (B, S) what is known of it before the action, zeros elsewhere."""
         layout = self._layout

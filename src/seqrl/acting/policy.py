@@ -85,6 +85,7 @@ class Policy:
             if not self.goals.isfinite().all():
                 raise ConfigError("a goal is not finite; give numbers in the data's units")
         self._conditioning = self.strategy.conditioning(self.model, self.goals, num)
+        self._guide = None if self.goals is None else self.strategy.condition.follow(self.model, self.goals)
         self.plan = None
 
     def _begin(self, rows: int) -> None:
@@ -117,6 +118,9 @@ class Policy:
                 raise ConfigError("the layout has rewards or returns: give act() what the previous actions earned")
             seen.earn(None if rewards is None else torch.as_tensor(rewards, dtype=torch.float32).to(device))
         seen.observe(torch.as_tensor(observations, dtype=torch.float32).to(device))
+        if self._guide is not None:
+            told = self._guide.choose(seen.observation)
+            self._conditioning = self.strategy.conditioning(self.model, told, seen.rows)
         rows = torch.arange(seen.rows) if active is None else torch.from_numpy(np.flatnonzero(active))
         if not self._queue and len(rows):
             self._replan(rows.to(device))

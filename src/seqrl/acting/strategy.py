@@ -102,6 +102,12 @@ class Strategy:
                 "predicts vectors; use condition.guidance=1, or train with method=tt_goal"
             )
         condition.check(layout)
+        if condition.wants_landmarks and model.landmarks is None:
+            raise ConfigError(
+                f"condition={CONDITION.name_of(condition)} follows landmarks of the data, and this run fitted none; "
+                "train with 'landmarks={spacing: 0.3}' (the distance between two, in the data's units): a finished run "
+                "needs no other training for it"
+            )
         planner.check_score(self.score)
         planner.check(model, self.score)
         self._check_plan_every(plan_every, layout)

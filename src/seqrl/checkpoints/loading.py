@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seqrl.checkpoints.reading import find_newest, read_checkpoint, step_of
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
+from seqrl.data.landmarks import LandmarkGraph
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.models import Model
 from seqrl.models.building import build_model
@@ -66,8 +67,20 @@ def load(path: str | Path) -> Loaded:
     path = find_path(path)
     model, config, content = _rebuilt(path, build_model, _PREFIX)
     config = {"dataset": _UNKNOWN_DATA, "seed": 0, **config}
+    graph = landmarks_file(path)
+    model.landmarks = LandmarkGraph.read(graph) if graph.is_file() else None
     versions = content["seqrl"].get("versions")
     return Loaded(model.eval(), config, dict(versions) if isinstance(versions, Mapping) else {}, step_of(content))
+
+
+def landmarks_file(path: str | Path) -> Path:
+    """Where the graph of landmarks of a run lies, if it has one.
+
+    Args:
+        path: a run folder, or a checkpoint in the folder of one of its stages.
+    """
+    path = find_path(path)
+    return (path.parent.parent if path.is_file() else path) / "landmarks" / "graph.npz"
 
 
 def find_checkpoint(path: Path, stage: str = "model") -> Path | None:

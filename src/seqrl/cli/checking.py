@@ -58,6 +58,8 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
     import torch
 
     from seqrl.critics import build_critic
+    from seqrl.data.landmarks import LandmarkGraph
+    from seqrl.training.landmarks import check_landmarks
     from seqrl.training.module import SequenceModule
 
     shared = {option.name for option in DATA.shared}
@@ -73,6 +75,8 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
     with _as_refusal("the parts make no model"), torch.device("meta"):
         model = SequenceModule(config).model
         critic = build_critic(config)
+    check_landmarks(config)
+    model.landmarks = None if run.landmarks is None else LandmarkGraph.promise()
     for row in rows:
         with _of_row(row.label), _as_refusal("the parts make no strategy"), torch.device("meta"):
             _check_strategy(row, model, critic, env_id)

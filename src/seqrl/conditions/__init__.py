@@ -10,17 +10,27 @@ from seqrl.layout import Layout
 from seqrl.models import Model
 
 
+class Guide(ABC):
+    """Chooses, step by step, which goals the model is told in the episodes of a batch."""
+
+    @abstractmethod
+    def choose(self, observations: Tensor) -> Tensor:
+        """(B, G) goals for the present step; asked once in every step, of (B, O) observations in the data's units."""
+
+
 class Condition(ABC):
     """Makes the prefix of every plan of an episode, or asks for a return.
 
     Attributes:
         wants_goals: whether it needs goals.
+        wants_landmarks: whether it needs a graph of landmarks, as `model.landmarks`.
         target_return: the return of the episode that is asked for, in the data's units; None where none is.
         guidance: how many times what the prefix changes about actions counts; see
             `seqrl.decoding.guided.GuidedSession`.
     """
 
     wants_goals: bool
+    wants_landmarks: bool = False
     target_return: float | None = None
     guidance: float = 1.0
 
@@ -42,3 +52,10 @@ class Condition(ABC):
         Raises:
             seqrl.errors.ConfigError: goals are needed and missing, or have the wrong size.
         """
+
+    def follow(self, model: Model, goals: Tensor) -> Guide | None:
+        """What chooses other goals than the (rows, G) of new episodes on the way to them; None where they are told.
+
+        The guide has the state of the episodes; a condition has none.
+        """
+        return None

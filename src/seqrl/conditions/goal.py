@@ -8,7 +8,7 @@ from annotated_types import Interval
 from torch import Tensor
 
 from seqrl.conditions import Condition
-from seqrl.errors import ConfigError
+from seqrl.conditions._goals import check_goals, encode_goals
 from seqrl.layout import Layout
 from seqrl.models import Model
 from seqrl.registry import register_condition
@@ -35,22 +35,8 @@ class GoalCondition(Condition):
         self.guidance = float(guidance)
 
     def check(self, layout: Layout) -> None:
-        if layout.goal is None:
-            raise ConfigError(
-                "the checkpoint's layout has no goal, which condition 'goal' needs; train with "
-                "'layout.goal={dims: [0, 1], dropout: 0.1, draw: uniform}' (the observation dimensions of your goal)"
-            )
-        if self.guidance != 1 and layout.goal.dropout == 0:
-            raise ConfigError(
-                f"condition.guidance={self.guidance:g} compares the goal with the null goal, which this checkpoint "
-                "never saw; use condition.guidance=1, or train with layout.goal.dropout=0.5"
-            )
+        check_goals("goal", layout, self.guidance)
 
     def prefix(self, model: Model, goals: Tensor | None, rows: int) -> Tensor | None:
         self.check(model.layout)
-        assert model.layout.goal is not None
-        size = len(model.layout.goal.dims)
-        if goals is None or goals.shape != (rows, size):
-            given = "none" if goals is None else f"shape {tuple(goals.shape)}"
-            raise ConfigError(f"condition 'goal' needs goals of shape ({rows}, {size}); {given} given")
-        return model.encode_goals(goals, rows)
+        return encode_goals("goal", model, goals, rows)

@@ -17,6 +17,7 @@ from seqrl.config import EvaluationConfig
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.landmarks import LandmarkGraph
 from seqrl.data.summary import DataSummary
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.evaluation.archive import (
@@ -77,10 +78,14 @@ def evaluate_all(
     if critic_file is not None:
         critic, trained = checkpoints.load_critic(critic_file), checkpoints.critic_settings(critic_file)
     loaded = replace(loaded, config={**loaded.config, **trained})
-    digest = fingerprint_files(checkpoint, *([critic_file] if critic_file else []))
-    if code := hash_plugins(loaded.config, []):  # of the model
-        digest = fingerprint([digest, code])
-    done = [evaluate(each, loaded, place_evaluation(each, digest, folder), critic) for each in settings]
+    files = [checkpoint, *([critic_file] if critic_file else [])]
+    graph = [checkpoints.landmarks_file(checkpoint)] if loaded.model.landmarks is not None else []
+    code = hash_plugins(loaded.config, [])  # of the model
+    done = []
+    for each in settings:
+        digest = fingerprint_files(*files, *(graph if each.condition["name"] == "landmarks" else []))
+        place = place_evaluation(each, fingerprint([digest, code]) if code else digest, folder)
+        done.append(evaluate(each, loaded, place, critic))
     rows, comparisons = [each.row for each in done], compare_rows(done, baseline)
     dataset = DataSummary.from_config(loaded.config)
     print_table(rows, comparisons, dataset)
@@ -151,6 +156,7 @@ def check(row: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeSto
     run = {**training, **store.sizes, "longest_episode": int(store.lengths.max())}
     with torch.device("meta"):  # without memory for its weights
         model = build_model(run)
+    model.landmarks = None if training.get("landmarks") is None else LandmarkGraph.promise()
     layout = model.layout
     try:
         device_of(config.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrl.backbones import Backbone
+from seqrl.data.landmarks import LandmarkGraph
 from seqrl.layout import Layout
 from seqrl.tokenizers import Codec
 from seqrl.types import Conditioning, History
@@ -26,6 +27,7 @@ class Model(nn.Module, ABC):
         layout: what a transition is made of.
         context: T, the longest context at decoding time: transitions, or codes.
         tokens_per_step: K, tokens, codes or vectors of a transition.
+        landmarks: of the data that it was trained on; None where none were fitted.
         hidden: (K,) bool, which of them nothing may attend to.
     """
 
@@ -33,6 +35,7 @@ class Model(nn.Module, ABC):
     made_of: ClassVar[str]
     shortest_context: ClassVar[int] = 2
     layout: Layout
+    landmarks: LandmarkGraph | None = None
     tokenizer: Codec
     backbone: Backbone
     context: int

@@ -18,6 +18,7 @@ from seqrl.runs.sharing import check_content
 from seqrl.runs.stages import MODEL
 from seqrl.sources import load_episodes
 from seqrl.training.fit import fit_stage
+from seqrl.training.landmarks import lacks_landmarks, map_landmarks
 from seqrl.training.machine import keep_threads
 from seqrl.training.stages import list_stages, make_stages
 from seqrl.training.trainer import quiet_lightning
@@ -54,6 +55,7 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
     for stage in make_stages(config, store, folder):
         fit_stage(stage, folder)
         stage.finish()
+    map_landmarks(config, folder, store)
     return folder.checkpoint(MODEL.name)
 
 
@@ -67,7 +69,8 @@ def finished(config: Mapping[str, Any], folder: RunFolder) -> Path | None:
         last = folder.checkpoint(name)
         if folder.is_done(name) and not is_whole(last):
             folder.set_status(name, "interrupted", folder.status()[name].step, f"{str(last)!r} is damaged")
-    return folder.checkpoint(MODEL.name) if all(map(folder.is_done, stages)) else None
+    whole = all(map(folder.is_done, stages)) and not lacks_landmarks(config, folder)
+    return folder.checkpoint(MODEL.name) if whole else None
 
 
 def load_data(config: Mapping[str, Any]) -> EpisodeStore:
