@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from seqrl.console import print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.files import write_text
+from seqrl.paths import find_path
 
 if TYPE_CHECKING:
     from seqrl.evaluation.ladder import Ladder, LadderSettings, Rung
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run one search with learnt and with true parts (dynamics, value, candidates), from the same "
         "starts, and say which part fails.",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .ckpt file, or the folder of a run")
+    parser.add_argument("checkpoint", type=find_path, metavar="CHECKPOINT", help="a .ckpt file, or the folder of a run")
     parser.add_argument("--episodes", type=int, default=10, metavar="N", help="starts of each rung (10)")
     parser.add_argument("--max-steps", type=int, metavar="N", help="of an episode; the environment's limit by default")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of starts and draws (0)")
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how far the true value follows a policy, where the world has no map (25)",
     )
     parser.add_argument("--short", action="store_true", help="leave out the rungs that the sentence does not need")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="of the JSON (RUN/diagnosis.json)")
+    parser.add_argument("--output", type=find_path, metavar="FILE", help="of the JSON (RUN/diagnosis.json)")
     return parser
 
 
