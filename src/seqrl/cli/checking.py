@@ -61,6 +61,7 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
     from seqrl.data.landmarks import LandmarkGraph
     from seqrl.training.landmarks import check_landmarks
     from seqrl.training.module import SequenceModule
+    from seqrl.training.stages import check_stages
 
     shared = {option.name for option in DATA.shared}
     source = DATA.build({key: value for key, value in run.data.items() if key not in shared})
@@ -73,6 +74,7 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
         "longest_episode": 1000,
     }
     with _as_refusal("the parts make no model"), torch.device("meta"):
+        check_stages(config, run.objective_metric)
         model = SequenceModule(config).model
         critic = build_critic(config)
     check_landmarks(config)

@@ -134,7 +134,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
         forget_failure(folder)
         path = folder.write_config({**config, "evaluation": evaluation, "objective_metric": objective})
         note_invocation(folder.path, list(HydraConfig.get().overrides.task), config["trainer"])
-        _train_and_evaluate(config, folder, path, rows, job, identity)
+        _train_and_evaluate(config, folder, path, rows, job, identity, objective)
     job.objective = (objective, job.metrics.get(objective))
     if objective not in job.metrics and objective != "val/loss":  # which a run without held-out episodes lacks
         raise ConfigError(
@@ -181,13 +181,19 @@ def _changed(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _train_and_evaluate(
-    config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, job: Job, identity: RunIdentity
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    path: Path,
+    rows: Rows,
+    job: Job,
+    identity: RunIdentity,
+    objective: str,
 ) -> None:
     # torch and Lightning take seconds to import: --help and --cfg must not wait for them.
     from seqrl.evaluation.evaluate import evaluate_all
 
     try:
-        last = _train(config, folder, path, rows, identity)
+        last = _train(config, folder, path, rows, identity, objective)
     finally:  # a training that was given up has numbers too
         job.metrics |= last_metrics(folder.path / "metrics.csv")
     done = evaluate_all(rows.configs, last, folder.path, baseline=rows.baseline)
@@ -223,10 +229,13 @@ def check_objective(name: str, labels: Sequence[str]) -> None:
         raise ConfigError(f"objective_metric={name!r} needs a row {label!r} of the evaluation; rows: {known}")
 
 
-def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, identity: RunIdentity) -> Path:
+def _train(
+    config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, identity: RunIdentity, objective: str
+) -> Path:
     from seqrl.evaluation.evaluate import check
     from seqrl.training.run import finished, load_data, summarize_data, train
     from seqrl.training.same_data import check_trained, saw
+    from seqrl.training.stages import check_stages
 
     certain = begin(folder, identity) and not has_plugin_source(config["data"])
     last = finished(config, folder)
@@ -241,6 +250,10 @@ def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows,
         say(f"the model is trained already: {last}; whether on these data cannot be told ({error})")
         return last
     identity = _identify_again(config, identity)
+    if last is None:  # before the training, not after it
+        check_stages({**config, **store.sizes, "longest_episode": int(store.lengths.max())}, objective)
+        for row in rows.configs:
+            check(row, config, store)
     dataset = cache(lambda: summarize_data(store))
     if not certain:
         check_trained(folder, dataset())
@@ -250,8 +263,6 @@ def _train(config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows,
     if last is not None:
         say(f"the model is trained already: {last}")
         return last
-    for row in rows.configs:  # before the training, not after it
-        check(row, config, store)
     if _needs_processes(config["trainer"]):
         return _train_in_processes(path, config["trainer"])
     return train(config, folder, store)

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.config import RunConfig, TrainingConfig
+from seqrl.critics import build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
 from seqrl.data.windows import WindowSettings
+from seqrl.errors import ConfigError, did_you_mean
 from seqrl.files import write_text
 from seqrl.layout import Layout
 from seqrl.registry import TOKENIZER as TOKENIZERS
@@ -26,12 +29,14 @@ from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.tokenizers._report import reconstruction_report, round_trip_report
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
+from seqrl.training.launch import ranks_per_node
 from seqrl.training.module import SequenceModule
 from seqrl.training.parallel import replicated
 from seqrl.training.tokenizer_module import TokenizerModule
 
 _REPORT_WINDOWS = 1024
 _REPORT_SCALARS = 2**23  # of the transitions whose round trip is reported: more take seconds and tell nothing new
+_OF_BATCHES = ("batch_size", "validation_fraction", "validation_batches")
 
 
 def _do_nothing() -> None: ...
@@ -72,6 +77,40 @@ def list_stages(config: Mapping[str, Any]) -> list[StageKind]:
     """The stages that a configuration asks for, in order."""
     trainable = getattr(TOKENIZERS.get(config["tokenizer"]["name"]), "trainable", False)
     return [kind for kind in KINDS if kind.is_asked(config) or (trainable and kind is TOKENIZER)]
+
+
+def check_stages(config: Mapping[str, Any], objective: str) -> None:
+    """Refuse, before the first stage, what a later one would refuse after hours, or nobody would measure.
+
+    Args:
+        config: resolved, with what the episodes add to it, see `seqrl.training.run.train`.
+        objective: of the run, `objective_metric`.
+
+    Raises:
+        ConfigError: a batch that the ranks cannot share, an objective that no training logs, or what parts refuse.
+    """
+    run = RunConfig.from_saved(config)
+    ranks = int(config["trainer"].get("num_nodes", 1)) * ranks_per_node(config["trainer"])
+    for kind in list_stages(config):
+        own = getattr(run, kind.section) if kind.section else None
+        size = (own.on_top_of(run.training) if own else run.training).batch_size
+        if size % ranks:
+            section = kind.section if own and own.batch_size else "training"
+            raise ConfigError(f"{section}.batch_size={size} cannot be shared by {ranks} ranks; give a multiple")
+    with torch.device("meta"):  # without memory for its weights
+        module = SequenceModule(config)
+        if CRITIC.is_asked(config):
+            build_critic(config)
+    of_training = objective.partition("/")[0] in ("train", "val")
+    if of_training and "csv" not in run.training.loggers and objective != "val/loss":
+        raise ConfigError(f"objective_metric={objective!r} is read from metrics.csv; add csv to training.loggers")
+    measured = {f"{when}/{name}" for when in ("train", "val") for name in module.train_metrics.names}
+    measured |= {"train/gradient_norm", "train/learning_rate", "train/tokens_per_second"}
+    if of_training and objective not in measured:
+        raise ConfigError(
+            f"objective_metric={objective!r} is not measured by this training.{did_you_mean(objective, measured)} "
+            f"Measured: {', '.join(sorted(measured))}"
+        )
 
 
 def make_stages(config: Mapping[str, Any], store: EpisodeStore, folder: RunFolder) -> list[Stage]:
@@ -128,11 +167,16 @@ def model_stage(config: Mapping[str, Any], module: SequenceModule, data: Episode
 def _tokenizer_stage(
     run: RunConfig, config: Mapping[str, Any], module: SequenceModule, data: EpisodeDataModule, folder: RunFolder
 ) -> Stage:
+    settings = run.tokenizer_training.on_top_of(run.training)
+    if any(getattr(settings, name) != getattr(run.training, name) for name in _OF_BATCHES):
+        own = {name: getattr(settings, name) for name in _OF_BATCHES}
+        data = EpisodeDataModule(data.store, data.layout, window=data.window, seed=run.seed, **own)
+        data.tokenize(module)
     return Stage(
         TOKENIZER,
         TokenizerModule(module),
         data,
-        settings=run.tokenizer_training.on_top_of(run.training),
+        settings=settings,
         trainer=replicated(config["trainer"]),
         clip_norm=run.tokenizer_training.clip_norm or config["optimizer"]["clip_norm"],
         has_validation=len(data.validation_episodes) > 0,

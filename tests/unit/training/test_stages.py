@@ -13,7 +13,8 @@ from seqrl.errors import ConfigError
 from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.stages import CRITIC, MODEL, TOKENIZER
-from seqrl.training.stages import list_stages, make_stages
+from seqrl.training.datamodule import EpisodeDataModule
+from seqrl.training.stages import check_stages, list_stages, make_stages
 
 WORDS = ["debug=fast", "tokenizer=vq", "critic=iql", "critic.dim=16", "layout.termination_penalty=null",
          "window.length=6", "backbone.dim=8", "training.max_steps=7", "optimizer.clip_norm=0.5",
@@ -78,3 +79,41 @@ def test_losses_are_told_in_the_words_of_their_stage(tiny_store: EpisodeStore, t
     assert model.tell_loss(tokens) == "1.250 nats per token (weighted); token accuracy: action 50.0 %"
     assert model.tell_loss({"val/loss": 0.5, "val/action_loss": 0.5}) == "0.500 mean squared error, normalized"
     assert critic.tell_loss({"val/loss": 0.123456}) == "0.1235"
+
+
+@pytest.mark.parametrize(
+    ("words", "objective", "refusal"),
+    [
+        (["++trainer.devices=2", "training.batch_size=5"], "val/loss", r"training.batch_size=5 cannot be shared by 2"),
+        (
+            ["++trainer.devices=2", "critic_training.batch_size=7"],
+            "val/loss",
+            r"critic_training.batch_size=7 cannot be",
+        ),
+        (
+            ["++trainer.devices=[0,1]", "++tokenizer_training.batch_size=9"],
+            "val/loss",
+            "tokenizer_training.batch_size=9",
+        ),
+        (["++trainer.num_nodes=3", "training.batch_size=12", "critic_training.batch_size=4"], "val/loss", "4 .* by 3 "),
+        ([], "val/nope", r"objective_metric='val/nope' is not measured by this training. Did you mean 'val/loss'"),
+        ([], "train/action_accuracy", r"is not measured by this training.* Measured: train/code_accuracy"),
+        (["training.loggers=[tensorboard]"], "train/loss", r"is read from metrics.csv; add csv to training.loggers"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_refused_before_the_first(
+    tiny_store: EpisodeStore, words: list[str], objective: str, refusal: str
+) -> None:
+    config = completed(compose("training.batch_size=4", "critic_training.batch_size=4", *words), tiny_store)
+    with pytest.raises(ConfigError, match=refusal):
+        check_stages(config, objective)
+    assert check_stages(completed(compose("training.batch_size=4"), tiny_store), "train/learning_rate") is None
+
+
+def test_a_tokenizer_may_have_batches_of_its_own(tiny_store: EpisodeStore, tmp_path: Path) -> None:
+    config = compose("training.batch_size=4", "++tokenizer_training.batch_size=6")
+    tokenizer, model, _ = make_stages(completed(config, tiny_store), tiny_store, RunFolder(tmp_path / "run"))
+    assert isinstance(tokenizer.data, EpisodeDataModule)
+    assert isinstance(model.data, EpisodeDataModule)
+    assert (tokenizer.data.batch_size, model.data.batch_size) == (6, 4)
+    assert len(tokenizer.data.order.batch(0)) == 6
