@@ -116,6 +116,21 @@ def test_a_file_names_no_code(mark: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("rows", [["evaluation=none"], ["strategy=imitation"]])
+def test_an_environment_that_is_no_text_is_told(
+    rows: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import h5py
+
+    assert data.run(["convert", "mine.npz", "theirs.hdf5"]) == 0
+    with h5py.File("theirs.hdf5", "a") as file:
+        file.attrs["env_id"] = [1, 2]
+    assert train.run(["data=d4rl", "data.path=theirs.hdf5", *FAST, *rows]) == 2
+    said = capsys.readouterr().err
+    assert "the environment [1, 2]" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("key", ["data.env_id", "evaluation.settings.env_id", "evaluation.rows.a.env_id"])
 def test_the_user_s_own_word_loads_the_module(
     key: str, words: list[str], mark: Path, capsys: pytest.CaptureFixture[str]

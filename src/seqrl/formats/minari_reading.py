@@ -9,6 +9,7 @@ import numpy as np
 
 from seqrl.data.checks import DISCRETE
 from seqrl.errors import DataError
+from seqrl.formats.hdf5_reasons import explain_failure
 from seqrl.formats.minari import part_of
 from seqrl.formats.recording import Recording, first_line
 
@@ -131,25 +132,15 @@ def _episodes(storage: Any, origin: str) -> Iterator[Any]:
         for episode in storage.get_episodes(range(storage.total_episodes)):
             yield EpisodeData(**episode)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AssertionError, MemoryError) as error:
-        raise DataError(f"the Minari data set {origin} {_why(error)}") from error
+        raise DataError(_why(error, storage, origin)) from error
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, storage: Any, origin: str) -> str:
     """Why episodes cannot be read, and what helps; a file that is in use or unreadable here is no damaged one."""
+    if storage.FORMAT == "hdf5" and isinstance(error, OSError | MemoryError):
+        return f"{origin}: {explain_failure(error, storage.data_path / 'main_data.hdf5')}"
     reason = f"{type(error).__name__}: {first_line(error)}"
-    text = str(error).lower()
-    if isinstance(error, PermissionError) or "permission denied" in text:
-        return f"may not be read ({reason}); check its permissions"
-    if "unable to lock file" in text:
-        return (
-            f"cannot be locked ({reason}), since another process has it open or its file system has no locks; close it "
-            "there, or set HDF5_USE_FILE_LOCKING=FALSE if nobody writes to it"
-        )
-    if "filter" in text or "plugin" in text:  # where HDF5 looks for the filters that it lacks
-        return f"is compressed by what HDF5 lacks here ({reason}); install that filter, such as hdf5plugin's"
-    if isinstance(error, MemoryError):
-        return f"does not fit into memory ({reason}); give data.max_transitions"
-    return f"is damaged ({reason}); take a copy of it, or fetch it again"
+    return f"the Minari data set {origin} is damaged ({reason}); take a copy of it, or fetch it again"
 
 
 def _observations(observations: Any, keys: Sequence[str]) -> np.ndarray:

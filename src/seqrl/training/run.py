@@ -13,6 +13,7 @@ from seqrl.archives import is_whole
 from seqrl.d4rl.reference import normalised_score
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.summary import DataSummary
+from seqrl.errors import DataError
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.sharing import check_content
 from seqrl.runs.stages import MODEL
@@ -79,10 +80,16 @@ def load_data(config: Mapping[str, Any]) -> EpisodeStore:
 
 
 def summarize_data(store: EpisodeStore) -> DataSummary:
-    """What results say of the data: name, environment, size, and how well the behaviour did."""
+    """What results say of the data: name, environment, size, and how well the behaviour did.
+
+    Raises:
+        DataError: the data name their environment by something that is no text.
+    """
     complete = store.complete()
     returns = store.returns()[complete if complete.any() else slice(None)]
     env_id = store.attributes.get("env_id")
+    if not isinstance(env_id, str | None):
+        raise DataError(f"the data name the environment {env_id!r}, which is no text; set data.env_id to another")
     unlike = store.attributes.get("return_note")  # such returns are on another scale than an evaluation's
     score = None if env_id is None or unlike else normalised_score(env_id, float(returns.mean()))
     return DataSummary(
