@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import http.client
 import json
+import re
 import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,10 @@ class Download:
             _InterruptedError: the bytes so far are kept, the rest is worth another try.
             DataError: trying again would not help.
         """
-        start, validator = self._resumable()
+        start, origin = self._resumable()
         headers = {"Accept-Encoding": "identity", "User-Agent": "seqrl"}
         if start:
-            headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+            headers |= {"Range": f"bytes={start}-", "If-Range": origin["validator"]}
         try:
             response = urllib.request.urlopen(urllib.request.Request(self.url, headers=headers), timeout=self.timeout)
         except urllib.error.HTTPError as error:
@@ -128,16 +129,19 @@ class Download:
         with response:
             if response.status != 206:
                 start = 0
-            elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            elif difference := _find_difference(response.headers, start, origin):
                 self._forget()
-                raise _InterruptedError("the server sent another part than was asked for")
+                raise _InterruptedError(difference)
             announced = response.headers.get("Content-Length", "")
             total = start + int(announced) if announced.isdigit() else None
+            if response.status == 206:
+                total = int(response.headers["Content-Range"].rpartition("/")[2])
             free = shutil.disk_usage(self.path.parent).free
             if total is not None and total - start > free:
                 raise DataError(self._no_room(f"{(total - start) / 1e6:.1f} MB are needed, {free / 1e6:.1f} are free"))
             with open(self._part, "r+b" if start else "wb", opener=refuse_links) as file:
-                self._remember(response)
+                if not start:
+                    self._remember(response, total)
                 file.seek(start)
                 self._copy(response, file, start, total)
                 flush_file(file)
@@ -159,18 +163,19 @@ class Download:
         if total is not None and done != total:
             raise _InterruptedError(f"the connection ended after {done} of {total} bytes")
 
-    def _resumable(self) -> tuple[int, str]:
-        """(bytes there already, what tells whether the server's file is still theirs); 0 where they are of no use."""
-        with suppress(OSError, ValueError, KeyError):
+    def _resumable(self) -> tuple[int, dict[str, Any]]:
+        """(bytes there already, what is known of the file they are of); 0 where they are of no use."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
             origin = json.loads(self._origin.read_text(encoding="utf-8"))
-            if origin["url"] == self.url and origin["validator"]:
-                return self._part.stat().st_size, origin["validator"]
-        return 0, ""
+            if origin["url"] == self.url and isinstance(origin["validator"], str) and origin["validator"]:
+                return self._part.stat().st_size, origin
+        return 0, {}
 
-    def _remember(self, response: Any) -> None:
-        tag = response.headers.get("ETag", "")
-        validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-        write_text(self._origin, json.dumps({"url": self.url, "validator": validator}))
+    def _remember(self, response: Any, total: int | None) -> None:
+        tag, date = response.headers.get("ETag", ""), response.headers.get("Last-Modified")
+        validator = tag if tag and not tag.startswith("W/") else date
+        known = {"url": self.url, "validator": validator, "date": date, "total": total}
+        write_text(self._origin, json.dumps(known))
 
     def _accept(self, check: Callable[[Path], None]) -> None:
         """Give the finished file its name, or remove it."""
@@ -210,6 +215,31 @@ class Download:
             f"{self.path.name} does not fit into {str(self.path.parent)!r}: {reason}; make room, or set SEQRL_DATA to "
             "another disk"
         )
+
+
+def _find_difference(headers: Mapping[str, str], start: int, origin: Mapping[str, Any]) -> str | None:
+    """Why a part that a server sends does not go on where bytes of an earlier answer end, or None.
+
+    Servers and proxies are met that do not look at If-Range and send the rest of another file.
+
+    Args:
+        headers: of an answer 206.
+        start: bytes that are there.
+        origin: what was noted of the file that they are of.
+    """
+    part = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("Content-Range", "").strip())
+    if part is None or int(part[1]) != start or not start <= int(part[2]) < int(part[3]):
+        return "the server sent another part than was asked for"
+    length = headers.get("Content-Length", "")
+    if length.isdigit() and int(length) != int(part[2]) - start + 1:
+        return "the server sent a part of another length than it says"
+    if origin.get("total") not in (None, int(part[3])):
+        return f"the server's file has {part[3]} bytes by now and had {origin['total']}"
+    tag, date, validator = headers.get("ETag"), headers.get("Last-Modified"), origin.get("validator")
+    tagged = validator != origin.get("date", validator) or str(validator).startswith('"')
+    if (tagged and tag != validator) or (date is not None and date != origin.get("date", date)):
+        return "the server's file is another one by now"  # a date may be left out of such an answer, a tag may not
+    return None
 
 
 def verify(path: Path, sha256: str | None = None) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 
 from seqrl.d4rl.catalogue import Entry
 from seqrl.errors import ConfigError, DataError
+from seqrl.formats.hdf5 import open_hdf5
 from seqrl.formats.recording import Recording
 from seqrl.opengl import prepare_mujoco
 
@@ -164,8 +165,10 @@ def read(entry: Entry, path: Path) -> Recording:
 
     Raises:
         ConfigError: what `load` refuses.
-        DataError: the package refuses the file.
+        DataError: the package refuses the file, or it would have other files read.
     """
+    with open_hdf5(path, alone=True):  # the package follows whatever a file says
+        pass
     env = make(entry)
     try:
         with quiet():

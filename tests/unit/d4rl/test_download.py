@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,13 +30,15 @@ class Server:
 
     Faults: a status (500, 404); `("cut", n)` closes after n bytes of the answer; `("short", n)` announces n bytes more
     than there are; `("stall", n)` is silent after n bytes; `"no_range"` ignores Range; `"wrong_range"` sends another
-    part than asked for; `"no_length"` announces none and closes.
+    part than asked for; `"no_length"` announces none and closes; a mapping sends the part that was asked for, whatever
+    If-Range says, with these headers (None leaves one out).
     """
 
     def __init__(self) -> None:
         self.content = CONTENT
         self.tag: str | None = '"one"'
-        self.faults: list[int | str | tuple[str, int]] = []
+        self.date: str | None = None
+        self.faults: list[Any] = []
         self.ranges: list[str | None] = []  # the Range header of every request
         self.asked, self.asleep = threading.Event(), threading.Event()
         server = self
@@ -62,7 +65,8 @@ class Server:
             request.send_error(fault)
             return
         start = 0
-        unchanged = request.headers.get("If-Range") == self.tag
+        bent = fault if isinstance(fault, dict) else {}
+        unchanged = request.headers.get("If-Range") in (self.tag, self.date) or isinstance(fault, dict)
         if asked and unchanged and fault != "no_range":
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
             if start >= len(self.content):
@@ -73,12 +77,13 @@ class Server:
                 return
             request.send_response(206)
             first = start + 1 if fault == "wrong_range" else start
-            request.send_header("Content-Range", f"bytes {first}-{len(self.content) - 1}/{len(self.content)}")
+            named = f"bytes {first}-{len(self.content) - 1}/{len(self.content)}"
+            self.send(request, "Content-Range", named, bent)
         else:
             request.send_response(200)
         body = self.content[start:]
-        if self.tag:
-            request.send_header("ETag", self.tag)
+        self.send(request, "ETag", self.tag, bent)
+        self.send(request, "Last-Modified", self.date, bent)
         kind, count = fault if isinstance(fault, tuple) else ("", 0)
         if fault != "no_length":
             request.send_header("Content-Length", str(len(body) + (count if kind == "short" else 0)))
@@ -87,6 +92,12 @@ class Server:
         if kind == "stall":
             self.asleep.wait(20)
         request.close_connection = True
+
+    @staticmethod
+    def send(request: BaseHTTPRequestHandler, name: str, value: str | None, bent: dict[str, str | None]) -> None:
+        value = bent.get(name, value)
+        if value is not None:
+            request.send_header(name, value)
 
 
 @pytest.fixture
@@ -186,6 +197,66 @@ def test_bytes_of_another_address_are_not_resumed(server: Server, path: Path) ->
 @pytest.mark.parametrize("fault", ["no_range", "wrong_range"])
 def test_servers_that_mishandle_ranges_do_no_harm(server: Server, path: Path, fault: str) -> None:
     server.faults = [("cut", 100_000), fault]
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+
+
+MONDAY, TUESDAY = "Mon, 01 Jun 2026 10:00:00 GMT", "Tue, 02 Jun 2026 10:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("tag", "date", "bent"),
+    [
+        ('"one"', None, {"ETag": '"two"'}),
+        ('"one"', None, {"ETag": 'W/"one"'}),
+        ('"one"', None, {"ETag": None}),
+        ('"one"', MONDAY, {"ETag": '"two"', "Last-Modified": MONDAY}),
+        ('"one"', MONDAY, {"Last-Modified": TUESDAY}),
+        (None, MONDAY, {"Last-Modified": TUESDAY}),
+        ('W/"one"', MONDAY, {"Last-Modified": TUESDAY}),
+        ('"one"', None, {"Content-Range": "bytes 100000-249999/250001"}),
+        ('"one"', None, {"Content-Range": "bytes 100000-299999/*"}),
+        ('"one"', None, {"Content-Range": "bytes 100000-"}),
+        ('"one"', None, {"Content-Range": "items 100000-299999/300000"}),
+        ('"one"', None, {"Content-Range": "bytes 100000-200000/300000"}),
+        ('"one"', None, {"Content-Range": None}),
+    ],
+)
+def test_a_part_of_another_file_is_not_joined(
+    server: Server, path: Path, tag: str | None, date: str | None, bent: dict[str, str | None]
+) -> None:
+    """Servers that send the rest of another file, whatever If-Range says; it may have the same size."""
+    server.tag, server.date, server.faults = tag, date, [("cut", 100_000), 503]
+    with pytest.raises(DataError):
+        fetch(server, path, tries=2)
+    other = np.random.default_rng(2).bytes(300_000)
+    server.content, server.faults = other, [bent]
+    fetch(server, path)
+    assert path.read_bytes() == other
+    assert server.ranges[-2:] == ["bytes=100000-", None]
+
+
+def test_a_date_may_be_left_out_of_a_part(server: Server, path: Path) -> None:
+    server.tag, server.date, server.faults = None, MONDAY, [("cut", 100_000), {"Last-Modified": None}]
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+def test_a_part_that_is_cut_in_two_is_joined(server: Server, path: Path) -> None:
+    """What was noted of the file is that of its first answer."""
+    server.faults = [("cut", 100_000), ("cut", 100_000)]
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_a_damaged_note_means_a_new_start(server: Server, path: Path) -> None:
+    for note in ("", "[]", '{"url": 3}', '{"validator": 7}', "null"):
+        server.faults = [("cut", 100_000), 503]
+        with pytest.raises(DataError):
+            fetch(server, path, tries=2)
+        (path.parent / f".{path.name}.part.json").write_text(note)
     fetch(server, path)
     assert path.read_bytes() == CONTENT
 
