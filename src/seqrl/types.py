@@ -247,11 +247,13 @@ class Opening:
         tokens: (B, n) int64, the known ones; their padding as in `TokenHistory`.
         lengths: (B,) int64, how many whole transitions of each row are real.
         prefix: (B, P, D) float, what stands before the tokens, embedded; P may be 0.
+        everywhere: (B, D) float, what is added to every embedded token; None for nothing.
     """
 
     tokens: Tensor
     lengths: Tensor
     prefix: Tensor
+    everywhere: Tensor | None = None
 
 
 @dataclass(frozen=True)

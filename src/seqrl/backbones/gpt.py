@@ -57,8 +57,9 @@ class GptBackbone(Backbone):
         dim: D, 128 in the published system; a multiple of `num_heads`.
         embedding_dropout, residual_dropout, attention_dropout: probabilities, 0.1 in the published system.
         activation: None for GELU; `relu`, as in the published Decision Transformer; `gelu_tanh`, GPT-2's approximation.
-        norm: None, or `input`: what is given is normed together with its positions, as in the published Decision
-            Transformer, where models of vectors else norm it before positions are added.
+        norm: None; `input`: what is given is normed together with its positions, as in the published Decision
+            Transformer, where models of vectors else norm it before positions are added; or `no_output`: there is no
+            norm behind the last block, as in TAP's published encoder.
 
     Raises:
         ConfigError: `dim` cannot be split into the heads.
@@ -77,7 +78,7 @@ class GptBackbone(Backbone):
         residual_dropout: Dropout = 0.1,
         attention_dropout: Dropout = 0.1,
         activation: Literal["relu", "gelu_tanh"] | None = None,
-        norm: Literal["input"] | None = None,
+        norm: Literal["input", "no_output"] | None = None,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -92,7 +93,7 @@ class GptBackbone(Backbone):
             _Block(dim, num_heads, residual_dropout, attention_dropout, _ACTIVATIONS[activation]())
             for _ in range(num_layers)
         )
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.Identity() if norm == "no_output" else nn.LayerNorm(dim)
         nn.init.zeros_(self.positions.weight)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -13,6 +13,7 @@ _FORMATS = {
     "hf-tt": "a folder of transformers' TrajectoryTransformerModel (config.json and weights)",
     "dt": "weights of kzl's or CORL's Decision Transformer",
     "hf-dt": "a folder of transformers' DecisionTransformerModel",
+    "tap": "a folder of latentplan (state_N.pt, prior_state_N.pt, *_config.pkl)",
 }
 
 

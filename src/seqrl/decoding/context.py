@@ -51,6 +51,7 @@ class Context:
         self.count = opening.tokens.shape[1]
         self.lengths = opening.lengths
         self._prefix = opening.prefix  # (B, P, D) of every environment
+        self._everywhere = opening.everywhere
         self._tokens: Tensor | None = opening.tokens  # (R, n); None once nobody needs them any more
         self._environments = torch.arange(len(opening.tokens), device=opening.tokens.device)  # (R,) which each row is
         self.forgotten = torch.zeros_like(opening.lengths)
@@ -121,6 +122,14 @@ class Context:
         """(U, P, D) embedded prefix of some rows."""
         return self._prefix[self._environments[rows]]
 
+    def embed(self, tokens: Tensor, first: int, rows: Tensor | None = None) -> Tensor:
+        """(U, n, D) of (U, n) tokens of some rows, of all by default, the first of which stands at place `first`."""
+        x = self.model.embed(tokens, first=first)
+        if self._everywhere is None:
+            return x
+        environments = self._environments if rows is None else self._environments[rows]
+        return x + self._everywhere[environments][:, None]
+
     def inputs(self, rows: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """What the backbone is given of columns `start` to `stop` of some rows, the prefix included if they come first.
 
@@ -128,7 +137,7 @@ class Context:
             (U, n, D) embedded tokens and (U or 1, n) positions, counted from the cut.
         """
         model = self.model
-        x = model.embed(self.tokens[rows, start:stop], first=start)
+        x = self.embed(self.tokens[rows, start:stop], start, rows)
         places = torch.arange(start, stop, device=rows.device)[None]
         if self.ragged:
             places = (places - self._padding(rows)[:, None]).clamp(min=0)

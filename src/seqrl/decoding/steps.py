@@ -61,7 +61,7 @@ class CachedSteps:
         """Run (R,) tokens, at `place` of their transition, which the context has already; (R, V + 1) logits."""
         model = self._context.model
         self.cache.expect(stored=not self._hidden[place])
-        x = model.embed(tokens[:, None], first=place)
+        x = self._context.embed(tokens[:, None], place)
         if self.engine is None:
             features = model.backbone(x, self._positions, self.cache)
         else:

@@ -43,6 +43,8 @@ class Imported:
         statistics: of the tokenizer, by the names of its buffers, where the source holds them.
         drops_last_row: whether the source's code leaves out the last row of a file of data.
         drops_unfinished: whether it leaves out episodes that the recording cut.
+        raw_reward_statistics: whether rewards are normalised by what they were before the termination penalty.
+        is_normalised: whether values are normalised at all.
     """
 
     settings: dict[str, Any]
@@ -57,6 +59,8 @@ class Imported:
     statistics: dict[str, Tensor] | None = None
     drops_last_row: bool = False
     drops_unfinished: bool = False
+    raw_reward_statistics: bool = False
+    is_normalised: bool = True
 
 
 class Renaming:

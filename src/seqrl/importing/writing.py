@@ -19,7 +19,10 @@ from seqrl.data.returns import transitions
 from seqrl.errors import ConfigError
 from seqrl.files import fingerprint_files, write_folder
 from seqrl.importing import Imported, Wishes
+from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.sources import find_source, source_config
+from seqrl.tokenizers import TrajectoryAutoencoder
+from seqrl.tokenizers.vq import VqTokenizer
 from seqrl.training.checkpoint_io import note
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.defaults import model_config
@@ -58,7 +61,7 @@ def import_checkpoint(
     module = SequenceModule(config)
     _fill(module, found, store)
     if store is not None and found.statistics is None:
-        yield f"taken from the data {data}: {_statistics(module)}"
+        yield f"taken from the data {data}: {_statistics(module, found)}"
     yield from (f"assumed: {each}" for each in found.assumed)
     if store is not None:
         yield _try_out(module, store)
@@ -110,6 +113,7 @@ def _fill(module: SequenceModule, found: Imported, store: EpisodeStore | None) -
         if found.drops_unfinished and store.complete().any():
             seen = seen.subset(seen.complete())
         module.fit_tokenizer(transitions(seen, module.model.layout))
+        _correct_scaling(module, found, seen)
         own = module.model.tokenizer.state_dict()
         statistics = {prefix + name: value for name, value in own.items() if prefix + name not in found.weights}
     try:
@@ -118,6 +122,18 @@ def _fill(module: SequenceModule, found: Imported, store: EpisodeStore | None) -
         raise ConfigError(f"the weights do not fit the model that their settings make: {error}") from error
     module.tokenizer_fitted = True
     module.eval()
+
+
+def _correct_scaling(module: SequenceModule, found: Imported, seen: EpisodeStore) -> None:
+    """Mean and deviation of an autoencoder that is not scaled, or scales rewards as they were recorded."""
+    tokenizer, layout = module.model.tokenizer, module.model.layout
+    if found.raw_reward_statistics:
+        assert isinstance(tokenizer, VqTokenizer)
+        place = layout.field("reward").start
+        tokenizer.mean[place], tokenizer.std[place] = float(seen.rewards.mean()), float(seen.rewards.std()) or 1.0
+        if not found.is_normalised:
+            tokenizer.mean.zero_()
+            tokenizer.std.fill_(1.0)
 
 
 def _without_last_row(store: EpisodeStore) -> EpisodeStore:
@@ -131,8 +147,8 @@ def _without_last_row(store: EpisodeStore) -> EpisodeStore:
     return EpisodeStore.from_arrays(observations, actions, store.rewards[rows], *ended, attributes=store.attributes)
 
 
-def _statistics(module: SequenceModule) -> str:
-    names = [name for name, _ in module.model.tokenizer.named_buffers()]
+def _statistics(module: SequenceModule, found: Imported) -> str:
+    names = [name for name in module.model.tokenizer.state_dict() if f"tokenizer.{name}" not in found.weights]
     return f"{', '.join(names)} of the {type(module.model.tokenizer).__name__}, by the published rule"
 
 
@@ -141,18 +157,27 @@ def _try_out(module: SequenceModule, store: EpisodeStore) -> str:
     few = store.subset(np.arange(min(20, store.num_episodes)))
     data = EpisodeDataModule.for_module(module, few, batch_size=_CHECKED, validation_fraction=0.0)
     batch = data.sample_windows(_CHECKED)
-    with torch.no_grad():
-        outcome = module.loss_of(batch)
-    losses = {name: float(each.loss / each.count.clamp(min=1)) for name, each in outcome.fields.items()}
-    if (classes := getattr(module.model, "num_classes", None)) is not None:
-        unit, blind = "nats per token", dict.fromkeys(losses, float(np.log(classes)))
-    else:
-        places = {name: module.model.layout.field(name).slice for name in losses}
-        unit = "normalised squared error"
-        blind = {n: float(batch.values[batch.mask][:, p].var(0, correction=0).mean()) for n, p in places.items()}
+    unit, losses, blind = _losses(module, batch)
     listed = ", ".join(f"{name} {loss:.3g} (knowing nothing: {blind[name]:.3g})" for name, loss in losses.items())
     verdict = "; the data are hardly those it was trained on" if sum(losses.values()) >= sum(blind.values()) else ""
     return f"checked on {len(batch)} windows of the data, {unit}: {listed}{verdict}"
+
+
+@torch.no_grad()
+def _losses(module: SequenceModule, batch: Any) -> tuple[str, dict[str, float], dict[str, float]]:
+    """What is measured, of each field how large it is, and how large it is of a model that knows nothing."""
+    tokenizer, layout = module.model.tokenizer, module.model.layout
+    if isinstance(tokenizer, TrajectoryAutoencoder):
+        errors = tokenizer.loss(batch.values, batch.mask)
+        losses = {field.name: float(errors[f"{field.name}_error"]) for field in layout.fields}
+        return "error of the codes as a share of the variance", losses, dict.fromkeys(losses, 1.0)
+    outcome = module.loss_of(batch)
+    losses = {name: float(each.loss / each.count.clamp(min=1)) for name, each in outcome.fields.items()}
+    if isinstance(module.model, AutoregressiveModel):
+        return "nats per token", losses, dict.fromkeys(losses, float(np.log(module.model.num_classes)))
+    real = batch.values[batch.mask]
+    blind = {name: float(real[:, layout.field(name).slice].var(0, correction=0).mean()) for name in losses}
+    return "normalised squared error", losses, blind
 
 
 def _write(folder: Path, module: SequenceModule, found: Imported) -> None:

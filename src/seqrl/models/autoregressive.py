@@ -123,9 +123,15 @@ class AutoregressiveModel(Model):
         embedded: Tensor = self.embedding(rows)
         return embedded
 
-    def read(self, tokens: Tensor, prefix: Tensor | None) -> Tensor:
-        """(B, P + n, D) features of (B, n) tokens behind (B, P, D) of a prefix, each of what stands before it."""
+    def read(self, tokens: Tensor, prefix: Tensor | None, everywhere: Tensor | None = None) -> Tensor:
+        """(B, P + n, D) features of (B, n) tokens behind (B, P, D) of a prefix, each of what stands before it.
+
+        Args:
+            everywhere: (B, D) that is added to every token.
+        """
         x = self.embed(tokens)
+        if everywhere is not None:
+            x = x + everywhere[:, None]
         if prefix is not None:
             x = torch.cat([prefix, x], dim=1)
         positions = torch.arange(x.shape[1], device=x.device)[None]

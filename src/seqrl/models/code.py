@@ -79,7 +79,8 @@ class CodeModel(AutoregressiveModel):
 
     def opening(self, history: CodeHistory) -> Opening:
         nothing = torch.zeros(len(history), 0, dtype=torch.int64, device=history.state.device)
-        return Opening(nothing, nothing.sum(1), self._embed_state(history.state))
+        state = self._embed_state(history.state)
+        return Opening(nothing, nothing.sum(1), state, state[:, 0] if self.tokenizer.state_everywhere else None)
 
     def loss_inputs(self, batch: CodeBatch) -> LossInputs:
         """Every code is predicted; the state before the first one predicts that."""
@@ -95,7 +96,9 @@ class CodeModel(AutoregressiveModel):
         Returns:
             (B, n, V + 1).
         """
-        return self.next_logits(self.read(codes[:, :-1], self._embed_state(state)), 0)
+        embedded = self._embed_state(state)
+        everywhere = embedded[:, 0] if self.tokenizer.state_everywhere else None
+        return self.next_logits(self.read(codes[:, :-1], embedded, everywhere), 0)
 
     def _embed_state(self, state: Tensor) -> Tensor:
         """(B, O) normalised observations to (B, 1, D)."""

@@ -18,7 +18,7 @@ _NOT_HASHED = {
 }
 _NEWER: dict[str, dict[str, Any]] = {  # settings that there were none of, with what was meant
     "optimizer": {"name": "adamw"},
-    "tokenizer": {"edges": None, "decode_to": None, "statistics": None},
+    "tokenizer": {"edges": None, "decode_to": None, "statistics": None, "published": None},
     "backbone": {"activation": None, "norm": None},
     "objective": {"mask": None},
     "layout": {"termination": None},

@@ -107,9 +107,11 @@ class TrajectoryAutoencoder(Codec):
     Attributes:
         vocab_size: V; codes are 0 to V - 1.
         steps_per_code: transitions that a code stands for.
+        state_everywhere: whether the prior adds the state to every code, and not only before the first.
     """
 
     trainable = True
+    state_everywhere: bool = False
     vocab_size: int
     steps_per_code: int
 

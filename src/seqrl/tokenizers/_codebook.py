@@ -48,6 +48,7 @@ class Codebook(nn.Module):
         dim: C.
         decay: of the moving averages of counts and sums, in [0, 1).
         revive_after: training steps; None never revives a code that was used once.
+        late: whether a step in training goes on with the vectors of before the averages move, as published.
 
     Reference: van den Oord et al. 2017, appendix A.1; revival after Dhariwal et al. 2020 (Jukebox), section 3.
     """
@@ -57,8 +58,9 @@ class Codebook(nn.Module):
     sums: Tensor
     idle: Tensor
 
-    def __init__(self, num_codes: int, dim: int, *, decay: float, revive_after: int | None) -> None:
+    def __init__(self, num_codes: int, dim: int, *, decay: float, revive_after: int | None, late: bool = False) -> None:
         super().__init__()
+        self.late = late
         self.decay = decay
         self.revive_after = revive_after
         self.register_buffer("vectors", torch.zeros(num_codes, dim))
@@ -79,10 +81,11 @@ class Codebook(nn.Module):
             self._revive(flat)
         codes = self.nearest(features.detach())
         counts = _summed(F.one_hot(codes.flatten(), len(self.vectors)).to(flat).sum(0))
+        before = self.vectors[codes].to(features)
         if self.training:
             self._follow(flat, codes.flatten(), counts)
         chosen = self.vectors[codes].to(features)
-        passed = features + (chosen - features).detach()
+        passed = features + ((before if self.late else chosen) - features).detach()
         return Quantised(passed, codes, F.mse_loss(features, chosen), counts)
 
     @property

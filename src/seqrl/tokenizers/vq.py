@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Lt
@@ -21,6 +21,20 @@ from seqrl.tokenizers import Imagination, TrajectoryAutoencoder
 from seqrl.tokenizers._codebook import Codebook
 
 _OBSERVED = ("observation", "action")  # fields that have no value past the end of an episode; all others are 0 there
+
+
+Part = Literal[
+    "padding",
+    "positions",
+    "encoder_norm",
+    "decoder_dropout",
+    "codebook_timing",
+    "past_end",
+    "hidden_step",
+    "range",
+    "state",
+]
+"""Parts of the autoencoder and of its prior that can be as published; see `VqTokenizer`."""
 
 
 @register_tokenizer("vq")
@@ -46,6 +60,13 @@ class VqTokenizer(TrajectoryAutoencoder):
         commitment_weight: of the loss that keeps features near their codes.
         revive_after: training steps after which a code that nothing chose is placed anew; None for never.
         backbone: of encoder and decoder, a config as in the slot `backbone`; None for one like the prior's.
+        published: which parts are as in the published code, where that does otherwise. `padding`: past the end, the
+            encoder reads zeros of the data's units, and not their means. `positions`: encoder and decoder share a table
+            of them (gpt). `encoder_norm`: none behind the last block (gpt). `decoder_dropout`: none of its inputs.
+            `codebook_timing`: a step decodes the vectors of before the average moves them. `past_end`: reward and
+            value are not learnt there, and ends also past the longest episode. `hidden_step`: nothing attends to
+            every S-th step, a mask left over from another model. `range`: decoded values may leave the data's.
+            `state`: the prior adds the state to every code, and not only before the first.
 
     Raises:
         ConfigError: an option outside its range, discrete fields, or a window that is no multiple of the steps.
@@ -74,6 +95,7 @@ class VqTokenizer(TrajectoryAutoencoder):
         commitment_weight: Annotated[float, Ge(0)] = 1.0,
         revive_after: Annotated[int, Ge(1)] | None = 100,
         backbone: Annotated[Mapping[str, Any], Slot("backbone")] | None = None,
+        published: tuple[Part, ...] | None = None,
     ) -> None:
         super().__init__()
         if layout.categories:
@@ -86,13 +108,14 @@ class VqTokenizer(TrajectoryAutoencoder):
         self.steps_per_code = steps_per_code
         self.commitment_weight = commitment_weight
         self.fields = {field.name: field.slice for field in layout.fields}
-        options = backbone or model_backbone or {"name": "gpt"}
-        self.encoder: Backbone = BACKBONE.build(options, max_length=window)
-        self.decoder: Backbone = BACKBONE.build(options, max_length=window)
+        self._published = frozenset(published or ())
+        self.state_everywhere = "state" in self._published
+        self._build_networks(backbone or model_backbone or {"name": "gpt"}, window)
         observation = layout.field("observation").size
         self.embed = nn.Linear(size + 1, self.encoder.dim)
         self.to_code = nn.Linear(self.encoder.dim, code_dim)
-        self.codebook = Codebook(num_codes, code_dim, decay=decay, revive_after=revive_after)
+        late = "codebook_timing" in self._published
+        self.codebook = Codebook(num_codes, code_dim, decay=decay, revive_after=revive_after, late=late)
         self.mix = nn.Linear(observation + code_dim, self.decoder.dim)
         self.head = nn.Linear(self.decoder.dim, size + 1)
         for linear in (self.embed, self.to_code, self.mix, self.head):
@@ -105,6 +128,20 @@ class VqTokenizer(TrajectoryAutoencoder):
         self.register_buffer("weights", torch.tensor(layout.loss_weights), persistent=False)
         known = [field.name not in _OBSERVED for field in layout.fields for _ in range(field.size)]
         self.register_buffer("ended", torch.tensor(known), persistent=False)  # (S,) scalars that are 0 past the end
+
+    def _build_networks(self, options: Mapping[str, Any], window: int) -> None:
+        """Encoder and decoder, of one config but for what is as published."""
+        encoder, decoder = dict(options), dict(options)
+        if "encoder_norm" in self._published:
+            encoder["norm"] = "no_output"
+        if "decoder_dropout" in self._published:
+            decoder["embedding_dropout"] = 0.0
+        self.encoder: Backbone = BACKBONE.build(encoder, max_length=window)
+        self.decoder: Backbone = BACKBONE.build(decoder, max_length=window)
+        if "positions" in self._published:
+            if not hasattr(self.encoder, "positions"):
+                raise ConfigError("tokenizer.published=[positions] shares learned positions; use backbone=gpt")
+            self.decoder.positions = self.encoder.positions
 
     def fit(self, values: Tensor) -> None:
         values = values.double()
@@ -121,7 +158,7 @@ class VqTokenizer(TrajectoryAutoencoder):
     def denormalise(self, values: Tensor) -> Tensor:
         """(..., S) normalised to (..., S) in the data's units and within their range."""
         found: Tensor = values * self.std + self.mean
-        return found.clamp(self.low, self.high)
+        return found if "range" in self._published else found.clamp(self.low, self.high)
 
     def action_range(self, layout: Layout) -> tuple[Tensor, Tensor]:
         action = self.fields["action"]
@@ -137,7 +174,7 @@ class VqTokenizer(TrajectoryAutoencoder):
         """(B, T, S) normalised windows, NaN past the end of the episode, to (B, T // steps_per_code) codes."""
         training = self.training
         self.eval()
-        codes: Tensor = self.codebook.nearest(self._features(*_split(values)))
+        codes: Tensor = self.codebook.nearest(self._features(*self._split(values)))
         self.train(training)
         return codes
 
@@ -155,18 +192,19 @@ class VqTokenizer(TrajectoryAutoencoder):
             error `<field>_error` in units of the data's variance; `perplexity` of the codes; and `used_codes`, the
             share of the codebook that was chosen lately.
         """
-        inputs, over = _split(values)
+        inputs, over = self._split(values)
         quantised = self.codebook(self._features(inputs, over))
         state = inputs[:, 0, self.fields["observation"]]
         decoded, termination = self._transitions(quantised.vectors, state)
         mask = mask[:, : decoded.shape[1]]
         targets = torch.where(over[..., None] & self.ended, -self.mean / self.std, inputs)
-        learnt = mask[..., None] & (~over[..., None] | self.ended)  # (B, T, S)
+        unlearnt = "past_end" in self._published
+        learnt = mask[..., None] & (~over[..., None] | (self.ended & (not unlearnt)))  # (B, T, S)
         squares = (decoded - targets).square() * learnt
         # Means over everything, as published: each real step then weighs the same, whatever stands beside it.
         reconstruction = (squares * self.weights).mean()
         ends = F.binary_cross_entropy_with_logits(termination, over.to(termination), reduction="none")
-        ends = (ends * mask).mean()
+        ends = ends.mean() if unlearnt else (ends * mask).mean()
         result = {
             "loss": reconstruction + ends + self.commitment_weight * quantised.commitment,
             "reconstruction": reconstruction,
@@ -183,7 +221,7 @@ class VqTokenizer(TrajectoryAutoencoder):
         """(B, T, S) windows and (B, T) marks of being past the end to (B, n, C)."""
         x = self.embed(torch.cat([values, over[..., None].to(values)], -1))
         positions = torch.arange(x.shape[1], device=x.device)[None]
-        features = self.encoder(x, positions, FullAttention())
+        features = self.encoder(x, positions, FullAttention(self._visible(x.shape[1], x.device)))
         pooled: Tensor = self.to_code(features.unflatten(1, (-1, self.steps_per_code)).amax(2))
         return pooled
 
@@ -203,7 +241,26 @@ class VqTokenizer(TrajectoryAutoencoder):
     def _transitions(self, vectors: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         x = self._inputs(vectors, state)
         positions = torch.arange(x.shape[1], device=x.device)[None]
-        return self._outputs(self.decoder(x, positions, FullAttention()), state)
+        attention = FullAttention(self._visible(x.shape[1], x.device))
+        return self._outputs(self.decoder(x, positions, attention), state)
+
+    def _visible(self, length: int, device: torch.device) -> Tensor | None:
+        """(1, 1, length, length) bool, who may see whom; None for everything that came before."""
+        return self.visibility(length, device)[None, None] if "hidden_step" in self._published else None
+
+    def visibility(self, length: int, device: torch.device) -> Tensor:
+        """(length, length) bool, True where a step may see another."""
+        mask = causal_mask(length, device)
+        if "hidden_step" in self._published:
+            size = len(self.mean)
+            mask = mask & (torch.arange(length, device=device) % size != size - 1)
+        return mask
+
+    def _split(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, S) windows with something for NaN, and (B, T) bool, where they are past the end of the episode."""
+        over = windows[..., 0].isnan()
+        zeros = -self.mean / self.std if "padding" in self._published else torch.zeros_like(self.mean)
+        return torch.where(over[..., None], zeros.to(windows), windows), over
 
 
 class _VqImagination(Imagination):
@@ -223,14 +280,8 @@ class _VqImagination(Imagination):
         vectors = tokenizer.codebook.vectors[codes]
         x = tokenizer._inputs(vectors, self._state)
         first, self._length = self._length, self._length + x.shape[1]
-        mask = causal_mask(self._length, x.device)[first:]
+        mask = tokenizer.visibility(self._length, x.device)[first:]
         self._tree.grow(mask[None, None], parents if first else None)
         positions = torch.arange(first, self._length, device=x.device)[None]
         values, termination = tokenizer._outputs(tokenizer.decoder(x, positions, self._tree), self._state)
         return tokenizer.denormalise(values), termination > 0
-
-
-def _split(windows: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, T, S) windows with zeros for NaN, and (B, T) bool, where they are past the end of the episode."""
-    over = windows[..., 0].isnan()
-    return windows.masked_fill(over[..., None], 0.0), over
