@@ -37,11 +37,23 @@ class FieldConfig:
 
 @dataclass(frozen=True)
 class GoalConfig:
-    """What a user says of a goal; see `Goal`."""
+    """What a user says of a goal; see `Goal`.
+
+    Attributes:
+        discount: of geometric draws; null: that of the returns.
+    """
 
     dims: Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
     dropout: Annotated[float, Interval(ge=0, le=1)] = 0.1
     draw: Literal["uniform", "last", "geometric"] = "uniform"
+    discount: Annotated[float, Interval(ge=0, le=1)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.discount is not None and self.draw != "geometric":
+            raise ConfigError(
+                f"layout.goal.discount={self.discount:g} is of geometric draws, and layout.goal.draw={self.draw}; add "
+                "layout.goal.draw=geometric, or leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,11 +124,13 @@ class Goal:
         dropout: share of training windows whose goal is replaced by the null goal, in [0, 1].
         draw: how the goal is drawn from the states at or after the window's end: `uniform` over them, the `last` one,
             or `geometric`, `discount / (1 - discount)` steps after the first of them on average.
+        discount: of geometric draws, in [0, 1], which need not be that of the returns.
     """
 
     dims: tuple[int, ...]
     dropout: float
     draw: str
+    discount: float
 
 
 @dataclass(frozen=True)
@@ -176,7 +190,8 @@ class Layout:
                     f"layout.goal.dims={list(section.goal.dims)} must name observation dimensions 0 to "
                     f"{observation_size - 1}"
                 )
-            goal = Goal(section.goal.dims, section.goal.dropout, section.goal.draw)
+            discount = section.discount if section.goal.discount is None else section.goal.discount
+            goal = Goal(section.goal.dims, section.goal.dropout, section.goal.draw, discount)
         vectors = tuple((name,) for name in section.present) if section.vectors is None else section.vectors
         return Layout(
             tuple(fields),

@@ -107,6 +107,16 @@ def test_a_goal_makes_the_prefix(plain_layout_config: Config) -> None:
     assert layout.prefix_size == 2
 
 
+@pytest.mark.parametrize(("given", "wanted"), [(None, 0.99), (0.5, 0.5), (0.0, 0.0)])
+def test_near_goals_may_have_a_discount_of_their_own(
+    plain_layout_config: Config, given: float | None, wanted: float
+) -> None:
+    goal = {"dims": [0], "draw": "geometric", "discount": given}
+    layout = Layout.from_config(plain_layout_config(goal=goal), 3, 1)
+    assert layout.goal is not None
+    assert (layout.goal.discount, layout.discount) == (wanted, 0.99)
+
+
 @pytest.mark.parametrize(
     ("goal", "message"),
     [
@@ -116,6 +126,9 @@ def test_a_goal_makes_the_prefix(plain_layout_config: Config) -> None:
         ({"dropout": 0.1}, r"goal\.dims is not set; give a list of 1 or more"),
         ({"dims": [0], "dropout": 1.5}, r"goal\.dropout=1\.5 is too large; give a number from 0 to 1"),
         ({"dims": [0], "draw": "lost"}, r"goal\.draw='lost' is unknown\. Did you mean 'last'\? Choices: "),
+        ({"dims": [0], "draw": "geometric", "discount": 1.5}, r"goal\.discount=1\.5 is too large"),
+        ({"dims": [0], "discount": 0.9}, r"goal\.discount=0\.9 is of geometric draws, and layout\.goal\.draw=uniform"),
+        ({"dims": [0], "draw": "last", "discount": 0}, r"goal\.discount=0 is of geometric draws, .*goal\.draw=last"),
         ({"dims": ["a"]}, r"goal\.dims=\['a'\]"),
         ({"dims": 1}, r"goal\.dims=1 is no list"),
         (0, r"goal=0 is no set of options; give \{dims: .*\}, or null"),

@@ -84,7 +84,6 @@ class Windows(ABC, Generic[B]):
         self, store: EpisodeStore, layout: Layout, settings: WindowSettings, *, episodes: np.ndarray | None = None
     ) -> None:
         self.goal = layout.goal
-        self.discount = layout.discount
         self.length = settings.length
         self.stride = layout.stride
         # Episodes and segments are looked up when a batch is gathered: nothing here is as long as the data.
@@ -155,8 +154,8 @@ class Windows(ABC, Generic[B]):
         first = np.minimum(np.minimum(starts + self.length * self.stride, stops), last)
         if goal.draw == "uniform":
             rows = first + np.floor(draws * (last - first + 1)).astype(np.int64)
-        elif goal.draw == "geometric" and self.discount < 1:
-            steps = np.floor(np.log1p(-draws) / np.log(max(self.discount, 1e-6)))
+        elif goal.draw == "geometric" and goal.discount < 1:
+            steps = np.floor(np.log1p(-draws) / np.log(max(goal.discount, 1e-6)))
             rows = np.minimum(first + steps.astype(np.int64), last)
         else:  # geometric with discount 1 has an infinite mean: the last one, too
             rows = last

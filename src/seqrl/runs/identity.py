@@ -117,6 +117,9 @@ def identify(config: Mapping[str, Any]) -> RunIdentity:
     hashed = cache(hash_content)
     whole = RunConfig.from_saved(config).to_dict()
     kept = {section: _relevant(section, value) for section, value in whole.items() if section not in IRRELEVANT[""]}
+    goal = kept["layout"].get("goal")
+    if goal and goal.get("discount") is None:  # runs from before there was such a setting stay what they were
+        kept["layout"] = {**kept["layout"], "goal": {key: each for key, each in goal.items() if key != "discount"}}
     content = _hash([hashed(path) for path in _named_paths(whole["data"])])
     names = ["tokenizer", "model", *(["critic"] if whole["critic"] else [])]
     stages = {stage: _identify_stage(stage, kept, content, whole["plugins"]) for stage in names}

@@ -49,6 +49,10 @@ def _digest(config: Mapping[str, Any]) -> str:
     for section, newer in _NEWER.items():
         if isinstance(kept.get(section), Mapping):
             kept[section] = {k: v for k, v in kept[section].items() if k not in newer or v != newer[k]}
+    layout = kept.get("layout")
+    if isinstance(layout, Mapping) and isinstance(layout.get("goal"), Mapping):
+        goal = {k: v for k, v in layout["goal"].items() if k != "discount" or v is not None}
+        kept["layout"] = {**layout, "goal": goal}
     if isinstance(kept.get("data"), Mapping):
         kept["data"] = _data_identity(kept["data"])
     kept["plugins"] = identities(config.get("plugins", []))

@@ -165,7 +165,7 @@ def test_the_key_tells_whatever_changes_tokens(tiny_store: EpisodeStore, tiny_la
         token_key(tiny_store, replace(tiny_layout, fields=tiny_layout.fields[::-1]), "encoder"),
     ]
     assert len(set(keys)) == len(keys)
-    same = replace(tiny_layout, goal=Goal((0,), 0.1, "last"))  # which tokens a window gets, not what they are
+    same = replace(tiny_layout, goal=Goal((0,), 0.1, "last", 0.9))  # which tokens a window gets, not what they are
     assert token_key(replace(tiny_store, attributes={}), same, "encoder") == keys[0]
 
 

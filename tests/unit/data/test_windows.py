@@ -135,9 +135,10 @@ def one_episode(count: int = 40) -> EpisodeStore:
     return EpisodeStore.from_arrays(zeros, zeros[:, :1], zeros[:, 0], ends, ends & False)
 
 
-def many_goals(kind: str, discount: float = 0.9) -> np.ndarray:
+def many_goals(kind: str, discount: float = 0.9, own: float | None = None) -> np.ndarray:
     """20 000 goals of the window at row 5, three long: how many steps after row 8, the first that may be one."""
-    windows = make_windows(one_episode(), 3, {"dims": [0], "dropout": 0.0, "draw": kind}, discount=discount)
+    goal = {"dims": [0], "dropout": 0.0, "draw": kind, "discount": own}
+    windows = make_windows(one_episode(), 3, goal, discount=discount)
     indices = np.full(20_000, 5)
     prefix = windows.batch(indices, np.random.default_rng(0)).goal
     assert prefix is not None
@@ -155,6 +156,12 @@ def test_geometric_goals_decay_with_the_discount() -> None:
     wanted = 20_000 * 0.1 * 0.9 ** np.arange(32)
     wanted[-1] = 20_000 * 0.9**31  # everything beyond the last state is that state
     assert (np.abs(counts - wanted) < 5 * np.sqrt(wanted)).all()
+
+
+@pytest.mark.parametrize("own", [0.0, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("of_returns", [0.3, 0.99, 1.0])
+def test_geometric_goals_may_have_a_discount_of_their_own(own: float, of_returns: float) -> None:
+    np.testing.assert_array_equal(many_goals("geometric", of_returns, own), many_goals("geometric", own))
 
 
 @pytest.mark.parametrize(("discount", "steps"), [(0.0, 0), (1.0, 31)])

@@ -80,6 +80,18 @@ def test_every_setting_counts_for_the_stages_that_it_decides(path: str, value: o
     assert identify(changed(path, value)).digest != identify(CONFIG).digest
 
 
+def test_runs_from_before_goals_had_a_discount_stay_what_they_were() -> None:
+    goal = {"dims": [0, 1], "dropout": 0.1, "draw": "geometric"}
+    fields = {"observation": {}, "action": {}}
+    before, now, other = (
+        {**CONFIG, "layout": {"fields": fields, "goal": {**goal, **discount}}}
+        for discount in ({}, {"discount": None}, {"discount": 0.5})
+    )
+    assert identify(before) == identify(now)
+    assert differing(before, other) == STAGES
+    assert training_digest(before) == training_digest(now) != training_digest(other)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
