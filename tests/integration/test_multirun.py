@@ -243,8 +243,8 @@ def test_an_evaluation_sweeps_too(sweep: Command, folder: Path) -> None:
     [
         ("loss", "'loss' is none; give val/loss"),
         ("eval/stil/return_mean", "needs a row 'stil' of the evaluation; rows: still"),
-        ("val/accuracy", "was not measured. Did you mean 'val/"),
-        ("eval/still/returns", "was not measured. Did you mean 'eval/still/return_"),
+        ("val/accuracy", "is not measured by this training. Did you mean 'val/"),
+        ("eval/still/returns", "is no number of a results row. Did you mean 'return_"),
     ],
 )
 def test_an_objective_that_does_not_exist_is_refused(

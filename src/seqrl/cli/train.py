@@ -20,6 +20,7 @@ from seqrl.config import RunConfig
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, DataError, SeqrlError, did_you_mean
 from seqrl.evaluation.jobs import Job
+from seqrl.evaluation.rows import measured_names
 from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
@@ -227,6 +228,12 @@ def check_objective(name: str, labels: Sequence[str]) -> None:
     if section == "eval" and label not in labels:
         known = ", ".join(labels) or "none"
         raise ConfigError(f"objective_metric={name!r} needs a row {label!r} of the evaluation; rows: {known}")
+    key, measured = rest.rpartition("/")[2], measured_names()
+    if section == "eval" and key not in measured:
+        raise ConfigError(
+            f"objective_metric={name!r} is no number of a results row.{did_you_mean(key, measured)} Numbers: "
+            f"{', '.join(measured)}"
+        )
 
 
 def _train(

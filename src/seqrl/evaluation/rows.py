@@ -234,3 +234,9 @@ def _nested(tree: Mapping[str, Any]) -> dict[str, Any]:
             nested[slot] = asdict(Component.from_config(nested[slot]))
     own = {field.name: tree[field.name] for field in fields(GoalResults) if field.name in tree}
     return {**nested, "goals": own or None}
+
+
+def measured_names() -> list[str]:
+    """The numbers that a results row may have, by which a search can choose."""
+    found = [each for cls in (ResultsRow, GoalResults) for each in fields(cls)]
+    return [each.name for each in found if str(each.type).partition(" ")[0] in ("float", "int")]
