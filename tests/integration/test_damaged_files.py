@@ -15,7 +15,7 @@ import torch
 
 from seqrl.cli import status as status_command
 from seqrl.cli import train as train_command
-from seqrl.errors import ConfigError
+from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.archive import read_evaluation, read_row
 from seqrl.evaluation.jobs import Job, list_jobs, locate_record, read_job, write_job
 from seqrl.evaluation.rows import ResultsRow
@@ -167,11 +167,14 @@ def test_results_of_another_form_are_named(tmp_path: Path, make_row: Callable[..
     ):
         (tmp_path / "results.json").write_text(json.dumps([make_row().to_json()]))
         np.savez(tmp_path / "episodes.npz", **arrays)
-        with pytest.raises(Exception, match=r"episodes\.npz' is no readable evaluation .*remove its folder"):
+        with pytest.raises(DataError, match=r"episodes\.npz' is no readable evaluation .*remove its folder"):
             read_evaluation(tmp_path)
+    np.savez_compressed(tmp_path / "episodes.npz", returns=np.zeros((2**26, 1)))  # 512 MB in half a megabyte
+    with pytest.raises(DataError, match=r"episodes\.npz' is no readable evaluation .*declares arrays"):
+        read_evaluation(tmp_path)
     for how in DAMAGES:
         damage(tmp_path / "results.json", how)
-        with pytest.raises(Exception, match=r"results\.json' is no readable evaluation .*remove its folder"):
+        with pytest.raises(DataError, match=r"results\.json' is no readable evaluation .*remove its folder"):
             read_row(tmp_path)
 
 

@@ -15,6 +15,7 @@ from seqrl.config import EvaluationConfig
 from seqrl.errors import DataError
 from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
 from seqrl.files import fingerprint, read_json, reason_of, write_file, write_text
+from seqrl.formats.npz import read_npz
 from seqrl.paths import find_path
 from seqrl.runs.code import hash_plugins
 
@@ -73,8 +74,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     row = read_row(folder)
     try:
-        with (folder / EPISODES).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_npz(folder / EPISODES).arrays
         results = {name: array for name, array in arrays.items() if not name.startswith("plan_")}
         _check_results(results)
         numbers = sorted(int(found[1]) for name in arrays if (found := re.fullmatch(r"plan_(\d+)_observations", name)))
