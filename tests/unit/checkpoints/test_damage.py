@@ -111,10 +111,10 @@ def test_headers_and_padding_that_no_checksum_covers_change_no_weights(whole: Pa
 
 
 @pytest.mark.slow
-def test_300_flipped_bits_and_all_of_the_headers(whole: Path, tmp_path: Path) -> None:
+def test_300_flipped_bits_and_1500_of_the_headers(whole: Path, tmp_path: Path) -> None:
     rng, size = np.random.default_rng(1), 8 * whole.stat().st_size
     count_loaded(whole, tmp_path / "flipped.ckpt", rng.integers(size, size=300).tolist())
-    count_loaded(whole, tmp_path / "flipped.ckpt", rng.permutation(structure_bits(whole))[:6000].tolist())
+    count_loaded(whole, tmp_path / "flipped.ckpt", rng.permutation(structure_bits(whole))[:1500].tolist())
 
 
 @pytest.mark.parametrize("harm", ["empty", "half", "one byte less", "one byte more", "zeros", "other"])
