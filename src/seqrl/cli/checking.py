@@ -31,6 +31,17 @@ def take_check(arguments: Sequence[str]) -> tuple[list[str], bool]:
     return [word for word in arguments if word != CHECK], asked
 
 
+def check_sections(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration of which a section was taken out (`~backbone`): files stay complete.
+
+    Raises:
+        ConfigError: names the section.
+    """
+    for key in ("data", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "trainer", "window"):
+        if key not in config:
+            raise ConfigError(f"the section {key!r} was taken out, and every run needs it; leave ~{key} out")
+
+
 def check_row(config: Mapping[str, Any]) -> EvaluationConfig:
     """The row of a results table, typed.
 

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from seqrl.cli.application import composing, plain, run_application
-from seqrl.cli.checking import check_row, check_without_data, take_check
+from seqrl.cli.checking import check_row, check_sections, check_without_data, take_check
 from seqrl.cli.rows import DECODED, Rows, compose_rows
 from seqrl.cli.sweep import Identity, forget_failure
 from seqrl.config import RunConfig
@@ -82,7 +82,7 @@ def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
 
         check_ranks(config["trainer"])
     words = list(HydraConfig.get().overrides.task)
-    _check_sections(config)
+    check_sections(config)
     _check_deletions(words)
     name_beginning(config)
     rows = compose_rows(config["evaluation"], words)
@@ -90,17 +90,6 @@ def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
         check_row(row)
     check_objective(run.objective_metric, [row["label"] for row in rows.configs])
     return run, config, rows
-
-
-def _check_sections(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration of which a section was taken out (`~backbone`): files stay complete.
-
-    Raises:
-        ConfigError: names the section.
-    """
-    for key in ("data", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "trainer", "window"):
-        if key not in config:
-            raise ConfigError(f"the section {key!r} was taken out, and every run needs it; leave ~{key} out")
 
 
 def _check_deletions(words: Sequence[str]) -> None:

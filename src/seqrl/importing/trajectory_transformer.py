@@ -53,17 +53,7 @@ def convert_transformer(
     }
     for kind in ("weight", "bias"):
         found[f"backbone.norm.{kind}"] = left.take(f"ln_f.{kind}", f"backbone.norm.{kind}")
-    layers = left.count("blocks.{}.ln1.weight")
-    names = {**_BLOCK, feed_forward[0]: "feed_forward.0", feed_forward[1]: "feed_forward.2"}
-    for layer in range(layers):
-        left.drop(f"blocks.{layer}.attn.mask", "masks are made from the layout")
-        for kind in ("weight", "bias"):
-            ours, theirs = f"backbone.blocks.{layer}.{{}}.{kind}", f"blocks.{layer}.{{}}.{kind}"
-            for their, our in names.items():
-                found[ours.format(our)] = left.take(theirs.format(their), ours.format(our))
-            merged = ours.format("query_key_value")
-            parts = [left.take(theirs.format(f"attn.{part}"), merged) for part in ("query", "key", "value")]
-            found[merged] = torch.cat(parts)
+    layers = _take_blocks(left, found, feed_forward)
     left.finish()
     heads = _number(said, "n_head", wishes.heads)
     if heads is None:
@@ -77,6 +67,22 @@ def convert_transformer(
     settings["window"] = window
     notes = {"mapped": left.mapped, "dropped": left.dropped, "assumed": assumed}
     return Imported(settings, observation, action, None, found, drops_last_row=True, **notes)  # type: ignore[arg-type]
+
+
+def _take_blocks(left: Renaming, found: dict[str, Tensor], feed_forward: tuple[str, str]) -> int:
+    """Add the weights of all blocks to those that were found; how many blocks there are."""
+    layers = left.count("blocks.{}.ln1.weight")
+    names = {**_BLOCK, feed_forward[0]: "feed_forward.0", feed_forward[1]: "feed_forward.2"}
+    for layer in range(layers):
+        left.drop(f"blocks.{layer}.attn.mask", "masks are made from the layout")
+        for kind in ("weight", "bias"):
+            ours, theirs = f"backbone.blocks.{layer}.{{}}.{kind}", f"blocks.{layer}.{{}}.{kind}"
+            for their, our in names.items():
+                found[ours.format(our)] = left.take(theirs.format(their), ours.format(our))
+            merged = ours.format("query_key_value")
+            parts = [left.take(theirs.format(f"attn.{part}"), merged) for part in ("query", "key", "value")]
+            found[merged] = torch.cat(parts)
+    return layers
 
 
 def _sizes(said: Mapping[str, Any], step: int, where: str) -> tuple[int, int]:
