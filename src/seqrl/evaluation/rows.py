@@ -239,4 +239,5 @@ def _nested(tree: Mapping[str, Any]) -> dict[str, Any]:
 def measured_names() -> list[str]:
     """The numbers that a results row may have, by which a search can choose."""
     found = [each for cls in (ResultsRow, GoalResults) for each in fields(cls)]
-    return [each.name for each in found if str(each.type).partition(" ")[0] in ("float", "int")]
+    numbers = [each.name for each in found if str(each.type).startswith("float") or each.name in KEY_NUMBERS]
+    return numbers + [f"{each.name}_{end}" for each in found if each.name.endswith("_ci95") for end in ENDS]
