@@ -26,6 +26,8 @@ from torch import Tensor
 class Batch:
     """Training windows of one kind, a dataclass each: every attribute is a tensor, a row for each window, or None.
 
+    Not frozen, because Lightning converts batches to its precision attribute by attribute. Nobody else changes one.
+
     Attributes:
         mask: (B, ...) bool, False where nothing is to be learnt.
     """
@@ -65,7 +67,7 @@ class Batch:
         return made
 
 
-@dataclass(frozen=True)
+@dataclass
 class TokenBatch(Batch):
     """Windows for a model of tokens.
 
@@ -80,7 +82,7 @@ class TokenBatch(Batch):
     goal: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class CodeBatch(Batch):
     """Windows for a prior over codes.
 
@@ -95,7 +97,7 @@ class CodeBatch(Batch):
     state: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class VectorBatch(Batch):
     """Windows for a model of vectors.
 
@@ -112,7 +114,7 @@ class VectorBatch(Batch):
     starts: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class ValueBatch(Batch):
     """Windows for an autoencoder of trajectories.
 

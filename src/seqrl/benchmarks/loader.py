@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,6 @@ import torch
 from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, spread
 from seqrl.benchmarks.workload import WARM_UP, TrainSettings, train_block
 from seqrl.console import say
-from seqrl.runs.folder import RunFolder
-from seqrl.training.module import SequenceModule
-from seqrl.training.stages import model_stage
-from seqrl.training.trainer import make_trainer, quiet_lightning
 
 
 def bench_data(settings: TrainSettings, batches: int) -> dict[str, Any]:
@@ -31,15 +28,12 @@ def bench_data(settings: TrainSettings, batches: int) -> dict[str, Any]:
     """
     device = open_device(settings.device, settings.threads)
     config, data = settings.config(), settings.data()
-    asked = replace(settings, steps=batches).config()
 
     with tempfile.TemporaryDirectory() as folder:
 
         def load(repeat: int) -> float:
-            quiet_lightning()
-            stage = model_stage(asked, SequenceModule(asked), data)
-            data.trainer = make_trainer(stage, RunFolder(Path(folder) / "loader"))
-            loader = iter(data.train_dataloader())
+            epochs = data.train_dataloader()
+            loader = itertools.chain.from_iterable(itertools.repeat(epochs))
             for _ in range(WARM_UP):
                 next(loader)
             start = time.perf_counter()

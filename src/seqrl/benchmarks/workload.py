@@ -21,6 +21,7 @@ from seqrl.runs.folder import RunFolder
 from seqrl.training.callbacks import StopAtInterrupt
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.defaults import model_config, training_defaults
+from seqrl.training.loading import batches_done
 from seqrl.training.module import SequenceModule
 from seqrl.training.stages import model_stage
 from seqrl.training.trainer import make_trainer, quiet_lightning
@@ -106,7 +107,7 @@ class _Stamped(SequenceModule):
         self.starts: list[float] = []
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        if batch_index in (WARM_UP, self.trainer.max_steps - 1):
+        if batches_done(self.trainer) in (WARM_UP, self.trainer.max_steps - 1):
             synchronize(batch.tokens.device)
             self.starts.append(time.perf_counter())
         self.batches.append(batch)

@@ -15,9 +15,9 @@ from seqrl.layout import Layout
 from seqrl.registry import CRITIC
 
 
-@dataclass(frozen=True)
+@dataclass
 class Transitions:
-    """A batch of single transitions, float32, in the units of the data.
+    """A batch of single transitions, float32, in the units of the data; not frozen, see `seqrl.types.Batch`.
 
     Attributes:
         observations, next_observations: (B, O); what stands in `next_observations` at a true end has no meaning.

@@ -119,6 +119,8 @@ class VectorModel(Model):
             What the transition before predicts means nothing in the first one.
         """
         batch, length = values.shape[:2]
+        values = values.to(next(self.embeddings.parameters()).dtype)  # statistics are not rounded
+        goal = None if goal is None else goal.to(values)
         groups = zip(self.layout.vectors, self.embeddings, strict=True)
         parts = [embed(self._inputs(group, values, goal)) for group, embed in groups]
         x = torch.stack(parts, dim=2).flatten(1, 2)  # (B, T * K, D)

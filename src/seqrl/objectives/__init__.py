@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from seqrl.models import Model
@@ -53,3 +54,8 @@ class Objective(ABC):
             model: of the class `learns`.
             batch: of that class's type of batch, see `seqrl.types`.
         """
+
+
+def whole(numbers: Tensor) -> Tensor:
+    """Numbers with the digits that sums over thousands of them need: those of half precision in float32."""
+    return numbers.float() if numbers.dtype in (torch.float16, torch.bfloat16) else numbers

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from seqrl.models.autoregressive import AutoregressiveModel
-from seqrl.objectives import FieldOutcome, Objective, Outcome
+from seqrl.objectives import FieldOutcome, Objective, Outcome, whole
 from seqrl.registry import register_objective
 from seqrl.types import CodeBatch, TokenBatch
 
@@ -37,9 +37,9 @@ class NextTokenObjective(Objective):
         if self.mask == "inputs":
             mask = batch.mask.flatten(1)[:, : mask.shape[1]]
         logits = model(*inputs.arguments)
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+        losses = F.cross_entropy(whole(logits).flatten(0, 1), targets.flatten(), reduction="none")
         losses = losses.view_as(targets) * mask
-        weights = torch.tensor(model.loss_weights, device=targets.device)[place]
+        weights = torch.tensor(model.loss_weights, dtype=losses.dtype, device=targets.device)[place]
         count = mask.sum() if self.average == "valid" else torch.tensor(mask.numel(), device=mask.device)
         with torch.no_grad():
             correct = (logits.argmax(-1) == targets) & mask

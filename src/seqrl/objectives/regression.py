@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from seqrl.models.vector import VectorModel
-from seqrl.objectives import FieldOutcome, Objective, Outcome
+from seqrl.objectives import FieldOutcome, Objective, Outcome, whole
 from seqrl.registry import register_objective
 from seqrl.types import VectorBatch
 
@@ -22,14 +22,15 @@ class RegressionObjective(Objective):
 
     def __call__(self, model: VectorModel, batch: VectorBatch) -> Outcome:
         predicted = model(batch.values, batch.goal, batch.starts)
-        layout, total, count = model.layout, batch.values.new_zeros(()), batch.values.new_zeros(())
+        nothing = whole(batch.values).new_zeros(())
+        layout, total, count = model.layout, nothing, nothing
         fields = {}
-        for name, values in predicted.items():
+        for name, made in predicted.items():
             field = layout.field(name)
             mask = batch.mask
             if model.follows_a_transition(name):  # nothing comes before the first
                 mask = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], dim=1)
-            target = batch.values[..., field.slice]
+            target, values = whole(batch.values[..., field.slice]), whole(made)
             if name in layout.categories:
                 losses = F.cross_entropy(values.transpose(1, 2), target[..., 0].long(), reduction="none")
                 correct, size = (values.argmax(-1) == target[..., 0]) & mask, 1

@@ -32,7 +32,9 @@ class AdamW(Optimizer):
     def build(self, module: nn.Module) -> torch.optim.AdamW:
         decayed, plain = split_decay(module)
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas)
+        # In float16 the usual epsilon is 0, as are the squares of small gradients: 0 / 0.
+        epsilon = 1e-4 if any(each.dtype == torch.float16 for each in module.parameters()) else 1e-8
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=epsilon)
 
 
 def split_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -21,6 +21,8 @@ from seqrl.training.checkpoint_io import validation_follows
 from seqrl.training.parallel import over_ranks
 from seqrl.types import Batch
 
+_SPEEDS = ("train/tokens_per_second", "train/steps_per_second")
+
 
 class TrainingMetrics(Callback):
     """Logs the means of the training metrics, the throughput over all ranks and the learning rate.
@@ -28,16 +30,23 @@ class TrainingMetrics(Callback):
     The module has a method `pop_metrics("train")`: means over all ranks since the last call, under names such as
     `train/loss`. Sums that no entry was made of yet (of its `torchmetrics.Metric`s) travel in checkpoints.
 
+    A module adds this to a trainer of one's own by itself. There it also hands over what such a trainer's callbacks
+    look at: the means whenever they are logged, and at the end of an epoch the means of all its batches. `train/loss`
+    of every batch comes from the module.
+
     Args:
-        every: steps between two entries.
+        every: steps between two entries; None: the trainer's `log_every_n_steps`, and the end of every epoch.
         gradient: measures the norm of the gradient.
     """
 
-    def __init__(self, every: int, gradient: ClipGradient) -> None:
+    def __init__(self, every: int | None = None, gradient: ClipGradient | None = None) -> None:
         self.every = every
         self._gradient = gradient
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
+        self._unlogged = 0  # batches since the last entry
+        self._epoch: list[tuple[int, dict[str, float]]] = []  # entries of the epoch, and of how many batches
         self._restart_clock()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -46,22 +55,48 @@ class TrainingMetrics(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._steps += 1
+        self._batches += 1
+        self._unlogged += 1
         self._tokens += batch.size * trainer.world_size if isinstance(batch, Batch) else 0
-        if not is_log_step(trainer.global_step, self.every):
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        every: int | None = getattr(trainer, "log_every_n_steps") if self.every is None else self.every  # noqa: B009
+        if not stepped or not is_log_step(trainer.global_step, every or 0):
             return
-        seconds = time.perf_counter() - self._since
-        entries = pop_metrics(pl_module)
-        entries["train/gradient_norm"] = self._gradient.pop_mean()
-        entries["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        speed = "train/tokens_per_second" if self._tokens else "train/steps_per_second"
-        entries[speed] = (self._tokens or self._steps) / seconds
-        for logger in trainer.loggers:
-            logger.log_metrics(entries, step=trainer.global_step)
-        for name in ("train/loss", speed):
+        entries = self._log(trainer, pl_module)
+        if self.every is None:
+            others = {name: value for name, value in entries.items() if name != "train/loss"}
+            pl_module.log_dict(others, logger=False)
+            return
+        for name in ("train/loss", *_SPEEDS):
             if name in entries:
                 pl_module.log(name.removeprefix("train/"), entries[name], prog_bar=True, logger=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.every is not None:
+            return
+        if self._unlogged:
+            self._log(trainer, pl_module)
+        total, entries = sum(count for count, _ in self._epoch), self._epoch
+        self._epoch = []
+        if total:
+            means = {name: sum(n * entry[name] for n, entry in entries) / total for name in entries[0][1]}
+            pl_module.log_dict(means, logger=False, sync_dist=True)
+
+    def _log(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
+        """Write the means since the last entry to the loggers."""
+        seconds = time.perf_counter() - self._since
+        entries = pop_metrics(module)
+        if self.every is None:
+            self._epoch.append((self._unlogged, dict(entries)))
+        if self._gradient is not None:
+            entries["train/gradient_norm"] = self._gradient.pop_mean()
+        entries["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        entries[_SPEEDS[0] if self._tokens else _SPEEDS[1]] = (self._tokens or self._batches) / seconds
+        for logger in trainer.loggers:
+            logger.log_metrics(entries, step=trainer.global_step)
+        self._unlogged = 0
         self._restart_clock()
+        return entries
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -82,7 +117,7 @@ class TrainingMetrics(Callback):
                 setattr(metric, key, value.to(metric.device))
 
     def _restart_clock(self) -> None:
-        self._since, self._tokens, self._steps = time.perf_counter(), 0, 0
+        self._since, self._tokens, self._batches = time.perf_counter(), 0, 0
 
 
 class ShowProgress(Callback):
@@ -121,8 +156,8 @@ class ShowProgress(Callback):
 
 
 def is_log_step(step: int, every: int) -> bool:
-    """Whether metrics are logged after so many steps: the first time after one, then every so many."""
-    return step == 1 or step % every == 0
+    """Whether metrics are logged after so many steps: the first time after one, then every so many; 0 is never."""
+    return every > 0 and (step == 1 or step % every == 0)
 
 
 def pop_metrics(module: pl.LightningModule) -> dict[str, float]:

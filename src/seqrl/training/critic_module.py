@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from seqrl.checkpoints.migration import migrate
 from seqrl.critics import Transitions, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.order import StepOrder, split_episodes
@@ -19,12 +18,13 @@ from seqrl.data.returns import sample_transitions
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.training.checkpoint_io import note
-from seqrl.training.loading import StepsFrom, step_loader
-from seqrl.training.metrics import ScalarMeans, log_validation, pop_means
+from seqrl.training.loading import TrainingLoader, ValidationLoader, followed
+from seqrl.training.metrics import ScalarMeans
 from seqrl.training.seeding import seed_step
+from seqrl.training.stage_module import SLOW_COPY, StageModule
 
 
-class CriticModule(pl.LightningModule):
+class CriticModule(StageModule):
     """Trains a critic on single transitions with Adam at a constant learning rate.
 
     Logs the means of what the critic's loss returns, under `train/` and `val/`.
@@ -36,6 +36,8 @@ class CriticModule(pl.LightningModule):
     Raises:
         ConfigError: no critic, or whatever it refuses.
     """
+
+    moving_average = SLOW_COPY
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -60,31 +62,22 @@ class CriticModule(pl.LightningModule):
         seed_step(self, self.config["seed"])
         losses = self.critic.loss(batch)
         self.train_metrics.update(losses, len(batch.rewards))
-        return losses["loss"]
+        return self.tell_loss(losses["loss"])
 
     def validation_step(self, batch: Transitions, batch_index: int) -> None:
         self.val_metrics.update(self.critic.loss(batch), len(batch.rewards))
-
-    def on_validation_epoch_end(self) -> None:
-        log_validation(self, self.pop_metrics("val"))
-
-    def pop_metrics(self, stage: str) -> dict[str, float]:
-        """Means over all ranks since the last call, by logged name."""
-        return pop_means(self.train_metrics if stage == "train" else self.val_metrics, stage)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         learnt = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
         return torch.optim.Adam(learnt, lr=self.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["seqrl"] = note(self.config, {"critic": self.critic})
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(migrate(checkpoint, "the checkpoint"))
 
 
 class TransitionDataModule(pl.LightningDataModule):
-    """Single transitions in batches; every rank takes its share of one global order.
+    """Single transitions in batches; every rank takes its share of one global order. Epochs as of `EpisodeDataModule`.
 
     Left out is what has no next observation although the episode goes on: the last step of one that a time limit or
     the end of the recording cut (with `layout.stride`, the last steps). Values are therefore never learnt from the cut
@@ -136,28 +129,31 @@ class TransitionDataModule(pl.LightningDataModule):
     def has_validation(self) -> bool:
         return len(self.validation_transitions) > 0
 
-    def train_dataloader(self) -> DataLoader[Transitions]:
-        trainer = self.trainer
-        assert trainer is not None
-        if self.batch_size % trainer.world_size:
-            raise ConfigError(
-                f"critic_training.batch_size={self.batch_size} cannot be shared by {trainer.world_size} ranks; give a "
-                "multiple"
-            )
-        batches = _Batches(self.train_transitions, self.order.batch, trainer.global_rank, trainer.world_size)
-        return step_loader(batches, StepsFrom(trainer.global_step, trainer.max_steps))
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch: the full ones that the transitions fill, 1 at least."""
+        return self.order.steps_per_epoch
 
-    def val_dataloader(self) -> DataLoader[Transitions] | list[DataLoader[Transitions]]:
+    def train_dataloader(self) -> TrainingLoader[Transitions]:
+        """Training batches."""
+        cut = partial(_cut_training, self.train_transitions, self.order)
+        shared = ("critic_training.batch_size", self.batch_size)
+        loader = TrainingLoader(cut, self.steps_per_epoch, shared=shared)
+        return followed(loader, self.trainer)
+
+    def val_dataloader(self) -> ValidationLoader[Transitions] | list[ValidationLoader[Transitions]]:
+        """The same batches of held-out transitions every time; an empty list where there are none."""
         if not self.has_validation:
             return []
-        trainer = self.trainer
-        assert trainer is not None
         size = min(self.batch_size, len(self.validation_transitions))
         count = min(self.validation_batches, len(self.validation_transitions) // size)
         chosen = np.linspace(0, len(self.validation_transitions) - 1, size * count).round().astype(np.int64)
-        indices = chosen.reshape(count, size)
-        batches = _Batches(self.validation_transitions, indices.__getitem__, trainer.global_rank, trainer.world_size)
-        return step_loader(batches, range(count))
+        loader = ValidationLoader(partial(_cut, self.validation_transitions, chosen.reshape(count, size)), count)
+        return followed(loader, self.trainer)
+
+    def test_dataloader(self) -> ValidationLoader[Transitions] | list[ValidationLoader[Transitions]]:
+        """What `val_dataloader` gives: of other episodes, make a data module of them."""
+        return self.val_dataloader()
 
 
 class TransitionRows:
@@ -196,13 +192,11 @@ class TransitionRows:
         )
 
 
-class _Batches(Dataset[Transitions]):
-    """One rank's share of numbered batches."""
+def _cut_training(transitions: TransitionRows, order: StepOrder, number: int, rank: int, ranks: int) -> Transitions:
+    """One rank's share of a training batch."""
+    return transitions.take(order.batch(number)[rank::ranks])
 
-    def __init__(
-        self, transitions: TransitionRows, numbers: Callable[[int], np.ndarray], rank: int, world_size: int
-    ) -> None:
-        self.transitions, self.numbers, self.rank, self.world_size = transitions, numbers, rank, world_size
 
-    def __getitem__(self, index: int) -> Transitions:
-        return self.transitions.take(self.numbers(index)[self.rank :: self.world_size])
+def _cut(transitions: TransitionRows, chosen: np.ndarray, number: int, rank: int, ranks: int) -> Transitions:
+    """One rank's share of a batch of held-out transitions, whose numbers are (batches, transitions)."""
+    return transitions.take(chosen[number, rank::ranks])

@@ -9,7 +9,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from seqrl.data.batches import CodeWindows, TokenWindows, ValueWindows, VectorWindows
 from seqrl.data.episodes import EpisodeStore
@@ -26,7 +25,7 @@ from seqrl.models.vector import VectorModel
 from seqrl.tokenizers import TrajectoryAutoencoder, VectorScaler
 from seqrl.training.defaults import training_defaults
 from seqrl.training.encoding import encode_store, encode_windows, identify_codes
-from seqrl.training.loading import StepsFrom, step_loader
+from seqrl.training.loading import TrainingLoader, ValidationLoader, followed
 from seqrl.training.module import SequenceModule
 from seqrl.types import Batch
 
@@ -34,13 +33,16 @@ from seqrl.types import Batch
 class EpisodeDataModule(pl.LightningDataModule):
     """Cuts episodes into batches of windows; every rank takes its share of one global order.
 
+    An epoch is `steps_per_epoch` batches. Batches are numbered over the whole training, and their windows are a
+    function of seed and number: whatever limits a trainer sets, and wherever it was interrupted, no batch comes twice.
+
     The episodes may be larger than memory: they are read a chunk at a time, to fit a tokenizer and to encode them.
 
     Args:
         store: the episodes.
         layout: what a transition is made of.
         window: how windows are cut.
-        batch_size: windows per step over all ranks.
+        batch_size: windows per batch over all ranks.
         validation_fraction: share of the episodes that is held out, in [0, 1).
         validation_batches: how many batches of held-out windows are looked at, evenly spread over them.
         seed: of split, order and goal draws.
@@ -73,6 +75,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.validation_batches = validation_batches
         self.seed = seed
+        self._module: SequenceModule | None = None
         self._codes: tuple[str | None, np.ndarray] | None = None  # of which tokenizer, and the codes
         self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
 
@@ -121,6 +124,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         """
         if not module.tokenizer_fitted:
             module.fit_tokenizer(self.training_values(every=module.model.tokenizer.fits_all))
+        self._module = module
         _ENCODERS[type(module.model)](self, module)
 
     def encode(
@@ -163,7 +167,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         self._values = encode_store(self.store, self.layout, tokenizer.normalise, np.dtype(np.float32), None)
         self._cut(partial(ValueWindows, self.store, self._values, self.layout, self.window))
 
-    def windows_for(self, module: pl.LightningModule, episodes: np.ndarray) -> Windows[Any]:
+    def windows_for(self, module: pl.LightningModule | None, episodes: np.ndarray) -> Windows[Any]:
         """The windows that a module learns from; of a prior over codes, whose tokenizer is trained, those of codes.
 
         Args:
@@ -183,7 +187,10 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.train_windows = windows(episodes=self.train_episodes)
         if len(self.validation_episodes):
             self._validation_windows = windows(episodes=self.validation_episodes)
-        self.order = StepOrder(len(self.train_windows), self.batch_size, self.seed)
+        self.order = self._make_order()
+
+    def _make_order(self) -> StepOrder:
+        return StepOrder(len(self.train_windows), self.batch_size, self.seed)
 
     @property
     def windows_per_epoch(self) -> int:
@@ -191,6 +198,7 @@ class EpisodeDataModule(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
+        """Batches of an epoch: the full ones that the windows fill, 1 at least."""
         return self.order.steps_per_epoch
 
     def sample_windows(self, count: int) -> Any:
@@ -199,27 +207,42 @@ class EpisodeDataModule(pl.LightningDataModule):
         indices = np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(np.int64)
         return windows.batch(indices, np.random.default_rng(self.seed))
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        trainer = self.trainer
-        assert trainer is not None
-        if self.batch_size % trainer.world_size:
-            raise ConfigError(
-                f"batch_size={self.batch_size} cannot be shared by {trainer.world_size} ranks; give a multiple"
-            )
-        windows = self.windows_for(trainer.lightning_module, self.train_episodes)
-        batches = _TrainingBatches(windows, self.order, trainer.global_rank, trainer.world_size)
-        return step_loader(batches, StepsFrom(trainer.global_step, trainer.max_steps))
+    def train_dataloader(self) -> TrainingLoader[Any]:
+        """Training batches; the numbers of an epoch's are as many as there are full batches of windows."""
+        windows = self.windows_for(self._learner(), self.train_episodes)
+        order = self.order if self.order.batch_size == self.batch_size else self._make_order()  # a tuner may set it
+        cut = partial(_cut_training, windows, order)
+        loader = TrainingLoader(cut, order.steps_per_epoch, shared=("batch_size", self.batch_size))
+        return followed(loader, self.trainer)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+    def val_dataloader(self) -> ValidationLoader[Any] | list[ValidationLoader[Any]]:
+        """The same batches of held-out windows every time; an empty list where no episode is held out."""
         if len(self.validation_episodes) == 0:
             return []
-        trainer = self.trainer
-        assert trainer is not None
-        windows = self.windows_for(trainer.lightning_module, self.validation_episodes)
+        windows = self.windows_for(self._learner(), self.validation_episodes)
         size = min(self.batch_size, len(windows))
         count = min(self.validation_batches, len(windows) // size)
-        batches = _ValidationBatches(windows, size, count, self.seed, trainer.global_rank, trainer.world_size)
-        return step_loader(batches, range(count))
+        indices = np.linspace(0, len(windows) - 1, size * count).round().astype(np.int64).reshape(count, size)
+        loader = ValidationLoader(partial(_cut_validation, windows, indices, self.seed), count)
+        return followed(loader, self.trainer)
+
+    def test_dataloader(self) -> ValidationLoader[Any] | list[ValidationLoader[Any]]:
+        """What `val_dataloader` gives: of other episodes, make a data module of them."""
+        return self.val_dataloader()
+
+    def _learner(self) -> pl.LightningModule | None:
+        """The module that batches are for: the trainer's, else the one whose tokenizer encoded the episodes, if any.
+
+        Raises:
+            ConfigError: the episodes are not encoded yet.
+        """
+        if not hasattr(self, "order"):
+            raise ConfigError(
+                "these episodes are not tokenized yet; make the data with EpisodeDataModule.for_module(module, store), "
+                "or call data.tokenize(module)"
+            )
+        running = self.trainer is not None and self.trainer.state.status == "running"
+        return self.trainer.lightning_module if self.trainer is not None and running else self._module
 
 
 _ENCODERS: dict[type[Model], Callable[[EpisodeDataModule, SequenceModule], None]] = {
@@ -229,26 +252,14 @@ _ENCODERS: dict[type[Model], Callable[[EpisodeDataModule, SequenceModule], None]
 }
 
 
-class _TrainingBatches(Dataset[Batch]):
-    """One rank's share of the batch of every global step."""
-
-    def __init__(self, windows: Windows[Any], order: StepOrder, rank: int, world_size: int) -> None:
-        self.windows, self.order, self.rank, self.world_size = windows, order, rank, world_size
-
-    def __getitem__(self, step: int) -> Batch:
-        return _share(self.windows, self.order.batch(step), self.order.generator(step), self.rank, self.world_size)
+def _cut_training(windows: Windows[Any], order: StepOrder, number: int, rank: int, ranks: int) -> Any:
+    """One rank's share of a training batch."""
+    return _share(windows, order.batch(number), order.generator(number), rank, ranks)
 
 
-class _ValidationBatches(Dataset[Batch]):
-    """One rank's share of the same batches of held-out windows every time."""
-
-    def __init__(self, windows: Windows[Any], size: int, count: int, seed: int, rank: int, world_size: int) -> None:
-        self.windows, self.seed, self.rank, self.world_size = windows, seed, rank, world_size
-        self.indices = np.linspace(0, len(windows) - 1, size * count).round().astype(np.int64).reshape(count, size)
-
-    def __getitem__(self, index: int) -> Batch:
-        generator = np.random.default_rng([self.seed, 4, index])
-        return _share(self.windows, self.indices[index], generator, self.rank, self.world_size)
+def _cut_validation(windows: Windows[Any], indices: np.ndarray, seed: int, number: int, rank: int, ranks: int) -> Any:
+    """One rank's share of a batch of held-out windows, whose numbers are (batches, windows)."""
+    return _share(windows, indices[number], np.random.default_rng([seed, 4, number]), rank, ranks)
 
 
 def _share(

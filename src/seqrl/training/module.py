@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
-from seqrl.checkpoints.migration import migrate
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.models.building import MODELS, build_model
 from seqrl.objectives import Objective, Outcome
 from seqrl.registry import OBJECTIVE
 from seqrl.schedulers import Scheduler
+from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.training.checkpoint_io import note
 from seqrl.training.defaults import Setting, model_config
-from seqrl.training.metrics import FieldMeans, log_validation, pop_means
+from seqrl.training.metrics import FieldMeans, moved_whole
 from seqrl.training.optim import build_optimizer_and_schedule, build_scheduler, check_optimizer
 from seqrl.training.parallel import over_ranks, shard
 from seqrl.training.seeding import seed_step
+from seqrl.training.stage_module import CODEBOOK, SLOW_COPY, StageModule, check_precision
 from seqrl.types import Batch
 
 
-class SequenceModule(pl.LightningModule):
+class SequenceModule(StageModule):
     """Trains a model, on windows of what its tokenizer makes of the data.
 
     Logs `train/loss` (weighted, per token, in nats; of vectors as their objective has it), and per field `loss` and, of
@@ -57,6 +57,9 @@ class SequenceModule(pl.LightningModule):
                 f"objective={config['objective']['name']} learns {learnt}, and "
                 f"tokenizer={config['tokenizer']['name']} makes {self.model.made_of}; use objective={fitting[0]}"
             )
+        trained = isinstance(self.model.tokenizer, TrajectoryAutoencoder)
+        if trained or config.get("critic"):  # of a run, whose stages share a trainer's options: before the first one
+            check_precision(config.get("trainer", {}).get("precision"), CODEBOOK if trained else SLOW_COPY)
         self.train_metrics = FieldMeans(self.model.fields, modes=self.model.modal_fields)
         self.val_metrics = FieldMeans(self.model.fields, modes=self.model.modal_fields)
         self.tokenizer_fitted = False
@@ -106,11 +109,22 @@ class SequenceModule(pl.LightningModule):
         self.tokenizer_fitted = True
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         self.model.tokenizer.requires_grad_(False)  # one with parameters was trained in a stage of its own
 
     def loss_of(self, batch: Batch) -> Outcome:
         """What the objective makes of a batch; nothing is logged."""
         return self._objective(self.model, batch)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert all tensors; a coarser type rounds weights, not the numbers that data are encoded with."""
+        parts = list(self.model.tokenizer.modules())
+        kept = [(module, name, tensor.detach()) for module in parts for name, tensor in _own(module)]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for module, name, before in kept:
+            now = getattr(module, name)
+            now.data = moved_whole(now.data, before)
+        return self
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         seed_step(self, self.config["seed"])
@@ -124,19 +138,12 @@ class SequenceModule(pl.LightningModule):
         count = outcome.count.float()
         if self.trainer.world_size > 1:
             count = over_ranks(count) / self.trainer.world_size
-        return outcome.total / count.clamp(min=1)
+        return self.tell_loss(outcome.total / count.clamp(min=1))
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         outcome = self._objective(self.model, batch)
         if batch.mask.any():  # a rank may have no window of its own
             self.val_metrics.update(outcome)
-
-    def on_validation_epoch_end(self) -> None:
-        log_validation(self, self.pop_metrics("val"))
-
-    def pop_metrics(self, stage: str) -> dict[str, float]:
-        """Means over all ranks since the last call, by logged name."""
-        return pop_means(self.train_metrics if stage == "train" else self.val_metrics, stage)
 
     def configure_model(self) -> None:
         shard(self.model, self._device_mesh)
@@ -144,15 +151,23 @@ class SequenceModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self._scheduler = build_scheduler(self, self.config, self.model.targets_per_window)
         self._scheduler.count(self._counted_targets)
+        self._counted_targets = 0  # a checkpoint's, and no business of the next training
         return build_optimizer_and_schedule(self, self.config, self._scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         parts = {"tokenizer": self.model.tokenizer, "backbone": self.model.backbone, "objective": self._objective}
+        super().on_save_checkpoint(checkpoint)
         checkpoint["seqrl"] = note(self.config, parts, model=self.model.made_of)
         if self._scheduler is not None and self._scheduler.counts_targets:
             checkpoint["counted_targets"] = self._scheduler.targets
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(migrate(checkpoint, "the checkpoint"))
+        super().on_load_checkpoint(checkpoint)
         self._counted_targets = int(checkpoint.get("counted_targets", 0))
         self.tokenizer_fitted = True
+
+
+def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The floating-point tensors of a module itself, by attribute."""
+    found = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return [(name, tensor) for name, tensor in found if torch.is_floating_point(tensor)]

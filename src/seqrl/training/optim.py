@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
+from seqrl.errors import ConfigError
 from seqrl.optimizers import Optimizer
 from seqrl.registry import OPTIMIZER, SCHEDULER
 from seqrl.schedulers import Scheduler
@@ -44,12 +47,15 @@ def build_scheduler(module: pl.LightningModule, config: Mapping[str, Any], targe
     Args:
         targets: of a window, where the module counts them.
     """
-    data = getattr(module.trainer, "datamodule", None)
+    trainer, data = module.trainer, getattr(module.trainer, "datamodule", None)
     windows = getattr(data, "windows_per_epoch", None)
+    max_steps = trainer.estimated_stepping_batches  # loads the training data where epochs are counted
+    batches = getattr(data, "steps_per_epoch", None) or _batches_of_epoch(trainer)
     return make_scheduler(
         config["scheduler"],
-        max_steps=module.trainer.max_steps,
-        steps_per_epoch=getattr(data, "steps_per_epoch", 1),
+        # Where there is no end, `check_length` has seen to it that nobody asks for it.
+        max_steps=int(max_steps) if math.isfinite(max_steps) else 1,
+        steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches),
         targets_per_epoch=None if windows is None or targets is None else windows * targets,
     )
 
@@ -70,6 +76,28 @@ def build_optimizer_and_schedule(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def check_length(trainer: pl.Trainer, config: Mapping[str, Any]) -> None:
+    """Refuse a training without an end to a schedule that needs one.
+
+    Raises:
+        ConfigError: neither `max_steps` nor `max_epochs`, and a scheduler that asks for `max_steps`.
+    """
+    if trainer.max_steps != -1 or trainer.max_epochs != -1 or "scheduler" not in config:
+        return
+    if "max_steps" in inspect.signature(SCHEDULER.named_by(config["scheduler"])).parameters:
+        raise ConfigError(
+            f"scheduler={config['scheduler']['name']} spreads the learning rate over the whole training, of which "
+            "this trainer has neither max_steps nor max_epochs; give one of them (max_time may end it earlier), or use "
+            "scheduler='constant'"
+        )
+
+
+def _batches_of_epoch(trainer: pl.Trainer) -> int:
+    """Of a loader that came without its data module, as far as its length is known."""
+    trainer.fit_loop.setup_data()
+    return int(trainer.num_training_batches) if math.isfinite(trainer.num_training_batches) else 1
 
 
 def _named(config: Mapping[str, Any]) -> dict[str, Any]:

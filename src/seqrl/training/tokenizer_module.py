@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from seqrl.checkpoints.migration import migrate
 from seqrl.errors import ConfigError
 from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.training.checkpoint_io import note
-from seqrl.training.metrics import ScalarMeans, log_validation, pop_means
+from seqrl.training.metrics import ScalarMeans
 from seqrl.training.module import SequenceModule
 from seqrl.training.optim import build_optimizer_and_schedule
 from seqrl.training.seeding import seed_step
+from seqrl.training.stage_module import CODEBOOK, StageModule
 from seqrl.types import ValueBatch
 
 
-class TokenizerModule(pl.LightningModule):
+class TokenizerModule(StageModule):
     """Trains the tokenizer of a `SequenceModule`, in place; afterwards the module trains its model with it.
 
         module = SequenceModule.for_store(store, layout="tap", tokenizer="vq", window=24)
@@ -37,9 +36,11 @@ class TokenizerModule(pl.LightningModule):
         ConfigError: a tokenizer that is no `TrajectoryAutoencoder`.
     """
 
+    moving_average = CODEBOOK
+
     def __init__(self, module: SequenceModule) -> None:
         super().__init__()
-        self.config: dict[str, Any] = module.config
+        self.config = module.config
         self.save_hyperparameters({"config": self.config}, logger=False)
         tokenizer = module.model.tokenizer
         if not isinstance(tokenizer, TrajectoryAutoencoder):
@@ -56,24 +57,15 @@ class TokenizerModule(pl.LightningModule):
         seed_step(self, self.config["seed"])
         losses = self.tokenizer.loss(batch.values, batch.mask)
         self.train_metrics.update(losses, len(batch))
-        return losses["loss"]
+        return self.tell_loss(losses["loss"])
 
     def validation_step(self, batch: ValueBatch, batch_index: int) -> None:
         losses = self.tokenizer.loss(batch.values, batch.mask)
         self.val_metrics.update(losses, len(batch) if batch.mask.any() else 0)
 
-    def on_validation_epoch_end(self) -> None:
-        log_validation(self, self.pop_metrics("val"))
-
-    def pop_metrics(self, stage: str) -> dict[str, float]:
-        """Means over all ranks since the last call, by logged name."""
-        return pop_means(self.train_metrics if stage == "train" else self.val_metrics, stage)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return build_optimizer_and_schedule(self, self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["seqrl"] = note(self.config, {"tokenizer": self.tokenizer})
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(migrate(checkpoint, "the checkpoint"))

@@ -83,24 +83,16 @@ def quiet_lightning() -> None:
 
 
 def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
-    """A Lightning trainer for token windows: one long epoch, counted in steps.
+    """A Lightning trainer for a stage, counted in steps.
 
     Args:
-        options: `conf/trainer/*.yaml`, passed to `lightning.pytorch.Trainer`.
+        options: `conf/trainer/*.yaml`, for `lightning.pytorch.Trainer`; `seqrl.config.TrainerConfig` has checked them.
 
     Raises:
         ConfigError: options that the trainer refuses.
     """
-    if options.get("accumulate_grad_batches", 1) != 1:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches={options['accumulate_grad_batches']!r} is not possible, since a step is "
-            "one batch here; give training.batch_size, which the ranks of trainer.devices share"
-        )
-    threads = options.get("num_threads")
-    if threads is not None:
-        if not isinstance(threads, int) or threads < 1:
-            raise ConfigError(f"trainer.num_threads={threads!r} is no number of threads; give 1 or more, or null")
-        torch.set_num_threads(threads)
+    if options.get("num_threads") is not None:
+        torch.set_num_threads(options["num_threads"])
     ours = ("num_threads", "compile", "strategy", "max_time")
     passed = {key: value for key, value in options.items() if key not in ours}
     callbacks = [*fixed.pop("callbacks", []), *([CompileModel()] if options.get("compile") else [])]

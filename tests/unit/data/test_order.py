@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,21 +56,16 @@ def test_the_draws_inside_a_batch_are_a_function_of_seed_and_step() -> None:
     assert len({tuple(draws(seed, step)) for seed in range(3) for step in range(3)}) == 9
 
 
-class _Trainer:
-    """What a data module asks a trainer for."""
-
-    lightning_module = None
-
-    def __init__(self, rank: int, world_size: int, step: int = 0) -> None:
-        self.global_rank, self.world_size, self.global_step, self.max_steps = rank, world_size, step, 6
-
-
 def share(store: EpisodeStore, layout: Layout, rank: int, world_size: int, step: int = 0) -> list[list[list[int]]]:
     """Per remaining step, (first token, goal) of every window of a rank."""
     data = EpisodeDataModule(store, layout, window=WindowSettings(3), batch_size=8, validation_fraction=0.0, seed=4)
     data.encode(lambda values: values[:, :1].long().expand(-1, layout.size), vocab_size=100)
-    data.trainer = _Trainer(rank, world_size, step)  # type: ignore[assignment]
-    batches = list(data.train_dataloader())
+    loader = data.train_dataloader()
+    batches = [loader.cut(number, rank, world_size) for number in range(step, 6)]
+    if world_size == 1:
+        loader.load_state_dict({"next": step})
+        read = [batch for _ in range((6 - step) // len(loader)) for batch in loader]
+        assert all(torch.equal(batch.tokens, other.tokens) for batch, other in zip(read, batches, strict=True))
     return [
         np.stack([b.tokens[:, 0, 0].numpy(), b.goal[:, 0].numpy()], 1).tolist() for b in batches if b.goal is not None
     ]

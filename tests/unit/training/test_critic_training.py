@@ -21,7 +21,7 @@ from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder
 from seqrl.sources.maze2d import Maze2dSource
-from seqrl.training.critic_module import TransitionDataModule, TransitionRows, _Batches
+from seqrl.training.critic_module import TransitionDataModule, TransitionRows
 from seqrl.training.run import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -55,9 +55,10 @@ def test_transitions_end_at_true_ends_and_not_at_time_limits(tiny_store: Episode
 
 def test_two_ranks_see_the_batch_of_one(tiny_store: EpisodeStore, tiny_layout: Layout) -> None:
     data = TransitionDataModule(tiny_store, tiny_layout, batch_size=6, validation_fraction=0.0, seed=1)
-    one = _Batches(data.train_transitions, data.order.batch, 0, 1)[5]
+    loader = data.train_dataloader()
+    one = loader.cut(5, 0, 1)
     for rank in (0, 1):
-        part = _Batches(data.train_transitions, data.order.batch, rank, 2)[5]
+        part = loader.cut(5, rank, 2)
         assert torch.equal(part.observations, one.observations[rank::2])
         assert torch.equal(part.rewards, one.rewards[rank::2])
 
