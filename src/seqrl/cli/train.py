@@ -219,10 +219,8 @@ def check_objective(name: str, labels: Sequence[str]) -> None:
         raise ConfigError(f"objective_metric={name!r} needs a row {label!r} of the evaluation; rows: {known}")
     key, measured = rest.rpartition("/")[2], measured_names()
     if section == "eval" and key not in measured:
-        raise ConfigError(
-            f"objective_metric={name!r} is no number of a results row.{did_you_mean(key, measured)} Numbers: "
-            f"{', '.join(measured)}"
-        )
+        hint = f"{did_you_mean(key, measured)} Numbers: {', '.join(measured)}"
+        raise ConfigError(f"objective_metric={name!r} is no number of a results row.{hint}")
 
 
 def _train(
