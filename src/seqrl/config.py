@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Gt, Interval, Len, Lt
+from annotated_types import Ge, Gt, Interval, Len, Lt, MinLen
 
 from seqrl.errors import ConfigError
 from seqrl.layout import FieldConfig, LayoutConfig
@@ -21,6 +21,7 @@ from seqrl.registry import Slot
 from seqrl.schema import check_value
 
 Count = Annotated[int, Ge(1)]
+BatchSize = Annotated[int, Interval(ge=1, le=1_000_000)]
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 DataComponent = Annotated[Mapping[str, Any], Slot("data")]
 TokenizerComponent = Annotated[Mapping[str, Any], Slot("tokenizer")]
@@ -36,7 +37,11 @@ ScoreComponent = Annotated[Mapping[str, Any], Slot("score")]
 Precision = Literal[
     "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "64", "16", "bf16", 32, 64, 16
 ]
+StrategyName = Literal[
+    "auto", "single_device", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp"
+]
 LoggerName = Literal["csv", "tensorboard"]
+Text = Annotated[str, MinLen(1)]
 Position = tuple[float, float]
 Cell = tuple[int, int]
 Region = tuple[float, float, float, float]
@@ -52,7 +57,7 @@ class WindowConfig:
             limit or a cut, as the published system does; False learns them at true ends only, and nothing elsewhere.
     """
 
-    length: Count = 10
+    length: Annotated[int, Interval(ge=1, le=1_000_000)] = 10
     terminate_truncated: bool = True
 
 
@@ -68,7 +73,7 @@ class TrainingConfig:
     """
 
     max_steps: Count = 10_000
-    batch_size: Count = 256
+    batch_size: BatchSize = 256
     validation_fraction: Annotated[float, Ge(0), Lt(1)] = 0.05
     validation_batches: Count = 8
     validate_every: Count = 500
@@ -84,7 +89,7 @@ class StageTrainingConfig:
     """What the training of another stage does otherwise than that of the model; null: as there."""
 
     max_steps: Count | None = None
-    batch_size: Count | None = None
+    batch_size: BatchSize | None = None
     validation_fraction: Annotated[float, Ge(0), Lt(1)] | None = None
     validation_batches: Count | None = None
     validate_every: Count | None = None
@@ -117,7 +122,7 @@ class CriticTrainingConfig(StageTrainingConfig):
     """
 
     max_steps: Count | None = 100_000
-    batch_size: Count | None = 256
+    batch_size: BatchSize | None = 256
     learning_rate: Annotated[float, Gt(0)] = 3e-4
 
 
@@ -146,7 +151,7 @@ class TrainerConfig:
 
     Attributes:
         devices: ranks of a node, or the numbers of its GPUs.
-        strategy: `ddp`, `fsdp`, or another name that Lightning knows.
+        strategy: `ddp`, `fsdp`, or another of Lightning's whose ranks can be processes of their own.
         compile: `torch.compile`.
         num_threads: null: torch decides, and a run that goes on keeps what it began with.
         max_time: `DD:HH:MM:SS` after which a command ends; the same command goes on.
@@ -155,11 +160,11 @@ class TrainerConfig:
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "cpu"
     devices: Count | Literal["auto", -1] | Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)] = 1
-    num_nodes: Count = 1
-    strategy: str = "auto"
+    num_nodes: Annotated[int, Interval(ge=1, le=10_000)] = 1
+    strategy: StrategyName = "auto"
     precision: Precision = "32-true"
     compile: bool = False
-    num_threads: Count | None = None
+    num_threads: Annotated[int, Interval(ge=1, le=1024)] | None = None
     max_time: str | None = None
     accumulate_grad_batches: Count = 1
     deterministic: bool | Literal["warn"] | None = None
@@ -215,7 +220,7 @@ class RowSettings:
             without; for policies that are told no goal, with the last of the goals.
     """
 
-    env_id: str | None = None
+    env_id: Text | None = None
     num_episodes: Annotated[int, Interval(ge=1, le=1_000_000)] = 10
     max_steps: Count | None = None
     seed: Seed = 0
@@ -231,6 +236,10 @@ class RowSettings:
     shuffle_goals: bool = False
     regions: Annotated[tuple[Region, ...], Len(1)] | None = None
     end_at_goal: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", self.device, re.ASCII):
+            raise ConfigError(f"device={self.device!r} is unknown; give auto, cpu, cuda, or cuda:1 for one of several")
 
 
 @dataclass(frozen=True)
@@ -257,8 +266,8 @@ class ResultsConfig:
 
     rows: Mapping[str, Mapping[str, Any] | None] | None = field(default_factory=dict)
     strategies: Mapping[str, tuple[str, ...] | None] | None = field(default_factory=dict)
-    strategy: str | None = None
-    baseline: str | None = None
+    strategy: Text | None = None
+    baseline: Text | None = None
     figure: bool = True
     settings: RowSettings = RowSettings()
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -281,10 +290,10 @@ class EvaluationConfig(RowSettings, _Components):
         label: name of the row; null: the strategy.
     """
 
-    checkpoint: str = "none"
-    output: str | None = None
+    checkpoint: Text = "none"
+    output: Text | None = None
     plugins: tuple[str, ...] = ()
-    label: str | None = None
+    label: Text | None = None
     strategy_name: str = ""
 
     @classmethod
@@ -334,12 +343,12 @@ class RunConfig:
     optimizer: OptimizerComponent = field(default_factory=lambda: {"name": "adamw"})
     scheduler: SchedulerComponent = field(default_factory=lambda: {"name": "cosine"})
     trainer: TrainerConfig = TrainerConfig()
-    name: str | None = None
-    experiment_name: str = "run"
-    runs_dir: str = "runs"
+    name: Text | None = None
+    experiment_name: Text = "run"
+    runs_dir: Text = "runs"
     plugins: tuple[str, ...] = ()
     seed: Seed = 0
-    objective_metric: str = "val/loss"
+    objective_metric: Text = "val/loss"
     trial: TrialConfig | None = None
     landmarks: LandmarksConfig | None = None
     window: WindowConfig = WindowConfig()

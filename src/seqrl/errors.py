@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class SeqrlError(Exception):
@@ -76,6 +76,38 @@ def sentence(error: Exception) -> str:
         error = SeqrlError(f"{error.strerror or error}{where}; mend that, then the same command continues the run")
     # Names and messages of others stand in it: what they break into lines is seen to belong to the first one.
     return re.sub(r"\n(?=\S)", "\n  ", f"{type(error).__name__}: {error}")
+
+
+def show_value(value: object) -> str:
+    """A setting's value as yaml has it, and as a user may type it: null, true, [1, 2]; texts in quotes.
+
+    Long ones are cut.
+    """
+    text = _flow(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _flow(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return repr(value)
+
+
+_LONGEST = 100  # characters of a value that a message repeats
+
+
+def explain_shortage(error: Exception) -> SeqrlError | None:
+    """The error of a user whose machine has not the memory that was asked for; None of any other error."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not ("allocate memory" in text or "out of memory" in text):
+        return None
+    found = re.search(r"(?:allocate|Tried to allocate) ([0-9.]+ \w+)", text)
+    amount = f" ({found[1]} more)" if found else ""
+    return SeqrlError(f"this machine has not the memory that was asked for{amount}; give smaller sizes or batches")
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

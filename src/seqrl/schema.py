@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MinLen
 
-from seqrl.errors import ConfigError, PluginError, did_you_mean
+from seqrl.errors import ConfigError, PluginError, did_you_mean, show_value
 
 if TYPE_CHECKING:  # takes a fifth of a second to import, which `seqrl --help` must not wait for
     from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator
-
-_LONGEST = 100  # characters of a value that a message repeats
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Option:
         return self.default is inspect.Parameter.empty
 
     def __str__(self) -> str:
-        return self.name if self.required else f"{self.name}={self.default!r}"
+        return self.name if self.required else f"{self.name}={show_value(self.default)}"
 
 
 def options_of(cls: type, leave_out: Iterable[str] = ()) -> list[Option]:
@@ -167,7 +165,7 @@ def _explain(path: str, given: Any, annotation: Any, error: Mapping[str, Any]) -
     if rest and rest[-1] == "[key]":
         keys = _strip(get_args(_strip(annotation))[0])
         return _unknown_key(path, str(rest[0]), get_args(keys))
-    shown = f"{path}={_show(value)}"
+    shown = f"{path}={show_value(value)}"
     literals = _literals(annotation)
     if literals and isinstance(value, str):
         return f"{shown} is unknown.{did_you_mean(value, literals)} Choices: {describe(annotation)}"
@@ -175,6 +173,8 @@ def _explain(path: str, given: Any, annotation: Any, error: Mapping[str, Any]) -
         kind in _LISTS or get_origin(kind) in _LISTS for kind, _ in _alternatives(annotation)
     ):
         return f"{shown} does not fit; give {describe(annotation)}"
+    if error["type"] == "string_too_short":
+        return f"{shown} is empty; give {describe(annotation)}"
     if error["type"] in ("greater_than", "greater_than_equal"):
         return f"{shown} is too small; give {describe(annotation)}"
     if error["type"] in ("less_than", "less_than_equal"):
@@ -216,11 +216,6 @@ def _fields(annotation: Any) -> dict[str, Option] | None:
 
 def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 _MAPPINGS = (dict, Mapping)

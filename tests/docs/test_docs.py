@@ -18,7 +18,7 @@ from seqrl import testing
 from seqrl.cli.application import composing, plain
 from seqrl.cli.rows import compose_rows
 from seqrl.cli.surface import open_surface
-from seqrl.cli.train import _reroute
+from seqrl.cli.words import spell_words
 from seqrl.paths import config_dir
 from seqrl.plugins import load_plugins
 from seqrl.registry import registries
@@ -112,7 +112,7 @@ def test_command_composes(command: str, arguments: list[str]) -> None:
     if multirun:
         overrides = [_first_choice(o) for o in overrides]
     if command == "train":
-        overrides = [word for o in overrides for word in _reroute(o)]
+        overrides = spell_words("train", overrides)
     open_surface(overrides)
     if "tokenizer=log_bins" in overrides:  # with the package installed, it needs no `plugins=`
         load_plugins("log_bins.py")

@@ -11,7 +11,7 @@ import pytest
 from seqrl.cli import rows
 from seqrl.cli.application import plain
 from seqrl.cli.rows import Rows, choose_rows, compose_rows, read_words
-from seqrl.cli.train import _reroute
+from seqrl.cli.words import spell_words
 from seqrl.errors import ConfigError
 from seqrl.paths import config_dir
 
@@ -24,7 +24,7 @@ def _composing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def composed(*words: str) -> Rows:
-    written = [word for each in words for word in _reroute(each)]
+    written = spell_words("train", words)
     return compose_rows(plain(hydra.compose("train", written))["evaluation"], written)
 
 
@@ -133,7 +133,7 @@ def test_a_row_that_is_wrong_is_named(word: str, message: str) -> None:
 
 def test_a_row_of_a_group_alone_is_refused_on_the_command() -> None:
     with pytest.raises(ConfigError, match=r"evaluation.rows.mine=\{strategy: goal, planner: beam\}"):
-        _reroute("planner=beam")
+        spell_words("train", ["planner=beam"])
 
 
 def test_the_trees_are_given_out_without_nulls() -> None:

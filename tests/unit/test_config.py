@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -9,7 +11,18 @@ import pytest
 import yaml
 
 from seqrl.cli.schema import component_yaml, write_files
-from seqrl.config import EvaluationConfig, RunConfig
+from seqrl.config import (
+    CriticTrainingConfig,
+    DecodingConfig,
+    EvaluationConfig,
+    ResultsConfig,
+    RowSettings,
+    RunConfig,
+    TokenizerTrainingConfig,
+    TrainerConfig,
+    TrainingConfig,
+    WindowConfig,
+)
 from seqrl.errors import ConfigError
 from seqrl.paths import config_dir
 from seqrl.registry import registries
@@ -82,3 +95,38 @@ def test_a_run_of_an_older_version_loads() -> None:
     assert run.training.max_steps == 5
     with pytest.raises(ConfigError, match=r"no setting 'training\.gone'"):
         RunConfig.from_dict({"training": saved["training"]})
+
+
+@pytest.mark.parametrize(
+    ("file", "section", "kind"),
+    [
+        ("train", "training", TrainingConfig),
+        ("train", "tokenizer_training", TokenizerTrainingConfig),
+        ("train", "critic_training", CriticTrainingConfig),
+        ("train", "window", WindowConfig),
+        ("trainer/cpu", None, TrainerConfig),
+        ("trainer/gpu", None, TrainerConfig),
+        ("trainer/ddp", None, TrainerConfig),
+        ("evaluation/none", None, ResultsConfig),
+        ("evaluation/none", "settings", RowSettings),
+        ("evaluation/none", "decoding", DecodingConfig),
+    ],
+)
+def test_a_yaml_has_every_setting_of_its_section(file: str, section: str | None, kind: type) -> None:
+    """Hydra wants a + before others."""
+    tree = yaml.safe_load((config_dir() / f"{file}.yaml").read_text(encoding="utf-8"))
+    assert set(tree[section] if section else tree) == {each.name for each in fields(kind)}
+
+
+@pytest.mark.parametrize("group", ["experiment", "method", "debug", "trainer", "evaluation"])
+def test_files_that_stand_over_others_name_a_schema_that_knows_their_keys(group: str) -> None:
+    for path in sorted((config_dir() / group).glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        named = re.match(r"(?:# @package _global_\n)?# yaml-language-server: \$schema=(\S+)\n", text)
+        assert named is not None, path
+        schema = json.loads((path.parent / named[1]).read_text(encoding="utf-8"))
+        for key, value in yaml.safe_load(text).items():
+            known = schema["properties"][key]
+            known = schema["$defs"][known["$ref"].rpartition("/")[2]] if "$ref" in known else known
+            if isinstance(value, dict) and "properties" in known:
+                assert set(value) <= set(known["properties"]), (path, key)

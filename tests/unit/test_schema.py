@@ -41,9 +41,9 @@ class Whole:
     [
         ({"count": "1e3"}, r"^count='1e3' is no whole number; give 1 or more$"),
         ({"count": 0}, r"^count=0 is too small; give 1 or more$"),
-        ({"count": True}, r"^count=True is no whole number"),
+        ({"count": True}, r"^count=true is no whole number"),
         ({"count": 1.0}, r"^count=1\.0 is no whole number"),
-        ({"count": None}, r"^count=None is no whole number"),
+        ({"count": None}, r"^count=null is no whole number"),
         ({"on": 1}, r"^on=1 is neither true nor false; give true or false$"),
         ({"pair": [0.9, 1.0]}, r"^pair=\[0\.9, 1\.0\] does not fit; give a list of 2: 0 or more and less than 1, "),
         ({"pair": [0.9]}, r"^pair=\[0\.9\] does not fit"),

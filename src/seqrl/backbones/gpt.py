@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
@@ -72,8 +72,8 @@ class GptBackbone(Backbone):
         max_length: int,
         *,
         num_layers: Annotated[int, Interval(ge=1, le=1000)] = 4,
-        num_heads: Annotated[int, Ge(1)] = 4,
-        dim: Annotated[int, Ge(1)] = 128,
+        num_heads: Annotated[int, Interval(ge=1, le=1024)] = 4,
+        dim: Annotated[int, Interval(ge=1, le=65_536)] = 128,
         embedding_dropout: Dropout = 0.1,
         residual_dropout: Dropout = 0.1,
         attention_dropout: Dropout = 0.1,

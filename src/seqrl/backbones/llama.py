@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,9 +88,9 @@ class LlamaBackbone(Backbone):
         max_length: int,
         *,
         num_layers: Annotated[int, Interval(ge=1, le=1000)] = 4,
-        num_heads: Annotated[int, Ge(1)] = 4,
-        num_kv_heads: Annotated[int, Ge(1)] | None = 2,
-        dim: Annotated[int, Ge(1)] = 128,
+        num_heads: Annotated[int, Interval(ge=1, le=1024)] = 4,
+        num_kv_heads: Annotated[int, Interval(ge=1, le=1024)] | None = 2,
+        dim: Annotated[int, Interval(ge=1, le=65_536)] = 128,
         qk_norm: bool = True,
         rope_base: Annotated[float, Gt(0)] = 10_000.0,
         embedding_dropout: Dropout = 0.1,

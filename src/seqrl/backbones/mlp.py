@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
@@ -33,7 +33,7 @@ class MlpBackbone(Backbone):
         self,
         *,
         num_layers: Annotated[int, Interval(ge=1, le=1000)] = 2,
-        dim: Annotated[int, Ge(1)] = 256,
+        dim: Annotated[int, Interval(ge=1, le=65_536)] = 256,
         dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()

@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import hydra
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from seqrl.cli.cluster import stop_at_signals
+from seqrl.cli.explaining import explain_oddity, translate
 from seqrl.cli.optuna_sweeper import OptunaSweeper
 from seqrl.cli.patches import register_sweeper
-from seqrl.cli.surface import component_names, missing, open_surface, provide
+from seqrl.cli.surface import open_surface, provide
 from seqrl.cli.sweep import Identity, SweepFolder, Task, run_job, with_folder
 from seqrl.cli.sweepers import GridSweeper
 from seqrl.console import say_error
-from seqrl.errors import ConfigError, SeqrlError, Stopped, did_you_mean, sentence
+from seqrl.errors import ConfigError, SeqrlError, Stopped, explain_shortage, sentence
 from seqrl.evaluation.jobs import Job
 from seqrl.paths import config_dir, find_path
-from seqrl.plugins import failures, take_modules
+from seqrl.plugins import take_modules
 
 T = TypeVar("T")
 
 OmegaConf.register_new_resolver("find_path", lambda text: str(find_path(text)), replace=True)  # of a sweep's folder
-
-_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}  # of launchers
 
 
 class _Job:
@@ -47,8 +44,10 @@ class _Job:
     def __init__(self, task: Task, identify: Callable[[DictConfig], Identity]) -> None:
         self.task, self.identify = task, identify
         self.errors: list[SeqrlError | OSError] = []
+        self.is_composed = False
 
     def __call__(self, cfg: DictConfig) -> float | None:
+        self.is_composed = True
         with stop_at_signals() as requeue:
             try:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -66,6 +65,11 @@ class _Job:
             raise
         except (SeqrlError, OSError) as error:
             self.errors.append(error)  # raised here, Hydra would announce it in words of its own
+        except (MemoryError, RuntimeError) as error:
+            shortage = explain_shortage(error)
+            if shortage is None:
+                raise
+            self.errors.append(shortage)
 
 
 def run_application(
@@ -117,30 +121,15 @@ def _run(config_name: str, arguments: list[str], job: _Job) -> int:
         return _fail(translate(error, config_name, arguments))
     except yaml.YAMLError as error:
         return _fail(ConfigError(f"a configuration file is no yaml ({' '.join(str(error).split())}); mend it there"))
-    except ValueError as error:
-        if "Config group override must be" not in str(error):
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        if job.is_composed or SweepFolder.is_begun():
             raise
-        return _fail(_no_option(arguments))
+        return _fail(explain_oddity(error, arguments))  # Hydra's own checks of words and files are not for users
     except BrokenPipeError:
         raise  # nobody reads any more; seqrl.cli.main ends quietly
     except (SeqrlError, OSError) as error:
         return _fail(error)
     return 0
-
-
-def _no_option(arguments: Iterable[str]) -> ConfigError:
-    """A group that was given something else than the name of one of its options."""
-    given = [a for a in arguments if re.fullmatch(r"[+]*[a-z_/]+=(null|-?[0-9.]+|true|false|\{.*\})", a)]
-    what = f"{given[0]} chooses no option" if given else "a group was set to null"
-    return ConfigError(f"{what}; give the name of one, see --help")
-
-
-def _unparsed(override: str, reason: str) -> str:
-    """What is wrong with a word that Hydra cannot parse."""
-    if not override.isascii():
-        key, _, value = override.partition("=")
-        reason = f"letters beyond ASCII stand in quotes, {key}='\"{value}\"'"
-    return f"override {override!r} cannot be parsed: {reason}"
 
 
 def composing(compose: Callable[[], T]) -> T:
@@ -171,62 +160,6 @@ def plain(config: DictConfig) -> dict[str, Any]:
     assert isinstance(container, dict)
     found = {str(key): value for key, value in container.items()}
     return take_modules(found) if "plugins" in found else found
-
-
-def translate(error: Exception, config_name: str, arguments: Iterable[str]) -> ConfigError:
-    """What a composition error means, in one sentence that names what is accepted."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-        return _unknown_option(*missing(error), error.options)
-    if isinstance(error, OverrideParseException):
-        return ConfigError(_unparsed(str(error.override), text.splitlines()[0]))
-    match = re.search(r"Could not override '([^'@]+)", text)
-    if match:
-        return _unknown_key(match.group(1), config_name, arguments)
-    return ConfigError(" ".join(text.split()))
-
-
-def _unknown_option(group: str, name: str, found: Iterable[str]) -> ConfigError:
-    """What could have been chosen in a group, and which plugins might have had more to offer."""
-    components = component_names(group)
-    options = sorted({*found, *components})
-    text = f"no {group} named {name!r}.{did_you_mean(name, options)} Available: {', '.join(options)}"
-    if group == "hydra/launcher" and name in _EXTRAS:
-        text += f"; pip install 'seqrl[{_EXTRAS[name]}]' adds {name}"
-    if components:
-        text += "".join(f"\n  plugin {plugin!r} failed to import: {why}" for plugin, why in failures().items())
-    return ConfigError(text)
-
-
-def _unknown_key(key: str, config_name: str, arguments: Iterable[str]) -> ConfigError:
-    """Which settings there would have been instead of `key`."""
-    others = [a for a in arguments if not a.startswith("-") and a.lstrip("+~").split("=")[0].split("@")[0] != key]
-    kept, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # a sweep's next job needs it again
-    try:
-        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-            composed = hydra.compose(config_name, others)
-            known = sorted(_keys(OmegaConf.to_container(composed)))
-    except Exception:  # the other overrides are wrong as well; the user will hear of them next
-        return ConfigError(f"there is no setting {key!r}; see seqrl {config_name} --cfg job for all of them")
-    finally:
-        GlobalHydra.instance().hydra = kept
-    parent = key.rpartition(".")[0]
-    siblings = [k for k in known if k.rpartition(".")[0] == parent]
-    if not siblings:
-        return ConfigError(
-            f"there is no setting {key!r}.{did_you_mean(key, known)} See seqrl {config_name} --cfg job for all of them"
-        )
-    return ConfigError(
-        f"there is no setting {key!r}.{did_you_mean(key, siblings) or did_you_mean(key, known)} "
-        f"Settings{' in ' + repr(parent) if parent else ''}: {', '.join(k.rpartition('.')[2] for k in siblings)}"
-    )
-
-
-def _keys(node: Any, prefix: str = "") -> Iterable[str]:
-    if isinstance(node, Mapping):
-        for name, child in node.items():
-            yield f"{prefix}{name}"
-            yield from _keys(child, f"{prefix}{name}.")
 
 
 def _fail(error: Exception) -> int:

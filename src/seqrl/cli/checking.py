@@ -3,18 +3,39 @@ can be told without data."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqrl.config import EvaluationConfig, RunConfig
-from seqrl.errors import ConfigError, SeqrlError
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from seqrl.cli.words import OPTIONAL, is_sweep
+from seqrl.config import EvaluationConfig, RunConfig, Text
+from seqrl.errors import ConfigError, SeqrlError, did_you_mean
+from seqrl.evaluation.rows import measured_names
+from seqrl.plugins import load_plugins
 from seqrl.registry import DATA
+from seqrl.schema import check_value
 
 if TYPE_CHECKING:
     from seqrl.layout import Layout
 
+SECTIONS: tuple[str, ...] = (
+    "data",
+    "layout",
+    "tokenizer",
+    "backbone",
+    "objective",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "window",
+)
+SECTIONS += ("training", "tokenizer_training", "critic_training", "evaluation")
+_TAKEN_OUT = r"layout\.fields\.|layout\.goal$|evaluation\.(rows|strategies|decoding)\.|data\.|hydra"
 CHECK = "--check"
 """The word of a command that composes, checks and stops."""
 
@@ -26,20 +47,77 @@ def take_check(arguments: Sequence[str]) -> tuple[list[str], bool]:
         ConfigError: of a sweep, whose jobs are many configurations.
     """
     asked = CHECK in arguments
-    if asked and any(word in ("-m", "--multirun") for word in arguments):
+    if asked and is_sweep(arguments):
         raise ConfigError(f"{CHECK} judges one configuration; leave -m out, and give each setting one value")
     return [word for word in arguments if word != CHECK], asked
 
 
-def check_sections(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration of which a section was taken out (`~backbone`): files stay complete.
+def load_named_plugins(config: Mapping[str, Any]) -> None:
+    """Load the plugins that a composed configuration names, whose components it may use.
 
     Raises:
-        ConfigError: names the section.
+        ConfigError: they are no list of names.
+        PluginError: one cannot be imported.
     """
-    for key in ("data", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "trainer", "window"):
-        if key not in config:
-            raise ConfigError(f"the section {key!r} was taken out, and every run needs it; leave ~{key} out")
+    load_plugins(check_value("plugins", config.get("plugins"), tuple[Text, ...]))
+
+
+def check_sections(config: Mapping[str, Any]) -> None:
+    """Refuse the configuration of a run of which a section or setting is missing (`~backbone`): files stay complete.
+
+    Raises:
+        ConfigError: names it.
+    """
+    for each in dataclasses.fields(RunConfig):
+        if each.name not in config and each.name != "critic":
+            is_section = each.name in SECTIONS
+            raise ConfigError(
+                f"the section {each.name!r} was taken out, and every run needs it; leave ~{each.name} out"
+                if is_section
+                else f"{each.name} is missing, and every run needs it; give {each.name}=... a value"
+            )
+
+
+def check_deletions(words: Sequence[str]) -> None:
+    """Refuse to take out what every run needs (`~training.max_steps`).
+
+    Groups of which nothing may be chosen, fields of the layout, rows and options of data may be taken out.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for each in OverridesParser.create().parse_overrides(list(words)):
+        key = each.key_or_group
+        if each.is_delete() and key not in OPTIONAL and not re.match(_TAKEN_OUT, key):
+            raise ConfigError(f"~{key} takes out a setting that every run needs; give it a value ({key}=...)")
+
+
+def check_objective(name: str, labels: Sequence[str]) -> None:
+    """Refuse an objective that no run can have, before the training.
+
+    Args:
+        name: `train/...`, `val/...`, or `eval/<row>/<key of the results row>`.
+
+    Raises:
+        ConfigError: another form, or a row that is not evaluated.
+    """
+    section, _, rest = name.partition("/")
+    label, _, number = rest.rpartition("/")
+    if section not in ("train", "val", "eval") or not rest or (section == "eval" and not label):
+        raise ConfigError(
+            f"objective_metric={name!r} is none; give val/loss, another name of metrics.csv, or eval/<row>/return_mean"
+        )
+    if section != "eval":
+        return
+    if label not in labels:
+        known = ", ".join(labels) or "none"
+        raise ConfigError(f"objective_metric={name!r} needs a row {label!r} of the evaluation; rows: {known}")
+    numbers = measured_names()
+    if number not in numbers:
+        raise ConfigError(
+            f"objective_metric={name!r} is no number of a results row.{did_you_mean(number, numbers)} Numbers: "
+            f"{', '.join(numbers)}"
+        )
 
 
 def check_row(config: Mapping[str, Any]) -> EvaluationConfig:

@@ -228,16 +228,19 @@ def _compose(name: str, overrides: Sequence[str], part: Callable[[Any], Any]) ->
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from seqrl.cli.application import composing, plain, translate
+    from seqrl.cli.application import composing, plain
+    from seqrl.cli.explaining import translate
     from seqrl.cli.surface import open_surface
+    from seqrl.cli.words import spell_words
     from seqrl.paths import config_dir
 
-    open_surface(overrides)
+    words = spell_words(name, overrides)
+    open_surface(words)
     try:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return plain(part(composing(lambda: hydra.compose(name, list(overrides)))))
+            return plain(part(composing(lambda: hydra.compose(name, words))))
     except (HydraException, OmegaConfBaseException) as error:
-        raise translate(error, name, overrides) from error
+        raise translate(error, name, words) from error
 
 
 def _print(report: Inspection) -> None:

@@ -5,24 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
-from seqrl.cli.checking import check_with_checkpoint, take_check
+from seqrl.cli.checking import check_deletions, check_with_checkpoint, load_named_plugins, take_check
 from seqrl.cli.sweep import Identity
+from seqrl.cli.words import spell_words
 from seqrl.config import EvaluationConfig
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError
 from seqrl.evaluation.jobs import Job
 from seqrl.paths import find_path
-from seqrl.plugins import load_plugins
 
 
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
     try:
         arguments, only_check = take_check(arguments)
-        return run_application("evaluate", arguments, _check if only_check else _task, _identify)
+        return run_application(
+            "evaluate", spell_words("evaluate", arguments), _check if only_check else _task, _identify
+        )
     except ConfigError as error:
         say_error(f"ConfigError: {error}")
         return 2
@@ -31,7 +34,8 @@ def run(arguments: list[str]) -> int:
 def _read(cfg: DictConfig) -> dict[str, Any]:
     """The composed evaluation, refused here if its settings are wrong."""
     config = plain(cfg)
-    load_plugins(config["plugins"])
+    check_deletions(HydraConfig.get().overrides.task)
+    load_named_plugins(config)
     EvaluationConfig.from_dict(config)
     return config
 

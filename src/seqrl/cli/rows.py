@@ -12,11 +12,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from seqrl.cli.application import composing, plain, translate
+from seqrl.cli.application import composing, plain
+from seqrl.cli.explaining import translate
+from seqrl.cli.words import DECODED
 from seqrl.console import say
-from seqrl.errors import ConfigError, did_you_mean
+from seqrl.errors import ConfigError, did_you_mean, show_value
 
-DECODED = ("planner", "condition", "score")  # groups of a row, whose settings may be given for all rows
 Tree = dict[str, Any]
 
 _OF_THE_RUN = ("checkpoint", "label", "output", "plugins")  # keys of conf/evaluate.yaml that no row decides
@@ -61,19 +62,30 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
         configs.append({**_fill(label, config, settings), "label": label})
     labels = list(trees)
     for key in decoding:
-        if configs and key not in used and any(f"decoding.{key}=" in word for word in typed):
+        if key not in used and any(f"decoding.{key}=" in word for word in typed):
+            if not configs:
+                raise ConfigError(f"{key} has no effect, since no row is evaluated; leave it out, or evaluation=none")
             known = {name for row in configs for name, _ in _leaves({k: row[k] for k in DECODED})}
             if key in known:
                 raise ConfigError(f"{key} is set by every row that has it; give evaluation.rows.LABEL.{key}=...")
             listed = ", ".join(repr(label) for label in labels)
             raise ConfigError(f"{key} fits none of the rows {listed}.{did_you_mean(key, known)}")
+    return Rows(configs, _find_baseline(evaluation, labels, typed), evaluation["figure"])
+
+
+def _find_baseline(evaluation: Mapping[str, Any], labels: Sequence[str], typed: Sequence[str]) -> str | None:
+    """The row that the others are compared with; none where a file names one that the command takes out."""
     baseline = evaluation["baseline"]
-    if baseline not in (None, *labels) and any(word.lstrip("+").startswith("evaluation.baseline=") for word in typed):
+    if baseline in (None, *labels):
+        return baseline
+    taken_out = [*(evaluation["rows"] or {}), *(evaluation["strategies"] or {})]
+    is_typed = any(word.lstrip("+").startswith("evaluation.baseline=") for word in typed)
+    if is_typed or (taken_out and baseline not in taken_out):
         raise ConfigError(
             f"evaluation.baseline={baseline!r} is none of the rows.{did_you_mean(baseline, labels)} "
             f"Rows: {', '.join(labels) or 'none'}"
         )
-    return Rows(configs, baseline if baseline in labels else None, evaluation["figure"])
+    return None
 
 
 def choose_rows(evaluation: Mapping[str, Any]) -> dict[str, Tree]:
@@ -90,7 +102,7 @@ def choose_rows(evaluation: Mapping[str, Any]) -> dict[str, Tree]:
     for label, tree in rows.items():
         if tree is not None and not isinstance(tree, Mapping):
             raise ConfigError(
-                f"row {label!r} of evaluation.rows is {tree!r}; give settings of conf/evaluate.yaml, as in "
+                f"row {label!r} of evaluation.rows is {show_value(tree)}; give settings of conf/evaluate.yaml, as in "
                 "{strategy: goal, planner: {temperature: 0.5}}, or null"
             )
         if tree is not None and "strategy" not in tree:  # perhaps a misspelled label
@@ -99,8 +111,10 @@ def choose_rows(evaluation: Mapping[str, Any]) -> dict[str, Tree]:
                 f"row {label!r} of evaluation.rows has no strategy.{did_you_mean(label, others)} Give one"
             )
         if tree is not None and not isinstance(tree["strategy"], str):
-            raise ConfigError(f"row {label!r} of evaluation.rows has strategy={tree['strategy']!r}; give a name")
-    return {label: _with_groups(tree) for label, tree in rows.items() if tree is not None}
+            raise ConfigError(
+                f"row {label!r} of evaluation.rows has strategy={show_value(tree['strategy'])}; give a name"
+            )
+    return {label: _with_groups(label, tree) for label, tree in rows.items() if tree is not None}
 
 
 def read_words(label: str, words: Any) -> Tree:
@@ -150,9 +164,19 @@ def _flow(value: Any) -> str:
     )
 
 
-def _with_groups(tree: Mapping[str, Any]) -> Tree:
+def _with_groups(label: str, tree: Mapping[str, Any]) -> Tree:
     """A row in which `planner: beam` is written out as `planner: {name: beam}`."""
-    return {key: {"name": value} if key in DECODED and isinstance(value, str) else value for key, value in tree.items()}
+    written = {
+        key: {"name": value} if key in DECODED and isinstance(value, str) else value for key, value in tree.items()
+    }
+    for group in DECODED:
+        value = written.get(group, {})
+        if not isinstance(value, Mapping) or not isinstance(value.get("name", ""), str):
+            raise ConfigError(
+                f"row {label!r} of evaluation.rows has {group}={show_value(tree[group])}; give a name, or "
+                "{name: ..., option: value}"
+            )
+    return written
 
 
 class _Composer:
@@ -204,7 +228,7 @@ def _has(config: DictConfig, key: str) -> bool:
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and (value or (name in DECODED and not prefix)):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from seqrl.config import RunConfig
+from seqrl.config import ResultsConfig, RunConfig, TrainerConfig
 from seqrl.console import say, say_error
 from seqrl.errors import SeqrlError
 from seqrl.files import write_text
@@ -20,6 +20,8 @@ from seqrl.registry import Registry, registries
 from seqrl.schema import Option, json_schema
 
 FOLDER = "schema"  # below the configuration folder
+_PARTIAL = {"experiment": "partial", "method": "partial", "debug": "partial", "trainer": "trainer"}
+_PARTIAL |= {"evaluation": "evaluation"}  # groups whose files hold settings of several components, or of a section
 
 
 def run(arguments: list[str]) -> int:
@@ -54,6 +56,45 @@ def slot_schema(registry: Registry) -> dict[str, Any]:
     return {"oneOf": [component_schema(registry, name) for name in registry.names()]}
 
 
+def partial_schema() -> dict[str, Any]:
+    """What a file that stands over others may hold (an experiment, a method): any of the settings, none of them needed.
+
+    Of a component it gives the options of all that its slot has.
+    """
+    schema = run_schema()
+    for registry in registries():
+        if registry.slot in schema["properties"]:
+            schema["properties"][registry.slot] = _any_component(registry)
+    schema["properties"]["defaults"] = {"type": "array"}
+    return _without_required(schema)
+
+
+def section_schema(section: type) -> dict[str, Any]:
+    """What the file of a section that is no component may hold (`trainer`, `evaluation`)."""
+    schema = json_schema(section)
+    schema["properties"]["defaults"] = {"type": "array"}
+    return _without_required(schema)
+
+
+def _any_component(registry: Registry) -> dict[str, Any]:
+    options: dict[str, list[Any]] = {"name": [{"enum": registry.names()}]}
+    for name in registry.names():
+        for option in [*registry.options(name), *registry.shared]:
+            found = options.setdefault(option.name, [])
+            if (allowed := json_schema(option.annotation)) not in found:
+                found.append(allowed)
+    properties = {name: found[0] if len(found) == 1 else {"anyOf": found} for name, found in options.items()}
+    return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+
+
+def _without_required(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_required(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _without_required(each) for key, each in schema.items() if key != "required"}
+
+
 def component_schema(registry: Registry, name: str) -> dict[str, Any]:
     """What `{"name": name, **options}` may be."""
     options = [*registry.options(name), *registry.shared]
@@ -67,7 +108,16 @@ def component_schema(registry: Registry, name: str) -> dict[str, Any]:
 
 def write_files(folder: Path) -> Iterator[Path]:
     """Bring the schemas and the yaml files of components up to date; yields those that changed."""
-    texts = {folder / FOLDER / "run.json": json.dumps(run_schema(), indent=2) + "\n"}
+    schemas = {
+        "run": run_schema(),
+        "partial": partial_schema(),
+        "trainer": section_schema(TrainerConfig),
+        "evaluation": section_schema(ResultsConfig),
+    }
+    texts = {folder / FOLDER / f"{name}.json": json.dumps(each, indent=2) + "\n" for name, each in schemas.items()}
+    for group, schema in _PARTIAL.items():
+        for path in sorted((folder / group).glob("*.yaml")):
+            texts[path] = _name_schema(path.read_text(encoding="utf-8"), schema)
     for registry in registries():
         texts[folder / FOLDER / f"{registry.slot}.json"] = json.dumps(slot_schema(registry), indent=2) + "\n"
         for name in registry.builtin_names():
@@ -86,8 +136,7 @@ def component_yaml(registry: Registry, name: str, text: str) -> str:
     Args:
         text: of the file so far.
     """
-    lines = [line for line in text.splitlines() if not line.startswith("# yaml-language-server")]
-    lines = [f"# yaml-language-server: $schema=../{FOLDER}/{registry.slot}.json", *lines]
+    lines = _name_schema(text, registry.slot).splitlines()
     present = yaml.safe_load(text) or {}
     for option in [Option("name", name), *registry.options(name), *_written(registry)]:
         value = "???" if option.required else option.default
@@ -100,6 +149,14 @@ def component_yaml(registry: Registry, name: str, text: str) -> str:
             lines[places[0]] = line + (comment.group() if comment else "")
         else:
             lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _name_schema(text: str, schema: str) -> str:
+    """The text of a yaml file that names its schema to editors: first of all, or after a package, as Hydra wants."""
+    lines = [line for line in text.splitlines() if not line.startswith("# yaml-language-server")]
+    place = 1 if lines and lines[0].startswith("# @package") else 0
+    lines.insert(place, f"# yaml-language-server: $schema=../{FOLDER}/{schema}.json")
     return "\n".join(lines) + "\n"
 
 

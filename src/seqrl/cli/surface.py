@@ -54,7 +54,8 @@ def plugins_in(arguments: Sequence[str]) -> list[str]:
             continue  # Hydra parses it again and says what is wrong
         parsed = override.value()
         for choice in parsed.list if isinstance(parsed, ChoiceSweep) else [parsed]:
-            found += [str(spec) for spec in (choice if isinstance(choice, list) else [choice])]
+            specs = choice if isinstance(choice, list) else [choice]  # what is no text is refused with the settings
+            found += [text for spec in specs if isinstance(text := getattr(spec, "text", spec), str)]
     return found
 
 

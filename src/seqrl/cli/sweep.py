@@ -57,6 +57,11 @@ class SweepFolder(Callback):
         SweepFolder._current = Path(config.hydra.sweep.dir).absolute()
 
     @classmethod
+    def is_begun(cls) -> bool:
+        """Whether this process has begun a sweep that nobody has taken yet."""
+        return cls._current is not None
+
+    @classmethod
     def take(cls) -> Path | None:
         """The folder of the sweep that this process started last, once; None after single runs."""
         folder, cls._current = cls._current, None
@@ -71,7 +76,7 @@ def with_folder(command: str, arguments: Sequence[str]) -> list[str]:
     digest = fingerprint([command, kept])[:8]
     parent = "${find_path:${runs_dir}}" if command == "train" else "runs"
     overrides = [place for place, a in enumerate(arguments) if "=" in a and not a.startswith("-")]
-    place = overrides[0] if overrides else len(arguments)  # argparse wants all overrides in a row
+    place = overrides[0] if overrides else 0  # argparse wants all overrides in a row
     return [*arguments[:place], f'hydra.sweep.dir="{parent}/sweep-{digest}"', *arguments[place:]]
 
 

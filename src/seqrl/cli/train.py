@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from seqrl.cli.application import composing, plain, run_application
-from seqrl.cli.checking import check_row, check_sections, check_without_data, take_check
-from seqrl.cli.rows import DECODED, Rows, compose_rows
+from seqrl.cli.checking import (
+    check_deletions,
+    check_objective,
+    check_row,
+    check_sections,
+    check_without_data,
+    load_named_plugins,
+    take_check,
+)
+from seqrl.cli.rows import Rows, compose_rows
 from seqrl.cli.sweep import Identity, forget_failure
+from seqrl.cli.words import spell_words
 from seqrl.config import RunConfig
 from seqrl.console import say, say_error
-from seqrl.errors import ConfigError, DataError, SeqrlError, did_you_mean
+from seqrl.errors import ConfigError, DataError, SeqrlError
 from seqrl.evaluation.jobs import Job
-from seqrl.evaluation.rows import measured_names
 from seqrl.paths import find_path
-from seqrl.plugins import load_plugins
 from seqrl.runs.console_log import keep_console
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.identity import RunIdentity, has_plugin_source, identify
@@ -37,71 +44,31 @@ def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
     try:
         arguments, only_check = take_check(arguments)
-        words = [word for argument in arguments for word in _reroute(argument)]
+        words = spell_words("train", arguments)
         return run_application("train", words, _check if only_check else _task, _identify)
     except ConfigError as error:
         say_error(f"ConfigError: {error}")
         return 2
 
 
-def _reroute(argument: str) -> list[str]:
-    """Words that are short for others, written out.
-
-    Settings of decoding belong to the evaluations that follow: `planner.beam_width=64` is short for
-    `evaluation.decoding.planner.beam_width=64`, and `strategy=goal` for `evaluation.strategy=goal`. A mix of data has
-    one word as well: `data.mix=[a,b]` is short for `data=mix data.parts=[a,b]`. `data.top_fraction=0.1` is an option
-    of every source, those of plugins included. Rows may be new or not.
-    """
-    key, equals, value = argument.partition("=")
-    key = key.lstrip("+~")
-    group, dot, option = key.partition(".")
-    if argument.startswith("strategy="):
-        return [f"evaluation.{argument}"]
-    is_row = key.startswith(("evaluation.rows", "evaluation.strategies"))
-    if (is_row or key == "data.top_fraction") and not argument.startswith("~"):
-        return [f"++{argument.lstrip('+')}"]
-    if argument.startswith("data.mix="):
-        return ["data=mix", f"data.parts={value}"]
-    if group not in DECODED or not equals:
-        return [argument]
-    if not dot:
-        raise ConfigError(
-            f"{argument} would turn every row of the results table into the same; choose strategy=..., or write the "
-            f"row: 'evaluation.rows.mine={{strategy: goal, {group}: {value}}}'"
-        )
-    return [f"++evaluation.decoding.{group}.{option}={value}"]
-
-
 def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
     """The composed run, typed and plain, and the rows that follow it; refused here if its settings are wrong."""
     config = plain(cfg)
-    load_plugins(config["plugins"])
+    words = list(HydraConfig.get().overrides.task)
+    check_sections(config)
+    check_deletions(words)
+    load_named_plugins(config)
     run = RunConfig.from_dict(config)
     if _needs_processes(config["trainer"]):
         from seqrl.training.launch import check_ranks
 
         check_ranks(config["trainer"])
-    words = list(HydraConfig.get().overrides.task)
-    check_sections(config)
-    _check_deletions(words)
     name_beginning(config)
-    rows = compose_rows(config["evaluation"], words)
+    rows = compose_rows(run.to_dict()["evaluation"], words)
     for row in rows.configs:
         check_row(row)
     check_objective(run.objective_metric, [row["label"] for row in rows.configs])
     return run, config, rows
-
-
-def _check_deletions(words: Sequence[str]) -> None:
-    """Refuse to take a setting out of its section (`~training.max_steps`); fields of the layout, rows and data may be.
-
-    Raises:
-        ConfigError: names the setting.
-    """
-    for each in OverridesParser.create().parse_overrides(list(words)):
-        key = each.key_or_group
-        if each.is_delete() and "." in key and not key.startswith(("layout.fields.", "evaluation.", "data.")):
-            raise ConfigError(f"~{key} takes out a setting that every run needs; give it a value ({key}=...)")
 
 
 def _check(cfg: DictConfig, job: Job) -> None:
@@ -126,18 +93,15 @@ def _task(cfg: DictConfig, job: Job) -> None:
         note_invocation(folder.path, list(HydraConfig.get().overrides.task), config["trainer"])
         _train_and_evaluate(config, folder, path, rows, job, identity, objective)
     job.objective = (objective, job.metrics.get(objective))
-    if objective not in job.metrics and objective != "val/loss":  # which a run without held-out episodes lacks
-        raise ConfigError(
-            f"objective_metric={objective!r} was not measured.{did_you_mean(objective, job.metrics)} "
-            f"Measured: {', '.join(sorted(job.metrics))}"
-        )
+    if objective not in job.metrics and objective != "val/loss":  # as without held-out episodes
+        say(f"objective_metric={objective!r} was not measured. Measured: {', '.join(sorted(job.metrics))}")
 
 
 def _identify(cfg: DictConfig) -> Identity:
     """Of a run as it will be named; `complete` goes by what lies in its folder."""
     config = plain(cfg)
     evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
-    load_plugins(config["plugins"])
+    load_named_plugins(config)
     run = identify(config)
     name = f"{name_beginning(config)}-{run.digest}"
     folder = find_run(config, run) or find_path(config["runs_dir"]) / name
@@ -197,30 +161,6 @@ def _train_and_evaluate(
         from seqrl.cli.pictures import draw
 
         draw(done, folder.path)
-
-
-def check_objective(name: str, labels: Sequence[str]) -> None:
-    """Refuse an objective that no run can have, before the training.
-
-    Args:
-        name: `train/...`, `val/...`, or `eval/<row>/<key of the results row>`.
-
-    Raises:
-        ConfigError: another form, or a row that is not evaluated.
-    """
-    section, _, rest = name.partition("/")
-    label = rest.rpartition("/")[0]
-    if section not in ("train", "val", "eval") or not rest or (section == "eval" and not label):
-        raise ConfigError(
-            f"objective_metric={name!r} is none; give val/loss, another name of metrics.csv, or eval/<row>/return_mean"
-        )
-    if section == "eval" and label not in labels:
-        known = ", ".join(labels) or "none"
-        raise ConfigError(f"objective_metric={name!r} needs a row {label!r} of the evaluation; rows: {known}")
-    key, measured = rest.rpartition("/")[2], measured_names()
-    if section == "eval" and key not in measured:
-        hint = f"{did_you_mean(key, measured)} Numbers: {', '.join(measured)}"
-        raise ConfigError(f"objective_metric={name!r} is no number of a results row.{hint}")
 
 
 def _train(

@@ -49,7 +49,7 @@ class IqlCritic(Critic):
         temperature: Annotated[float, Ge(0)] = 3.0,
         max_weight: Annotated[float, Gt(0)] = 100.0,
         target_rate: Annotated[float, Gt(0), Le(1)] = 0.005,
-        dim: Annotated[int, Ge(1)] = 256,
+        dim: Annotated[int, Interval(ge=1, le=65_536)] = 256,
         num_layers: Annotated[int, Interval(ge=1, le=1000)] = 2,
         reward_scale: Annotated[float, Gt(0)] = 1.0,
         reward_shift: float = 0.0,

@@ -6,7 +6,7 @@ import math
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Interval, Lt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,9 +52,9 @@ class LatentBeamPlanner(Planner):
     def __init__(
         self,
         *,
-        beam_width: Annotated[int, Ge(1)] = 64,
-        n_expand: Annotated[int, Ge(1)] = 4,
-        horizon: Annotated[int, Ge(1)] = 15,
+        beam_width: Annotated[int, Interval(ge=1, le=1_000_000)] = 64,
+        n_expand: Annotated[int, Interval(ge=1, le=10_000)] = 4,
+        horizon: Annotated[int, Interval(ge=1, le=10_000)] = 15,
         temperature: Annotated[float, Ge(0)] = 1.0,
         prob_threshold: Annotated[float, Ge(0), Lt(1)] = 0.05,
         prob_weight: Annotated[float, Ge(0)] = 500.0,

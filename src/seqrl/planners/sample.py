@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Interval, Lt
 
 from seqrl import decoding
 from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
@@ -43,7 +43,7 @@ class SamplePlanner(Planner):
         temperature: Annotated[float, Ge(0)] = 1.0,
         top_k: Annotated[int, Ge(1)] | None = None,
         tail_mass: Annotated[float, Ge(0), Lt(1)] | None = None,
-        context: Annotated[int, Ge(1)] | None = None,
+        context: Annotated[int, Interval(ge=1, le=1_000_000)] | None = None,
         cache: CacheMode = "exact",
     ) -> None:
         self.temperature = temperature

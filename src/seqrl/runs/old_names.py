@@ -16,12 +16,22 @@ _NOT_HASHED = {
     "data": {"cache_dir", "url"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
 }
-_NEWER: dict[str, dict[str, Any]] = {  # settings that there were none of, with what was meant
+_STAGE: dict[str, Any] = dict.fromkeys(
+    [
+        *("batch_size", "validation_fraction", "validation_batches", "validate_every", "checkpoint_every", "keep_last"),
+        *("log_every", "loggers", "progress_bar", "clip_norm"),
+    ]
+)
+_NEWER: dict[str, dict[str, Any]] = {  # settings that no file had, with what was meant
     "optimizer": {"name": "adamw"},
     "tokenizer": {"edges": None, "decode_to": None, "statistics": None, "published": None},
     "backbone": {"activation": None, "norm": None},
     "objective": {"mask": None},
     "layout": {"termination": None},
+    "trainer": {"max_time": None, "accumulate_grad_batches": 1, "deterministic": None, "benchmark": None}
+    | {"detect_anomaly": False, "sync_batchnorm": False, "profiler": None, "overfit_batches": 0.0},
+    "tokenizer_training": _STAGE,
+    "critic_training": {key: value for key, value in _STAGE.items() if key not in ("batch_size", "clip_norm")},
 }
 _NEWER_OF_SOURCES: dict[str, dict[str, Any]] = {"maze2d": {"time_limit": None}}
 # What decides the model, the seed aside.

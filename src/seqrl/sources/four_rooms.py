@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
@@ -41,7 +41,7 @@ class FourRoomsSource(DataSource):
     def __init__(
         self,
         *,
-        num_transitions: Annotated[int, Ge(2)] = 100_000,
+        num_transitions: Annotated[int, Interval(ge=2, le=1_000_000_000)] = 100_000,
         seed: Annotated[int, Ge(0)] = 0,
         action_noise: Annotated[float, Ge(0)] = 0.05,
         cache_dir: str | None = None,

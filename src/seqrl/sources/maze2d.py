@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
@@ -55,7 +55,7 @@ class Maze2dSource(DataSource):
         self,
         maze: Literal["umaze", "medium", "large"] = "umaze",
         *,
-        num_transitions: Annotated[int, Ge(2)] = 60_000,
+        num_transitions: Annotated[int, Interval(ge=2, le=1_000_000_000)] = 60_000,
         seed: Annotated[int, Ge(0)] = 0,
         action_noise: Annotated[float, Ge(0)] = 0.1,
         episodes: EpisodeRule = "time_limit",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Interval
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
@@ -51,8 +51,8 @@ class KmeansTokenizer(Tokenizer):
         size: int,
         layout: Layout,
         *,
-        num_clusters: Annotated[int, Ge(1)] = 64,
-        num_bins: Annotated[int, Ge(2)] = 100,
+        num_clusters: Annotated[int, Interval(ge=1, le=65_536)] = 64,
+        num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100,
         bins: Literal["quantile", "uniform"] = "quantile",
     ) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Interval
 from torch import Tensor
 
 from seqrl.layout import Layout
@@ -46,7 +46,7 @@ class QuantileTokenizer(Tokenizer):
         size: int,
         layout: Layout | None = None,
         *,
-        num_bins: Annotated[int, Ge(2)] = 100,
+        num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100,
         edges: Literal["published"] | None = None,
         decode_to: Literal["midpoints"] | None = None,
     ) -> None:

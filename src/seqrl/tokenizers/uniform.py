@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Interval
 from torch import Tensor
 
 from seqrl.layout import Layout
@@ -33,7 +33,9 @@ class UniformTokenizer(Tokenizer):
     last: Tensor
     vocab_size: int
 
-    def __init__(self, size: int, layout: Layout | None = None, *, num_bins: Annotated[int, Ge(2)] = 100) -> None:
+    def __init__(
+        self, size: int, layout: Layout | None = None, *, num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100
+    ) -> None:
         super().__init__()
         self.tokens_per_step = size
         self.vocab_size = num_bins

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Interval, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,9 +88,9 @@ class VqTokenizer(TrajectoryAutoencoder):
         window: int,
         model_backbone: Mapping[str, Any] | None = None,
         *,
-        num_codes: Annotated[int, Ge(2)] = 512,
-        steps_per_code: Annotated[int, Ge(1)] = 3,
-        code_dim: Annotated[int, Ge(1)] = 512,
+        num_codes: Annotated[int, Interval(ge=2, le=65_536)] = 512,
+        steps_per_code: Annotated[int, Interval(ge=1, le=10_000)] = 3,
+        code_dim: Annotated[int, Interval(ge=1, le=65_536)] = 512,
         decay: Annotated[float, Ge(0), Lt(1)] = 0.99,
         commitment_weight: Annotated[float, Ge(0)] = 1.0,
         revive_after: Annotated[int, Ge(1)] | None = 100,

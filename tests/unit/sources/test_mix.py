@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrl.cli.application import plain
-from seqrl.cli.train import _reroute
+from seqrl.cli.words import spell_words
 from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.gathered_rows import Rows, join_rows, select_rows
@@ -265,7 +265,7 @@ def test_parts_that_are_none_are_refused(parts: Any) -> None:
 
 def composed_data(word: str) -> dict[str, Any]:
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return plain(hydra.compose("train", _reroute(word)))
+        return plain(hydra.compose("train", spell_words("train", [word])))
 
 
 def digest(config: dict[str, Any]) -> str:

@@ -1,0 +1,137 @@
+"""What becomes of the words of a command before Hydra reads them."""
+
+from __future__ import annotations
+
+import random
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from seqrl.cli.words import explain_word, quote_paths, quote_value, show_quoted, spell_words
+from seqrl.errors import ConfigError
+
+ODD = ["run#1/a", "~/a", "o'k", "a&b", "c[1]", "a b", " a", "a=b", "{a}", "a!b", "(a)", "f(a)", 'a"b', "'a", "日本"]
+ODD += ["123", "1e3", "true", "[1].h5", "int(3)", "a;b", "a<b>", "a`b", "läufe", "a$b", "a:b", "C:\\a", "x{1}", "a^b"]
+
+
+def value_of(word: str) -> Any:
+    value = OverridesParser.create().parse_override(word).value()
+    if isinstance(value, list):
+        return [getattr(each, "text", each) for each in value]
+    return getattr(value, "text", value)
+
+
+@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("key", ["data.path", "runs_dir", "checkpoint", "+data.cache_dir", "hydra.sweep.dir"])
+def test_a_path_is_taken_as_it_stands(key: str, text: str) -> None:
+    assert value_of(quote_paths(f"{key}={text}")) == text
+
+
+@pytest.mark.parametrize("word", ["data.path=null", "data.path=${runs_dir}/a", "output='a b'", 'runs_dir="a,b"'])
+def test_what_the_grammar_says_on_purpose_stays(word: str) -> None:
+    assert quote_paths(word) == word
+
+
+def test_a_comma_is_part_of_a_path_only_where_there_is_such_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert quote_paths("data.path=a,b.npz") == "data.path=a,b.npz"
+    (tmp_path / "a,b.npz").touch()
+    assert value_of(quote_paths("data.path=a,b.npz")) == "a,b.npz"
+
+
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("data.path=a.h5,b.h5", ["a.h5", "b.h5"]),
+        ("data.path=~/a#1.h5,b.h5", ["~/a#1.h5", "b.h5"]),
+        ("runs_dir=läufe,o'k", ["läufe", "o'k"]),
+    ],
+)
+def test_a_sweep_over_paths(word: str, values: list[str]) -> None:
+    swept = OverridesParser.create().parse_override(quote_paths(word, sweeps=True)).value()
+    assert [getattr(each, "text", each) for each in swept.list] == values  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("word", "paths"),
+    [
+        ("plugins=[a.py,b.py]", ["a.py", "b.py"]),
+        ("plugins=[~/x.py]", ["~/x.py"]),
+        ("plugins=[a#1.py, ~/b c.py]", ["a#1.py", "~/b c.py"]),
+        ("plugins=x.py", ["x.py"]),
+        ("plugins=~/x.py", ["~/x.py"]),
+        ("plugins=['a, b.py']", ["a, b.py"]),
+        ("plugins=[]", []),
+    ],
+)
+def test_lists_of_paths(word: str, paths: list[str]) -> None:
+    assert value_of(quote_paths(word)) == paths
+
+
+def test_any_text_in_quotes_means_itself() -> None:
+    rng = random.Random(0)
+    for _ in range(1000):
+        text = "".join(rng.choice("ab/.~#'\"\\ &[]{}(),:=$!%é日;|*?<>^`@1-\t") for _ in range(rng.randrange(1, 9)))
+        assert value_of(f"key={quote_value(text)}") == text
+        (word,) = shlex.split(show_quoted(f"key={text}"))
+        assert value_of(word) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("data.maze=o'k", """'data.maze="o'"'"'k"'"""),
+        ("data.maze=größe", """'data.maze="größe"'"""),
+        ("data.maze=a#b", """'data.maze="a#b"'"""),
+        ("maze", "write maze=VALUE"),
+        ("a..b=1", "a key has letters"),
+        ("=1", "a key has letters"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_the_form_that_can(word: str, told: str) -> None:
+    assert told in explain_word(word, "token recognition error at: 'x'")
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("strategy=goal", ["evaluation.strategy=goal"]),
+        ("planner.beam_width=3", ["++evaluation.decoding.planner.beam_width=3"]),
+        ("evaluation.decoding.score.tokens=all", ["++evaluation.decoding.score.tokens=all"]),
+        ("data.mix=[a,b]", ["data=mix", "data.parts=[a,b]"]),
+        ("data.top_fraction=0.1", ["++data.top_fraction=0.1"]),
+        ("critic=null", ["~critic"]),
+        ("experiment=null", ["~experiment"]),
+        ("backbone=null", ["backbone=null"]),
+        ("seed=1", ["seed=1"]),
+    ],
+)
+def test_short_forms_of_a_training_are_written_out(word: str, written: list[str]) -> None:
+    assert spell_words("train", [word]) == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--chek"], "no switch '--chek'. Did you mean '--check'?"),
+        (["-x"], "no switch '-x'"),
+        (["planner=beam"], "would turn every row"),
+        (["~=3"], "a key has letters"),
+    ],
+)
+def test_words_that_are_none(arguments: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        spell_words("train", arguments)
+    assert told in str(refusal.value)
+
+
+def test_a_tilde_in_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = f"{tmp_path}/conf"
+    assert spell_words("train", ["--config-dir=~/conf", "-m"]) == [f"--config-dir={folder}", "-m"]
+    assert spell_words("train", ["--config-dir", "~/conf", "seed=1"]) == ["--config-dir", folder, "seed=1"]
