@@ -123,6 +123,8 @@ def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> Config
     close = did_you_mean(last, siblings).replace("'", f"'{parent}." if parent else "'", 1)
     slot, option = key.partition(".")[0], key.rpartition(".")[2]
     hint = _find_owners(slot, option) or close or elsewhere
+    if any(each.lstrip("+").startswith((f'{key}="', f"{key}='")) for each in arguments):
+        hint += " Its value may stand as it is or in quotes."
     return ConfigError(
         f"there is no setting {key!r}.{hint} Settings{' in ' + repr(parent) if parent else ''}: {', '.join(siblings)}"
     )
