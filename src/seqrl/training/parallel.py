@@ -62,7 +62,7 @@ def cluster_environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
 
 
 def strategy(trainer: Mapping[str, Any]) -> Strategy | str:
-    """The strategy that `trainer.strategy` names: `ddp`, `fsdp`, or another name that Lightning knows."""
+    """The strategy that `trainer.strategy` names: `ddp`, `fsdp`, or another of `TrainerConfig`."""
     name = str(trainer.get("strategy", "auto"))
     if name == "ddp":
         # Buffers are constants, and a parameter is used in every step or in none.
