@@ -23,6 +23,8 @@ TARGET = r"has a 'return' field, .*strategy=return condition\.target="
 CRITIC = "needs a critic .*critic=iql"
 PENALTY = r"layout\.termination_penalty=null"
 TOKENS, TOKENS_OR_VECTORS = "decodes tokens, .*or train with method=tt$", "decodes tokens or vectors, .*method=tt or"
+PLACE, GRAPH = r"distance to a goal .*layout=tt_goal", r"train with 'landmarks=\{spacing: 0\.3\}'"
+MIXES = "guidance=3 mixes distributions of tokens, .*method=tt_goal"
 CODES = "decodes codes, .*method=tap$"
 
 CHECKPOINTS = (
@@ -39,6 +41,8 @@ EXPECTED = {  # None: served
     "reward": [*ALL[:4], VALUE, REWARD, *[TOKENS] * 6],
     "critic": [CRITIC, PENALTY, None, CRITIC, CRITIC, REWARD, *[TOKENS] * 6],
     "iql": [CRITIC, None, None, *[CRITIC] * 9],
+    "detour": [*[PLACE] * 3, None, PLACE, PLACE, *[TOKENS] * 6],
+    "landmarks": [*[GOAL] * 3, GRAPH, GOAL, GOAL, TARGET, MIXES, MIXES, TARGET, *[TOKENS_OR_VECTORS] * 2],
     "latent": [*[CODES] * 10, None, VALUE],
 }
 
@@ -55,9 +59,10 @@ def read(name: str) -> dict[str, Any]:
 
 def strategy(name: str) -> dict[str, Any]:
     parts: dict[str, Any] = {"plan_every": 1}
-    for entry in yaml.safe_load((config_dir() / "strategy" / f"{name}.yaml").read_text())["defaults"]:
+    content = yaml.safe_load((config_dir() / "strategy" / f"{name}.yaml").read_text())
+    for entry in content["defaults"]:
         ((group, option),) = entry.items()
-        parts[group.strip("/")] = read(f"{group.strip('/')}/{option}")
+        parts[group.strip("/")] = {**read(f"{group.strip('/')}/{option}"), **content.get(group.strip("/"), {})}
     if name == "return":
         parts["condition"]["target"] = 100.0
     return parts

@@ -164,7 +164,7 @@ def test_llama_has_as_many_weights_as_gpt() -> None:
     [
         ({"dim": 20}, "no multiple of twice"),
         ({"num_kv_heads": 3}, "does not divide"),
-        ({"num_kv_heads": 0}, "1 or more"),
+        ({"num_kv_heads": 0}, "from 1 to 1024"),
     ],
 )
 def test_llama_refuses_sizes_that_do_not_divide(options: dict[str, int], words: str) -> None:

@@ -279,7 +279,7 @@ def test_the_short_word_and_the_names_of_runs(tmp_path: Path, monkeypatch: pytes
     config = composed_data("data.mix=[a.hdf5,b.hdf5]")
     assert config["data"] == {"name": "mix", "parts": ["a.hdf5", "b.hdf5"], "dataset_name": None, "env_id": None}
     names = {digest(composed_data(f"data.mix=[{parts}]")) for parts in
-             ("a.hdf5,b.hdf5", "b.hdf5,a.hdf5", "a.hdf5", "a.hdf5,some-id-v2", "{name:d4rl,path:a.hdf5},b.hdf5",
+             ("a.hdf5,b.hdf5", "b.hdf5,a.hdf5", "a.hdf5", "a.hdf5,hopper-medium-v2", "{name:d4rl,path:a.hdf5},b.hdf5",
               "{name:d4rl,path:a.hdf5,max_transitions:8},b.hdf5")}  # fmt: skip
     assert len(names) == 6
     (tmp_path / "moved").mkdir()

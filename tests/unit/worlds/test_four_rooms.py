@@ -185,7 +185,7 @@ def test_the_source_makes_one_truncated_episode_a_goal_and_keeps_its_file(tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_transitions": 1}, "num_transitions=1 is too small; give 2 or more"),
+        ({"num_transitions": 1}, "num_transitions=1 is too small; give a number from 2"),
         ({"seed": -1}, "seed=-1 is too small; give 0 or more"),
         ({"action_noise": float("nan")}, "action_noise=nan is no number"),
     ],
