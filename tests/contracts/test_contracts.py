@@ -39,6 +39,7 @@ from seqrl.types import Plan
 NAMES = [(registry.slot, name) for registry in registries() for name in registry.builtin_names()]
 SMALL: dict[tuple[str, str], dict[str, Any]] = {  # options that make a component quick to check
     ("planner", "beam"): {"beam_width": 4, "horizon": 3},
+    ("planner", "rollouts"): {"candidates": 4, "horizon": 3},
     ("planner", "latent_beam"): {"beam_width": 4, "horizon": 6},
     ("critic", "iql"): {"dim": 64},
     ("condition", "target_return"): {"target": 10.0},

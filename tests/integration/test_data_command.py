@@ -116,7 +116,7 @@ def test_outputs_that_exist_are_kept(capsys: pytest.CaptureFixture[str]) -> None
     ("make", "words"),
     [
         (lambda path: path.write_bytes(b""), "is an empty file"),
-        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50)), "HDF5 file"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50)), "cannot be read by HDF5"),
         (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(50)), "is truncated or damaged"),
         (lambda path: path.write_text("a,b"), "is neither an HDF5 nor an NPZ file"),
         (lambda path: h5py.File(path, "w").close(), "lacks observations and actions and rewards and terminals"),

@@ -121,6 +121,9 @@ def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> Config
     same.sort(key=lambda each: each.startswith(("critic_training.", "tokenizer_training.")))
     elsewhere = f" Did you mean {same[0]!r}?" if same else ""
     close = did_you_mean(last, siblings).replace("'", f"'{parent}." if parent else "'", 1)
+    meant = [each for each in same if did_you_mean(key.partition(".")[0], [each.partition(".")[0]])]
+    if not parent and meant:  # the section is misspelt, and its setting is not
+        close = f" Did you mean {meant[0]!r}?"
     slot, option = key.partition(".")[0], key.rpartition(".")[2]
     hint = _find_owners(slot, option) or close or elsewhere
     if any(each.lstrip("+").startswith((f'{key}="', f"{key}='")) for each in arguments):
