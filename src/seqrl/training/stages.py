@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,7 +63,7 @@ class Stage:
 
     kind: StageKind
     module: pl.LightningModule
-    data: pl.LightningDataModule
+    data: EpisodeDataModule | TransitionDataModule
     settings: TrainingConfig
     trainer: Mapping[str, Any]
     clip_norm: float | None
@@ -146,7 +146,18 @@ def make_stages(config: Mapping[str, Any], store: EpisodeStore, folder: RunFolde
         _write_report(folder.path / "tokenizer.csv", round_trip_report(module.model.tokenizer, values, layout))
     if critic is not None:
         stages.append(_critic_stage(run, config, critic, store, layout))
+    _check_share(run.trainer.overfit_batches, stages)
     return stages
+
+
+def _check_share(share: float, stages: Sequence[Stage]) -> None:
+    """Refuse a share of the batches that is less than one of them in any stage, in which Lightning would stop."""
+    fewest = min(stage.data.steps_per_epoch for stage in stages)
+    if 0 < share < 1 and share * fewest < 1:
+        raise ConfigError(
+            f"trainer.overfit_batches={share:g} is less than one of the {fewest} batches of an epoch; give a number of "
+            "batches, as in trainer.overfit_batches=1"
+        )
 
 
 def model_stage(config: Mapping[str, Any], module: SequenceModule, data: EpisodeDataModule) -> Stage:

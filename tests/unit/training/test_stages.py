@@ -117,3 +117,16 @@ def test_a_tokenizer_may_have_batches_of_its_own(tiny_store: EpisodeStore, tmp_p
     assert isinstance(model.data, EpisodeDataModule)
     assert (tokenizer.data.batch_size, model.data.batch_size) == (6, 4)
     assert len(tokenizer.data.order.batch(0)) == 6
+
+
+def test_a_share_of_less_than_one_batch_is_refused_before_the_first_stage(
+    tiny_store: EpisodeStore, tmp_path: Path
+) -> None:
+    words = ["training.batch_size=4", "critic_training.batch_size=4"]
+    for share in ("1e-300", "0.001"):
+        config = completed(compose(*words, f"++trainer.overfit_batches={share}"), tiny_store)
+        with pytest.raises(ConfigError, match=r"overfit_batches=\S+ is less than one of the \d+ batches of an epoch"):
+            make_stages(config, tiny_store, RunFolder(tmp_path / share))
+    make_stages(
+        completed(compose(*words, "++trainer.overfit_batches=1"), tiny_store), tiny_store, RunFolder(tmp_path / "run")
+    )
