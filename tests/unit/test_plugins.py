@@ -99,7 +99,7 @@ def test_a_file_that_fails_is_named_and_may_be_mended(tmp_path: Path, code: str,
     path.write_text(code)
     with pytest.raises(PluginError, match=rf"plugin '.*plugin_file\.py' failed to import: {message}: "):
         load_plugins([str(path)])
-    assert not [name for name in sys.modules if name.startswith("seqrl_user")]
+    assert not [name for name in sys.modules if name.startswith("seqrl_user.plugin_file")]
     load_plugins([str(plugin(tmp_path))])
     assert "mine" in TOKENIZER.names()
 
