@@ -119,8 +119,9 @@ class Policy:
             seen.earn(None if rewards is None else torch.as_tensor(rewards, dtype=torch.float32).to(device))
         seen.observe(torch.as_tensor(observations, dtype=torch.float32).to(device))
         if self._guide is not None:
-            told = self._guide.choose(seen.observation)
-            self._conditioning = self.strategy.conditioning(self.model, told, seen.rows)
+            told = self._guide.choose(seen.observation)  # in every step: it keeps count of them
+            if not self._queue:
+                self._conditioning = self.strategy.conditioning(self.model, told, seen.rows)
         rows = torch.arange(seen.rows) if active is None else torch.from_numpy(np.flatnonzero(active))
         if not self._queue and len(rows):
             self._replan(rows.to(device))

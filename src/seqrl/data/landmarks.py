@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,14 @@ class LandmarkGraph:
         nothing = np.zeros(0, np.int64)
         return cls(np.zeros((0, 0), np.float32), nothing, nothing, np.zeros(0, np.float32))
 
+    @cached_property
+    def _tree(self) -> KDTree:
+        """Made once: guides ask it in every step."""
+        return KDTree(self.nodes)
+
     def find_nearest(self, positions: np.ndarray) -> np.ndarray:
         """(...) numbers of the nodes that are nearest to (..., G) positions."""
-        found: np.ndarray = KDTree(self.nodes).query(positions)[1]
+        found: np.ndarray = self._tree.query(positions)[1]
         return found
 
     def count_steps_to(self, node: int, steps: np.ndarray | None = None) -> np.ndarray:

@@ -79,12 +79,14 @@ def evaluate_all(
         critic, trained = checkpoints.load_critic(critic_file), checkpoints.critic_settings(critic_file)
     loaded = replace(loaded, config={**loaded.config, **trained})
     files = [checkpoint, *([critic_file] if critic_file else [])]
-    graph = [checkpoints.landmarks_file(checkpoint)] if loaded.model.landmarks is not None else []
+    digest = mapped = fingerprint_files(*files)
+    if loaded.model.landmarks is not None:
+        mapped = fingerprint_files(*files, checkpoints.landmarks_file(checkpoint))
     code = hash_plugins(loaded.config, [])  # of the model
     done = []
     for each in settings:
-        digest = fingerprint_files(*files, *(graph if each.condition["name"] == "landmarks" else []))
-        place = place_evaluation(each, fingerprint([digest, code]) if code else digest, folder)
+        own = mapped if each.condition["name"] == "landmarks" else digest
+        place = place_evaluation(each, fingerprint([own, code]) if code else own, folder)
         done.append(evaluate(each, loaded, place, critic))
     rows, comparisons = [each.row for each in done], compare_rows(done, baseline)
     dataset = DataSummary.from_config(loaded.config)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seqrl.errors import ConfigError
-from seqrl.importing import Imported, Wishes, find_file
-from seqrl.importing.reading import read_json, read_weights
+from seqrl.importing import Imported, Wishes
+from seqrl.importing.reading import find_pretrained, read_weights
 from seqrl.importing.trajectory_transformer import convert_transformer
 
 
@@ -16,10 +15,7 @@ def read(source: Path, wishes: Wishes) -> Imported:
     Raises:
         seqrl.errors.SeqrlError: files that are missing or damaged, or do not fit each other.
     """
-    weights = find_file(source, "model.safetensors", "pytorch_model.bin")
-    said = read_json(weights.parent / "config.json")
-    if said.get("model_type") != "trajectory_transformer":
-        raise ConfigError(f"{str(source)!r} is of model_type {said.get('model_type')!r}, not trajectory_transformer")
+    weights, said = find_pretrained(source, "trajectory_transformer")
     prefix = "trajectory_transformer."  # of a model inside another
     named = {name.removeprefix(prefix): value for name, value in read_weights(weights).items()}
     return convert_transformer(named, said, {}, wishes, where=repr(str(weights)), feed_forward=("l1", "l2"))

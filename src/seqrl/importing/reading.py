@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from seqrl.archives import check_archive
-from seqrl.errors import DataError
+from seqrl.errors import ConfigError, DataError
+from seqrl.importing import find_file
 
 _SMALL = 2**20  # bytes of a configuration, at most
 _RECORDS = {  # what published programs pickle their configurations as, and what those are of
@@ -103,6 +104,20 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{str(path)!r} holds no json object")
     return content
+
+
+def find_pretrained(source: Path, model_type: str) -> tuple[Path, dict[str, Any]]:
+    """The weights of a folder that transformers' `save_pretrained` wrote, and its `config.json`.
+
+    Raises:
+        ConfigError: it is of another `model_type`.
+        DataError: a file is missing or damaged.
+    """
+    weights = find_file(source, "model.safetensors", "pytorch_model.bin")
+    said = read_json(weights.parent / "config.json")
+    if said.get("model_type") != model_type:
+        raise ConfigError(f"{str(source)!r} is of model_type {said.get('model_type')!r}, not {model_type}")
+    return weights, said
 
 
 def read_record(path: Path) -> dict[str, Any]:
