@@ -115,11 +115,13 @@ def _print(found: Ladder) -> None:
     body += [_line(None, rung, beside=True) for rung in found.beside]
     title = f"{found.env_id}, training seed {found.training_seed}, {found.settings.episodes} starts"
     print_table(header, body, title=title, words=3)
-    say(f"learnt value: {found.learnt_value}; true value: {found.true_value}; intervals over starts")
+    say(f"learnt value: {found.learnt_value}; true value: {found.true_value}; 95 % intervals")
 
 
 def _line(swap: object, rung: Rung, *, beside: bool) -> list[str]:
     parts = [rung.name, "", ""] if beside else [getattr(swap, name) for name in ("dynamics", "value", "candidates")]
     interval = "" if rung.return_ci95 is None else f" [{rung.return_ci95[0]:.1f}, {rung.return_ci95[1]:.1f}]"
-    reached = "" if rung.success is None else f"{100 * sum(rung.success) / len(rung.success):.0f}"
+    reached = "" if rung.success_rate is None else f"{rung.success_rate:.0f}"
+    if rung.success_ci95 is not None:
+        reached += f" [{rung.success_ci95[0]:.0f}, {rung.success_ci95[1]:.0f}]"
     return [*parts, f"{rung.return_mean:.1f}{interval}", reached, f"{rung.cpu_seconds:.0f}"]

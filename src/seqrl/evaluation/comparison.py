@@ -14,7 +14,7 @@ from seqrl.d4rl.reference import reference
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.evaluation.archive import Evaluation, is_finished, list_evaluations, read_evaluation, read_row
 from seqrl.evaluation.jobs import UNREADABLE, list_jobs
-from seqrl.evaluation.statistics import seed_difference
+from seqrl.evaluation.statistics import Estimate, seed_difference, seed_mean, seed_rate
 
 METRICS = ("return", "score", "success", "clear")
 RATES = {"success": "goals", "clear": "regions"}  # of episodes toward goals, and the setting that they need
@@ -40,6 +40,7 @@ class Comparison:
         starts, episodes: start states, and pairs of episodes.
         note: what the interval does not say, a sentence without its full stop; empty where it says all.
         runs_a, runs_b: folders of the evaluations.
+        ci95_a, ci95_b: intervals of the two means, of success at least Wilson's; None where there is none.
     """
 
     metric: str
@@ -59,6 +60,8 @@ class Comparison:
     note: str
     runs_a: list[str]
     runs_b: list[str]
+    ci95_a: list[float] | None = None
+    ci95_b: list[float] | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -92,10 +95,8 @@ def compare_runs(
     for other in (*ours[1:], *theirs):
         _check_starts(ours[0], other)
     every = [*ours, *theirs]
-    if metric is None:
-        shared = [rate for rate in ("clear", "success") if all(rate in each.results for each in every)]
-        metric = shared[0] if shared else "return"
-    value = _metric(metric, every)
+    metric = metric or choose_metric(every)
+    value = measure(metric, every)
     counted = ours[0].results["counted"] if metric in RATES else None
     seeds = [[each.row.training_seed for each in side] for side in (ours, theirs)]
     paired = seeds[0] == seeds[1]
@@ -122,7 +123,23 @@ def compare_runs(
         note=_note(seeds, estimate.interval),
         runs_a=[str(each.folder) for each in ours],
         runs_b=[str(each.folder) for each in theirs],
+        ci95_a=estimate_mean(ours, metric, left, counted).interval,
+        ci95_b=estimate_mean(theirs, metric, right, counted).interval,
     )
+
+
+def estimate_mean(side: Sequence[Evaluation], metric: str, values: np.ndarray, counted: np.ndarray | None) -> Estimate:
+    """The mean of evaluations that differ in the training seed, with its interval over seeds and starts.
+
+    Args:
+        side: the evaluations.
+        metric: one of `METRICS`.
+        values: (s, n, m) of it, rates in percent.
+        counted: (n, m) bool; None: all count.
+    """
+    if metric not in RATES:
+        return seed_mean(values, counted)
+    return seed_rate(values > 0, counted, drives=side[0].results["returns"].shape[1])
 
 
 def _note(seeds: Sequence[list[int]], interval: list[float] | None) -> str:
@@ -137,7 +154,13 @@ def _note(seeds: Sequence[list[int]], interval: list[float] | None) -> str:
     return "with fewer than 3 training seeds the interval is hardly one over seeds" if few < 3 else ""
 
 
-def _metric(metric: str, every: Sequence[Evaluation]) -> Callable[[Evaluation], np.ndarray]:
+def choose_metric(every: Sequence[Evaluation]) -> str:
+    """The metric that evaluations are judged by where nobody chose one: `clear`, `success` or `return`."""
+    shared = [rate for rate in ("clear", "success") if all(rate in each.results for each in every)]
+    return shared[0] if shared else "return"
+
+
+def measure(metric: str, every: Sequence[Evaluation]) -> Callable[[Evaluation], np.ndarray]:
     """What gives an evaluation's (n, m) numbers."""
     if metric not in METRICS:
         raise ConfigError(f"metric {metric!r} is unknown.{did_you_mean(metric, METRICS)} Metrics: {', '.join(METRICS)}")

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from seqrl.evaluation.statistics import bootstrap, paired_difference
+from seqrl.evaluation.statistics import bootstrap, paired_difference, success_rate
 
 DynamicsName = Literal["model", "simulator"]
 ValueName = Literal["learnt", "true"]
@@ -64,6 +64,7 @@ class Rung:
         success: of each start, whether the goal was reached; None where there is no goal.
         return_mean, return_ci95: over starts; no interval of a single start.
         cpu_seconds: of the process.
+        success_rate, success_ci95: in percent, with Wilson's interval; None where there is no goal.
     """
 
     name: str
@@ -73,6 +74,8 @@ class Rung:
     return_mean: float
     return_ci95: list[float] | None
     cpu_seconds: float
+    success_rate: float | None = None
+    success_ci95: list[float] | None = None
 
     @classmethod
     def of(
@@ -81,7 +84,18 @@ class Rung:
         """The rung with its mean and interval."""
         estimate = bootstrap(returns)
         reached = None if success is None else [bool(each) for each in success]
-        return cls(name, swap, returns.tolist(), reached, estimate.mean, estimate.interval, cpu_seconds)
+        rate = None if success is None else success_rate(success)
+        return cls(
+            name,
+            swap,
+            returns.tolist(),
+            reached,
+            estimate.mean,
+            estimate.interval,
+            cpu_seconds,
+            None if rate is None else rate.mean,
+            None if rate is None else rate.interval,
+        )
 
 
 @dataclass(frozen=True)

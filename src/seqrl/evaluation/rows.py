@@ -61,11 +61,15 @@ class Starts:
 
 @dataclass(frozen=True)
 class GoalShare:
-    """One goal of an evaluation: its position, how many starts count for it, and the percentage that reached it."""
+    """One goal of an evaluation: its position, how many starts count for it, and the percentage that reached it.
+
+    The interval is Wilson's; None where no start counts, and in rows before it was told.
+    """
 
     goal: list[float]
     starts: int
     success_rate: float
+    success_ci95: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class GoalResults:
 
     Attributes:
         success_rate: percentage of the counted episodes that reached their goal.
-        success_ci95: interval of it over starts, or None where there is none.
+        success_ci95: Wilson's interval of it, in rows of before the bootstrap's; None where there is none.
         success_by_goal: the same, goal by goal.
         counted_episodes: from starts that are far enough away.
         steps_to_goal_median: environment steps; None where no episode got there.
@@ -82,7 +86,7 @@ class GoalResults:
         regions: `[x_low, y_low, x_high, y_high]` each, or None.
         clear_success_rate: percentage of the counted episodes that reached their goal and were inside no region before;
             None without regions.
-        clear_success_ci95: interval of it over starts, or None where there is none.
+        clear_success_ci95: the interval of that; None where there is none.
         entered_rate: percentage of the counted episodes that were inside a region before they reached their goal.
     """
 
@@ -100,7 +104,8 @@ class GoalResults:
 
 @dataclass(frozen=True)
 class ResultsRow:
-    """One evaluation of a trained model. Intervals are 95 % over starts, [low, high], or None where there is none.
+    """One evaluation of a trained model. Intervals are 95 %, [low, high], or None where there is none: over starts, and
+    of success rates Wilson's.
 
     Attributes:
         strategy: name of the row.

@@ -1,10 +1,13 @@
-"""Means with intervals over episodes and training seeds, and paired differences."""
+"""Means and success rates with intervals over episodes and training seeds, and paired differences."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+
+_Z = 1.959963984540054  # 97.5 % of a normal distribution lie below
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,45 @@ def bootstrap(
     means = sums[rows].sum(1)[totals > 0] / totals[totals > 0]
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(float(sums.sum() / counts.sum()), float(low), float(high))
+
+
+def success_rate(success: np.ndarray, counted: np.ndarray | None = None, *, drives: int | None = None) -> Estimate:
+    """Percentage of successes, with Wilson's score interval.
+
+    Unlike a bootstrap it has a width where all episodes ended alike: no success in 10 episodes is [0, 28], not [0, 0].
+
+    Args:
+        success: (n, m) or (n,) bool, from start i toward goal j.
+        counted: bool of the same shape; False leaves an entry out. All count by default.
+        drives: columns of episodes that were really run: 1 where one episode from each start was judged by all m goals.
+            Such a start is one trial, not m. As many as there are goals by default.
+
+    Returns:
+        NaN throughout where nothing counts.
+    """
+    reached = np.asarray(success, bool).reshape(len(success), -1)
+    counts = np.ones_like(reached) if counted is None else np.asarray(counted, bool).reshape(reached.shape)
+    if not counts.any():
+        return Estimate(np.nan, np.nan, np.nan)
+    rate = float((reached & counts).sum() / counts.sum())
+    low, high = wilson(rate, int(counts.any(1).sum()) if drives == 1 else int(counts.sum()))
+    return Estimate(100.0 * rate, 100.0 * low, 100.0 * high)
+
+
+def wilson(rate: float, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a share.
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209-212,
+    doi:10.1080/01621459.1927.10502953. `scipy.stats.binomtest` has it for whole numbers of successes only.
+
+    Args:
+        rate: of successes, 0 to 1.
+        trials: 1 or more.
+    """
+    z2 = _Z**2
+    middle = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z / (1 + z2 / trials) * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
+    return max(0.0, min(rate, middle - half)), min(1.0, max(rate, middle + half))
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray, counted: np.ndarray | None = None) -> Estimate:
@@ -98,6 +140,32 @@ def seed_difference(
     means = (starts * differences).sum(1)[totals > 0] / totals[totals > 0]
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(mean, float(low), float(high))
+
+
+def seed_mean(values: np.ndarray, counted: np.ndarray | None = None) -> Estimate:
+    """Mean of (s, n, m) over training seeds, starts and goals, with the interval of `seed_difference`."""
+    return seed_difference(values, np.zeros_like(values, np.float64), counted, paired=True)
+
+
+def seed_rate(success: np.ndarray, counted: np.ndarray | None = None, *, drives: int | None = None) -> Estimate:
+    """Percentage of successes over training seeds.
+
+    Of one seed it has Wilson's interval. Of several it has that of `seed_mean`, widened to Wilson's of all episodes
+    together where it is narrower: a bootstrap of episodes that all ended alike has no width.
+
+    Args:
+        success: (s, n, m) bool.
+        counted, drives: as for `success_rate`.
+    """
+    reached = np.asarray(success, bool)
+    counts = np.ones_like(reached) if counted is None else np.broadcast_to(np.asarray(counted, bool), reached.shape)
+    pooled = success_rate(reached.reshape(-1, reached.shape[-1]), counts.reshape(-1, reached.shape[-1]), drives=drives)
+    if len(reached) == 1 or pooled.interval is None:
+        return pooled
+    spread = seed_mean(100.0 * reached, counts[0])
+    if spread.interval is None:
+        return pooled
+    return Estimate(pooled.mean, min(pooled.low, spread.low), max(pooled.high, spread.high))
 
 
 def _draws(rng: np.random.Generator, count: int, samples: int) -> np.ndarray:

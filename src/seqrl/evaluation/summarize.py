@@ -17,7 +17,7 @@ from seqrl.evaluation.archive import label_of
 from seqrl.evaluation.placement import device_of
 from seqrl.evaluation.protocol import EpisodeResults
 from seqrl.evaluation.rows import Component, GoalResults, GoalShare, ResultsRow, Starts
-from seqrl.evaluation.statistics import bootstrap
+from seqrl.evaluation.statistics import bootstrap, success_rate
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.runs.old_names import training_digest
 
@@ -84,13 +84,16 @@ def _reference(config: EvaluationConfig, env_id: str) -> Reference | None:
 
 def _summarize_goals(results: Mapping[str, np.ndarray], config: EvaluationConfig) -> GoalResults:
     counted, success = results["counted"], results["success"]
-    rate = bootstrap(success * 100.0, counted)
+    drives = results["returns"].shape[1]
+    rate = success_rate(success, counted, drives=drives)
     reached = counted & success
     shares = [
-        GoalShare(goal.tolist(), int(starts.sum()), 100.0 * float(reach[starts].mean()))
-        for goal, starts, reach in zip(results["goals"], counted.T, success.T, strict=True)
+        GoalShare(goal.tolist(), int(starts.sum()), share.mean, share.interval)
+        for goal, starts, share in zip(
+            results["goals"], counted.T, map(success_rate, success.T, counted.T), strict=True
+        )
     ]
-    clear = bootstrap(results["clear"] * 100.0, counted) if "clear" in results else None
+    clear = success_rate(results["clear"], counted, drives=drives) if "clear" in results else None
     return GoalResults(
         success_rate=rate.mean,
         success_ci95=rate.interval,

@@ -15,7 +15,8 @@ from seqrl.evaluation.rows import ResultsRow
 from seqrl.files import write_text
 
 GOAL_LEGEND = (
-    "success %: episodes that came within 0.5 of the goal, of the starts far enough away; steps: median until then; "
+    "success %: episodes that came within 0.5 of the goal, of the starts far enough away, with Wilson's interval; "
+    "steps: median until then; "
     "at goal: share of the remaining steps spent there. "
 )
 REGION_LEGEND = (

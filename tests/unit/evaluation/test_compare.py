@@ -231,3 +231,46 @@ def test_what_holds_no_evaluation_is_refused(tmp_path: Path, evaluation: Evaluat
         compare_runs([a], [a], metric="retrun")
     with pytest.raises(ConfigError, match="was run without goals"):
         compare_runs([a], [a], metric="success")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "margin", "status"),
+    [([1, 2, 4], "0", 0), ([2, 3, 5], "0.5", 1), ([2, 3, 5], "1", 0), ([0, 0, 0], "0", 0), ([9, 9, 9], "1e9", 0)],
+)
+def test_a_model_that_is_worse_is_an_exit_status(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    evaluation: Evaluate,
+    theirs: list[float],
+    margin: str,
+    status: int,
+) -> None:
+    a, b = evaluation(tmp_path / "a", [1, 2, 4]), evaluation(tmp_path / "b", theirs)
+    assert compare.run([str(a), str(b), "--fail-if-worse", margin]) == status
+    assert f"A is {'' if status else 'not '}worse than B by more than" in capsys.readouterr().out
+    assert compare.run([str(a), str(b)]) == 0
+
+
+@pytest.mark.parametrize("margin", ["-1", "nan", "inf"])
+def test_a_margin_that_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluation: Evaluate, margin: str
+) -> None:
+    a = evaluation(tmp_path / "a", [1, 2, 4])
+    assert compare.run([str(a), str(a), f"--fail-if-worse={margin}"]) == 2
+    assert "is no margin; give 0 or more" in capsys.readouterr().err
+
+
+def test_sides_have_their_own_intervals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluation: Evaluate
+) -> None:
+    goals = {"counted": np.ones((4, 1), bool), "goals": np.zeros((1, 2))}
+    a = evaluation(tmp_path / "a", [0] * 4, results={**goals, "success": np.ones((4, 1), bool)})
+    b = evaluation(tmp_path / "b", [0] * 4, results={**goals, "success": np.zeros((4, 1), bool)})
+    found = compare_runs([a], [b])
+    assert found.ci95_a == pytest.approx([51.0, 100.0], abs=0.1)  # Wilson's of 4 of 4
+    assert found.ci95_b == pytest.approx([0.0, 49.0], abs=0.1)
+    assert compare.run([str(a), str(b)]) == 0
+    assert "mean success 100.00 [51.01, 100.00]" in capsys.readouterr().out
+    plain = evaluation(tmp_path / "c", [1, 2, 4])
+    mean = bootstrap(np.array([1.0, 2.0, 4.0]))
+    assert compare_runs([plain], [plain]).ci95_a == pytest.approx(mean.interval, abs=0.05)

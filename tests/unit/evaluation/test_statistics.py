@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from seqrl.evaluation.statistics import Estimate, bootstrap, paired_difference
+from seqrl.evaluation.statistics import Estimate, bootstrap, paired_difference, seed_mean, seed_rate, success_rate
 
 
 def test_the_interval_of_a_mean_agrees_with_its_standard_error() -> None:
@@ -88,3 +89,41 @@ def test_successes_are_compared_where_they_count() -> None:
     theirs = np.array([[False, True], [False, True], [False, True]])
     counted = np.array([[True, False], [True, False], [True, False]])
     assert paired_difference(ours, theirs, counted) == Estimate(1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("reached", "trials"), [(0, 10), (10, 10), (3, 7), (137, 150), (1, 1)])
+def test_success_has_the_interval_of_wilson(reached: int, trials: int) -> None:
+    found = success_rate(np.arange(trials) < reached)
+    expected = binomtest(reached, trials).proportion_ci(0.95, method="wilson")
+    assert found.mean == pytest.approx(100 * reached / trials)
+    assert [found.low, found.high] == pytest.approx([100 * expected.low, 100 * expected.high], abs=1e-9)
+
+
+def test_an_episode_that_many_goals_judge_is_one_trial() -> None:
+    success = np.random.default_rng(0).random((20, 3)) < 0.5
+    counted = np.ones((20, 3), bool)
+    counted[15:] = False
+    counted[0, 1:] = False
+    driven_once, driven_each = success_rate(success, counted, drives=1), success_rate(success, counted, drives=3)
+    assert driven_once.mean == driven_each.mean == pytest.approx(100 * success[counted].mean())
+    k, n = int(success[counted].sum()), int(counted.sum())
+    expected = binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert [driven_each.low, driven_each.high] == pytest.approx([100 * expected.low, 100 * expected.high])
+    assert driven_once.high - driven_once.low > 1.5 * (driven_each.high - driven_each.low)
+    assert success_rate(success, np.zeros_like(counted)).interval is None
+
+
+def test_seeds_that_all_ended_alike_have_a_width() -> None:
+    everything = np.ones((3, 10, 1), bool)
+    found = seed_rate(everything)
+    assert (found.mean, found.high) == (100.0, 100.0)
+    assert found.low == pytest.approx(100 * binomtest(30, 30).proportion_ci(0.95, method="wilson").low)
+    assert seed_rate(everything[:1]) == success_rate(everything[0])
+
+
+def test_seeds_that_differ_are_what_an_interval_tells_of() -> None:
+    success = np.zeros((4, 50, 1), bool)
+    success[:2] = True  # two seeds reach everything, two nothing
+    found, over_seeds = seed_rate(success), seed_mean(100.0 * success)
+    assert found.mean == 50.0
+    assert [found.low, found.high] == [over_seeds.low, over_seeds.high] == [0.0, 100.0]
