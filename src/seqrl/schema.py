@@ -241,6 +241,12 @@ def _strip(annotation: Any) -> Any:
     return members[0] if len(members) == 1 else annotation
 
 
+def is_mapping(annotation: Any) -> bool:
+    """Whether a value is a tree whose keys the user chooses."""
+    inner = _strip(annotation)
+    return (get_origin(inner) or inner) in _MAPPINGS
+
+
 def _literals(annotation: Any) -> tuple[str, ...]:
     """The words of an annotation that has nothing but words (and perhaps None)."""
     found: list[str] = []

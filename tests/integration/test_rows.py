@@ -44,6 +44,29 @@ def test_rows_merge_as_trees() -> None:
     assert (goal["planner"]["temperature"], goal["condition"]["guidance"], goal["video"]) == (0.25, 4, True)
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "evaluation.rows.mine={strategy: objective, score: {terms: {near: {name: target, dim: 2}}}}",
+        "evaluation.rows.mine={strategy: goal, score: {name: sum, terms: {near: {name: target, dim: 2}}}}",
+        "evaluation.rows.mine={strategy: detour, score: {terms: {near: {name: target, dim: 2}}}}",
+        "+evaluation.decoding.score.terms.near={name: target, dim: 2}",
+    ],
+)
+def test_a_row_names_terms_of_its_own(word: str) -> None:
+    found = composed("evaluation=none", "evaluation.rows.mine={strategy: objective}", word)
+    terms = row(found, "mine")["score"]["terms"]
+    assert terms["near"] == {"name": "target", "dim": 2}
+    assert set(terms) - {"near"} == ({"avoid", "arrival", "evidence"} if "detour" in word else set())
+
+
+def test_options_that_are_no_trees_take_no_names() -> None:
+    with pytest.raises(ConfigError, match=r"there is no setting 'score\.share\.of\.mine'"):
+        composed("evaluation.rows.mine={strategy: reward, score: {name: cvar, share: {of: {mine: 3}}}}")
+    with pytest.raises(ConfigError, match=r"there is no setting 'score\.term\.near\.name'"):
+        composed("evaluation.rows.mine={strategy: objective, score: {term: {near: {name: target}}}}")
+
+
 def test_a_row_wins_over_what_is_given_for_all_rows() -> None:
     found = composed(
         "planner.horizon=3", "evaluation.settings.num_episodes=7",

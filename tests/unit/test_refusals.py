@@ -42,6 +42,7 @@ EXPECTED = {  # None: served
     "critic": [CRITIC, PENALTY, None, CRITIC, CRITIC, REWARD, *[TOKENS] * 6],
     "iql": [CRITIC, None, None, *[CRITIC] * 9],
     "detour": [*[PLACE] * 3, None, PLACE, PLACE, *[TOKENS] * 6],
+    "objective": [*ALL[:6], *[TOKENS] * 6],
     "landmarks": [*[GOAL] * 3, GRAPH, GOAL, GOAL, TARGET, MIXES, MIXES, TARGET, *[TOKENS_OR_VECTORS] * 2],
     "latent": [*[CODES] * 10, None, VALUE],
 }
@@ -65,6 +66,8 @@ def strategy(name: str) -> dict[str, Any]:
         parts[group.strip("/")] = {**read(f"{group.strip('/')}/{option}"), **content.get(group.strip("/"), {})}
     if name == "return":
         parts["condition"]["target"] = 100.0
+    if name == "objective":
+        parts["score"]["terms"] = {"likely": {"name": "likelihood"}}
     return parts
 
 

@@ -17,6 +17,8 @@ from seqrl.cli.explaining import translate
 from seqrl.cli.words import DECODED
 from seqrl.console import say
 from seqrl.errors import ConfigError, did_you_mean, show_value
+from seqrl.registry import registry_of
+from seqrl.schema import is_mapping
 
 Tree = dict[str, Any]
 
@@ -215,15 +217,23 @@ def _fill(label: str, config: DictConfig, settings: Mapping[str, Any]) -> dict[s
                 f"row {label!r} of evaluation.rows: there is no setting {key!r}.{did_you_mean(key, known)} "
                 f"Settings{f' in {parent!r}' if parent else ''}: {', '.join(n.rpartition('.')[2] for n in known)}"
             )
-        OmegaConf.update(config, key, value, merge=False)
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
     return plain(config)
 
 
 def _has(config: DictConfig, key: str) -> bool:
-    """Whether there is such a setting, perhaps without a value yet."""
+    """Whether there is such a setting, perhaps without a value yet, or the user may name one."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
-    return isinstance(node, DictConfig) and last in node.keys()  # noqa: SIM118  (keys without a value as well)
+    if isinstance(node, DictConfig) and last in node.keys():  # noqa: SIM118  (keys without a value as well)
+        return True
+    group, option, *own = key.split(".")[:3] if key.count(".") >= 2 else (key, "")
+    if not own or group not in DECODED or not config[group]:
+        return False
+    options = registry_of(group).options(
+        config[group].name
+    )  # a mapping's keys are the user's, as in score.terms.likely
+    return any(each.name == option and is_mapping(each.annotation) for each in options)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

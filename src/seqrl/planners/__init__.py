@@ -25,7 +25,8 @@ class Planner(ABC):
         serves: the class of models that it can decode, or several.
         asks_model: whether it looks at the sequence model at all; baselines do not.
         shows: what its traces hold for scores that want it (see `seqrl.scores.Score`): any of `transitions`,
-            `next_observation`, `goals`, `evidence`; None for planners that rank nothing, whatever the score.
+            `next_observation`, `goals`, `distributions`, `evidence`; None for planners that rank nothing, whatever
+            the score.
     """
 
     horizon: int
@@ -64,6 +65,7 @@ class Planner(ABC):
             "transitions": score.wants_transitions,
             "next_observation": score.wants_next_observation,
             "goals": score.wants_goals,
+            "distributions": score.wants_distributions,
             "evidence": score.evidence_steps > 0,
         }
         missing = [

@@ -13,10 +13,12 @@ from seqrl.decoding.session import Session
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
-from seqrl.scores import Score, Trace
+from seqrl.scores import Distribution, Score, Trace
 from seqrl.types import Plan
 
-SHOWN = frozenset({"transitions", "next_observation", "goals", "evidence"})  # in the traces of these searches
+SHOWN = frozenset(
+    {"transitions", "next_observation", "goals", "distributions", "evidence"}
+)  # in the traces of these searches
 ESTIMATED = ("reward", "value")  # fields of which a search wants the expectation
 
 
@@ -26,17 +28,21 @@ class Beams:
     Attributes:
         columns: (B, C, ...) tensors that grow along their last dimension and follow every selection: `tokens` and
             `log_probs` have one entry per token from the present observation on, fields with estimates one per
-            transition.
+            transition, and `<field>_probabilities` V + 1 per transition where distributions are kept.
 
     Args:
         session: at the first token after the present observation.
         observation: (B, O') tokens of the present observation.
         target: (B, G) goals in the data's units, for scores that want them.
+        distributions: whether to keep what is believed of rewards and values beside the expectations.
     """
 
-    def __init__(self, session: Session, observation: Tensor, target: Tensor | None = None) -> None:
+    def __init__(
+        self, session: Session, observation: Tensor, target: Tensor | None = None, *, distributions: bool = False
+    ) -> None:
         self.session = session
         self.target = target
+        self.distributions = distributions
         start = observation[:, None]  # (B, 1, O)
         self.columns = {"tokens": start, "log_probs": start.new_zeros(start.shape, dtype=session.logits.dtype)}
 
@@ -68,8 +74,8 @@ class Beams:
         self.session.append(self.columns["tokens"][..., -1].flatten())
 
     def record(self, name: str, entry: Tensor) -> None:
-        """Append one (B, C) entry to a column."""
-        entry = entry[..., None]
+        """Append one (B, C) entry, or n of them as (B, C, n), to a column."""
+        entry = entry[..., None] if entry.dim() == 2 else entry
         self.columns[name] = torch.cat([self.columns[name], entry], -1) if name in self.columns else entry
 
     def estimate(
@@ -77,7 +83,10 @@ class Beams:
     ) -> None:
         """Record the expectation, or a percentile, of the scalar whose token comes next."""
         centres = model.tokenizer.bin_centres(place).to(self.logits.dtype)
-        probabilities = self.logits.softmax(-1)[..., :-1]
+        beliefs = self.logits.softmax(-1)
+        if self.distributions:
+            self.record(f"{field}_probabilities", beliefs)
+        probabilities = beliefs[..., :-1]
         if percentile is None:
             self.record(field, probabilities @ centres)
         elif as_published:
@@ -109,6 +118,12 @@ class Beams:
         trace = Trace(
             per_step[..., action].sum(-1), per_step.sum(-1), self.columns.get("reward"), self.columns.get("value")
         )
+        if score.wants_distributions:
+            trace = replace(
+                trace,
+                reward_distributions=self._find_distributions(model, "reward"),
+                value_distributions=self._find_distributions(model, "value"),
+            )
         if score.wants_goals:
             assert self.target is not None
             trace = replace(trace, target=self.target[:, None].expand(-1, per_step.shape[1], -1))
@@ -135,6 +150,14 @@ class Beams:
             next_observation=following,
             over=over,
         )
+
+    def _find_distributions(self, model: TokenModel, field: str) -> Distribution | None:
+        """Of each transition's scalar; a termination token stands for 0, as it does in the expectation."""
+        beliefs = self.columns.get(f"{field}_probabilities")
+        if beliefs is None:
+            return None
+        values = pad(model.tokenizer.bin_centres(model.places(field).start).to(beliefs), (0, 1))
+        return Distribution(beliefs.unflatten(-1, (-1, len(values))), values)
 
     def _find_evidence(self, model: TokenModel, complete: int, steps: int) -> Tensor:
         """(B, C, n) nats, see `Trace.goal_evidence`."""

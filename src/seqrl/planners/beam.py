@@ -141,7 +141,8 @@ class BeamPlanner(Planner):
         observation = model.places("observation")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
         session = decoding.start(model, history, cache=self.cache, context=self.context)
-        beams = Beams(session, history.tokens[:, -observation.stop :], history.target)
+        present = history.tokens[:, -observation.stop :]
+        beams = Beams(session, present, history.target, distributions=score.wants_distributions)
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.
             copies = self.n_expand * (self.beam_width if depth == 0 else 1)

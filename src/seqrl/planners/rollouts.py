@@ -82,7 +82,8 @@ class RolloutsPlanner(Planner):
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         observation = model.places("observation")
         session = decoding.start(model, history, cache=self.cache, context=self.context)
-        beams = Beams(session, history.tokens[:, -observation.stop :], history.target)
+        present = history.tokens[:, -observation.stop :]
+        beams = Beams(session, present, history.target, distributions=score.wants_distributions)
         beams.repeat(self.candidates)
         for depth in range(self.horizon):
             for name in model.fields[1:]:

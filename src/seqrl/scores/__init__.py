@@ -12,6 +12,37 @@ from seqrl.layout import Layout
 
 
 @dataclass(frozen=True)
+class Distribution:
+    """What a model believes of numbers, each by its own weights over the same values.
+
+    Attributes:
+        probabilities: (..., V), each row sums to 1.
+        values: (V,) in the data's units, in any order.
+    """
+
+    probabilities: Tensor
+    values: Tensor
+
+    def mean(self) -> Tensor:
+        """(...) expectation."""
+        return self.probabilities @ self.values
+
+    def find_tail_mean(self, share: float) -> Tensor:
+        """(...) mean over the worst `share` of the mass, in (0, 1]: the conditional value at risk of rewards.
+
+        A value that the border of the share cuts counts with the part inside, so that share 1 gives the mean.
+
+        Reference: Rockafellar and Uryasev 2002, "Conditional value-at-risk for general loss distributions",
+        proposition 8.
+        """
+        values, order = self.values.sort()
+        mass = self.probabilities[..., order]
+        before = mass.cumsum(-1) - mass
+        inside = (share - before).clamp(min=0).minimum(mass)
+        return inside @ values / share
+
+
+@dataclass(frozen=True)
 class Trace:
     """What a search has imagined so far, h transitions deep; leading dimensions are environments and beams.
 
@@ -27,6 +58,9 @@ class Trace:
         goal_evidence: (..., n) how much likelier the actions of each of the last n transitions are on the way to the
             goal than without one: `log P(a | goal) - log P(a | no goal)`, in nats; None for scores with
             `evidence_steps` 0.
+        reward_distributions, value_distributions: of each transition, (..., h) rows of weights, whose means are
+            `rewards` and `values` where these are expectations; None for scores that do not want distributions, and
+            where the layout has no such field.
         over: (..., h + 1) bool, whether the imagined episode had ended before each transition, and after the last; the
             last entry means something only beside `next_observation`. What stands there is no state. None for scores
             that do not want transitions, and where a search cannot tell.
@@ -42,6 +76,8 @@ class Trace:
     over: Tensor | None = None
     target: Tensor | None = None
     goal_evidence: Tensor | None = None
+    reward_distributions: Distribution | None = None
+    value_distributions: Distribution | None = None
 
 
 class Score(ABC):
@@ -52,12 +88,15 @@ class Score(ABC):
         wants_next_observation: whether traces must hold `next_observation`, which a search decodes for every candidate
             then, and not for its survivors alone.
         wants_goals: whether episodes must have goals, which traces then hold as `target`.
+        wants_distributions: whether traces must hold `reward_distributions` and `value_distributions`, as far as the
+            layout has the fields.
         evidence_steps: n, of how many of the last transitions traces must hold `goal_evidence`; 0 for none.
     """
 
     wants_transitions: bool = False
     wants_next_observation: bool = False
     wants_goals: bool = False
+    wants_distributions: bool = False
     evidence_steps: int = 0
 
     @abstractmethod

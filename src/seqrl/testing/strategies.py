@@ -11,7 +11,7 @@ from torch import Tensor
 from seqrl.conditions import Condition
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.scores import Score, Trace
+from seqrl.scores import Distribution, Score, Trace
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, ContractViolation, close, require, shape
 
@@ -94,7 +94,7 @@ def score_is_pure(component: Component) -> None:
     require(close(score(_rows(trace, order[:1])), first[order[:1]]), "a row gets another score alone than in a batch")
     require(torch.equal(score(trace), first), "the same trace gets two different scores; keep no state")
     for name, given in vars(untouched).items():
-        require(torch.equal(given, getattr(trace, name)), f"scoring changes {name} of the trace")
+        require(_same(given, getattr(trace, name)), f"scoring changes {name} of the trace")
 
 
 def score_refuses_or_serves(component: Component) -> None:
@@ -145,8 +145,29 @@ def _trace(layout: Layout) -> Trace:
         target=torch.randn(3, 4, 2, generator=generator),
         goal_evidence=torch.randn(3, 4, 3, generator=generator),
         over=torch.arange(4) > torch.arange(4)[:, None].expand(3, 4, 1),
+        reward_distributions=_beliefs(generator) if layout.has("reward") else None,
+        value_distributions=_beliefs(generator) if layout.has("value") else None,
     )
 
 
+def _beliefs(generator: torch.Generator) -> Distribution:
+    """Of every transition, over five values."""
+    weights = torch.randn(3, 4, 3, 5, dtype=torch.float64, generator=generator)
+    return Distribution(weights.softmax(-1), torch.randn(5, dtype=torch.float64, generator=generator))
+
+
 def _rows(trace: Trace, rows: Tensor) -> Trace:
-    return replace(trace, **{name: tensor[rows] for name, tensor in vars(trace).items() if tensor is not None})
+    chosen: Any = {name: _row_of(part, rows) for name, part in vars(trace).items() if part is not None}
+    return replace(trace, **chosen)
+
+
+def _row_of(part: Tensor | Distribution, rows: Tensor) -> Tensor | Distribution:
+    if isinstance(part, Distribution):
+        return replace(part, probabilities=part.probabilities[rows])
+    return part[rows]
+
+
+def _same(one: Tensor | Distribution, other: Tensor | Distribution) -> bool:
+    if isinstance(one, Distribution) and isinstance(other, Distribution):
+        return torch.equal(one.probabilities, other.probabilities) and torch.equal(one.values, other.values)
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)

@@ -1,0 +1,66 @@
+"""A number that a plan should keep within limits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor
+
+from seqrl.errors import ConfigError
+from seqrl.layout import Layout
+from seqrl.registry import register_score
+from seqrl.scores import Score, Trace
+from seqrl.scores._dimension import DimensionField, check_dimension, find_dimension
+
+
+@register_score("limit")
+class LimitScore(Score):
+    """`-cost * sum_k max(low - x_k, x_k - high, 0)`: how far one dimension of the plan leaves its limits.
+
+    Of observations the imagined ones count, which follow the plan's actions. What stands after an imagined end does
+    not.
+
+    Args:
+        low, high: limits in the data's units; None where there is none on that side.
+        field: whose dimension it is: `observation` or `action`.
+        dim: which dimension of the field, 0 or more.
+        cost: of one unit beyond a limit in one transition, 0 or more.
+
+    Raises:
+        ConfigError: `low` is not below `high`.
+    """
+
+    wants_transitions = True
+
+    def __init__(
+        self,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        field: DimensionField = "observation",
+        dim: Annotated[int, Ge(0)] = 0,
+        cost: Annotated[float, Ge(0)] = 1.0,
+    ) -> None:
+        if low is not None and high is not None and not low < high:
+            raise ConfigError(f"score.low={low:g} is not below score.high={high:g}; give the lower limit as score.low")
+        self.low = low
+        self.high = high
+        self.field: DimensionField = field
+        self.dim = dim
+        self.cost = cost
+        self.wants_next_observation = field == "observation"
+
+    def check(self, layout: Layout) -> None:
+        if self.low is None and self.high is None:
+            raise ConfigError("score=limit has no limit; give score.low, score.high or both")
+        check_dimension(layout, self.field, self.dim)
+
+    def __call__(self, trace: Trace) -> Tensor:
+        values, counts = find_dimension(trace, self.field, self.dim)
+        beyond = values.new_zeros(values.shape)
+        if self.low is not None:
+            beyond = beyond.maximum(self.low - values)
+        if self.high is not None:
+            beyond = beyond.maximum(values - self.high)
+        return -self.cost * beyond.masked_fill(~counts, 0.0).sum(-1)
