@@ -190,3 +190,32 @@ def test_one_damaged_run_does_not_hide_the_others(
     found = statuses(tmp_path / "runs")
     assert [each.state for each in found] == ["done", "unreadable", "done"]
     assert reason in str(found[1].reason)
+
+
+def test_what_was_typed_and_what_it_returned(
+    make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make("a", {"model": DONE})
+    words = ["++evaluation.decoding.planner.beam_width=8", "evaluation.strategy=goal", "~critic", "name=a b", "seed=2"]
+    (run / "provenance.yaml").write_text(yaml.safe_dump([{"overrides": ["seed=1"]}, {"overrides": words}]))
+    for number, (label, mean) in enumerate([("reward", 1.5), ("goal", 48.51)]):
+        place = run / "evaluations" / f"{label}-{number}"
+        place.mkdir(parents=True)
+        (place / "results.json").write_text(json.dumps([{"strategy": label, "return_mean": mean}]))
+    damaged = run / "evaluations" / "zero-3"
+    damaged.mkdir()
+    (damaged / "results.json").write_text("[{")
+    found = of_run(run)
+    assert found.typed == "planner.beam_width=8 strategy=goal critic=null 'name=a b' seed=2"
+    assert found.returns == {"reward": 1.5, "goal": 48.51}
+    assert status.run([str(tmp_path / "runs")]) == 0
+    printed = capsys.readouterr().out
+    for text in ("typed", "planner.beam_width=8", "reward 1.5", "goal 48.51"):
+        assert text in printed
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "[]", "- 3", "- {overrides: null}"])
+def test_a_run_whose_words_nobody_noted(make: Callable[..., Path], content: str) -> None:
+    run = make("a", {"model": DONE})
+    (run / "provenance.yaml").write_text(content)
+    assert of_run(run).typed is None

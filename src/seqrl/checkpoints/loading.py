@@ -20,6 +20,7 @@ from seqrl.models.building import build_model
 from seqrl.paths import find_path
 from seqrl.plugins import source
 from seqrl.registry import registry_of
+from seqrl.runs.finding import LATEST, find_latest
 
 T = TypeVar("T", bound=nn.Module | None)
 
@@ -61,10 +62,13 @@ def load(path: str | Path) -> Loaded:
     (`weights_only=True`), and components are looked up by name in the registries, so that a file can build what is
     registered and nothing else.
 
+    Args:
+        path: whatever `checkpoint=` takes; see `checkpoint_file`.
+
     Raises:
         CheckpointError: the file is missing, damaged, from another program, or from a newer seqrl.
     """
-    path = find_path(path)
+    path = checkpoint_file(path)
     model, config, content = _rebuilt(path, build_model, _PREFIX)
     config = {"dataset": _UNKNOWN_DATA, "seed": 0, **config}
     graph = landmarks_file(path)
@@ -81,6 +85,30 @@ def landmarks_file(path: str | Path) -> Path:
     """
     path = find_path(path)
     return (path.parent.parent if path.is_file() else path) / "landmarks" / "graph.npz"
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The checkpoint that a user means, for every command and for `load`.
+
+    Args:
+        path: a file, the folder of a run or of its model; or `latest`, the run of `./runs` that was saved last, and
+            `FOLDER/latest` for another folder of runs. A file or folder of that name goes first.
+
+    Raises:
+        CheckpointError: there is none, or none that can be read.
+    """
+    path = find_path(path)
+    if path.name == LATEST and not path.exists():
+        folder = path.parent if path.parent.name else Path("runs")
+        newest = find_latest(folder)
+        if newest is None:
+            raise CheckpointError(f"no run in {str(folder)!r} has a checkpoint, so that there is no latest; give a run")
+        say(f"latest: {newest}")
+        path = newest
+    found = find_checkpoint(path)
+    if found is not None:
+        return found
+    raise CheckpointError(f"no checkpoint at {str(path)!r}; give a .ckpt file or the folder of a run")
 
 
 def find_checkpoint(path: Path, stage: str = "model") -> Path | None:
@@ -138,6 +166,8 @@ def critic_file(path: str | Path) -> Path | None:
         path: a run folder, or a checkpoint in the folder of one of its stages (`RUN/model/last.ckpt`).
     """
     path = find_path(path)
+    if path.name == LATEST and not path.exists():
+        path = checkpoint_file(path)
     if path.is_file() and path.parent.name == "critic":
         return path
     run = path.parent.parent if path.is_file() or path.name == "model" else path

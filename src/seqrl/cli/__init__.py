@@ -12,7 +12,19 @@ from seqrl.console import open_streams
 from seqrl.errors import did_you_mean
 from seqrl.paths import complete_user
 
-COMMANDS = ("train", "evaluate", "compare", "diagnose", "status", "import", "data", "plugins", "schema", "bench")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "compare",
+    "results",
+    "diagnose",
+    "status",
+    "import",
+    "data",
+    "plugins",
+    "schema",
+    "bench",
+)
 _FILES = {"import": "importing"}  # of commands whose names are no names of modules
 
 USAGE = """seqrl: offline reinforcement learning as sequence modelling
@@ -20,6 +32,7 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
   seqrl train [overrides]                        train a model, then evaluate the strategies of the configuration
   seqrl evaluate checkpoint=PATH [overrides]     act with a trained model
   seqrl compare RUN_A RUN_B                      paired difference of two models, with its interval
+  seqrl results RUNS...                          one table of many runs, averaged over seeds; CSV, Markdown, LaTeX
   seqrl diagnose CHECKPOINT                      which part of a search fails: dynamics, value or candidates
   seqrl status [RUN_OR_SWEEP_OR_RUNS_DIR]        what runs, what finished, what failed and why
   seqrl import FORMAT SOURCE --output FOLDER     a published checkpoint as a run: tt, hf-tt, dt, hf-dt, tap

@@ -23,8 +23,8 @@ def run(arguments: list[str]) -> int:
         Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
     """
     options = _parser().parse_args(arguments)
+    from seqrl.checkpoints.loading import checkpoint_file
     from seqrl.evaluation.diagnosis import diagnose_checkpoint
-    from seqrl.evaluation.evaluate import checkpoint_file
 
     try:
         settings = _settings(options)

@@ -42,7 +42,7 @@ def _read(cfg: DictConfig) -> dict[str, Any]:
 
 def _check(cfg: DictConfig, job: Job) -> None:
     config = _read(cfg)
-    from seqrl.evaluation.evaluate import checkpoint_file
+    from seqrl.checkpoints.loading import checkpoint_file
 
     check_with_checkpoint(EvaluationConfig.from_dict(config), checkpoint_file(find_path(config["checkpoint"])))
     say("the configuration is sound, and the checkpoint serves it")
@@ -50,7 +50,8 @@ def _check(cfg: DictConfig, job: Job) -> None:
 
 def _task(cfg: DictConfig, job: Job) -> None:
     config = _read(cfg)
-    from seqrl.evaluation.evaluate import checkpoint_file, evaluate_all
+    from seqrl.checkpoints.loading import checkpoint_file
+    from seqrl.evaluation.evaluate import evaluate_all
 
     checkpoint = checkpoint_file(find_path(config["checkpoint"]))
     folder = _folder(checkpoint)
@@ -67,7 +68,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
 def _identify(cfg: DictConfig) -> Identity:
     """The checkpoint counts with its age; where the user chose the folder, the evaluation is written anew."""
     config = plain(cfg)
-    from seqrl.evaluation.evaluate import checkpoint_file
+    from seqrl.checkpoints.loading import checkpoint_file
 
     checkpoint = checkpoint_file(find_path(config["checkpoint"]))
     state = checkpoint.stat()

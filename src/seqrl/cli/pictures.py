@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seqrl.analysis.curves import Curve, CurvePanel, draw_curves
 from seqrl.analysis.maze import PathPanel, draw_paths
 from seqrl.analysis.plan_figure import draw_plan_quality
 from seqrl.analysis.tradeoff import Point, draw_tradeoff
 from seqrl.console import say
+from seqrl.errors import ConfigError, did_you_mean
 from seqrl.evaluation.archive import PLAN_QUALITY, Evaluation, read_plan_quality
 from seqrl.evaluation.rows import ResultsRow
 from seqrl.evaluation.tables import abbreviate, circumstances
+from seqrl.runs.metrics import read_metrics
+from seqrl.runs.stages import KINDS
 
 if TYPE_CHECKING:  # with torch, which the parent of a sweep can do without
     from seqrl.evaluation.jobs import Job
 
+CURVES = "curves.png"  # of a run
 # Name of the axis, and what gives a row's mean and interval; best first.
 _GAINS: dict[str, Callable[[ResultsRow], tuple[float | None, list[float] | None]]] = {
     "normalised score": lambda row: (row.score_mean, row.score_ci95),
@@ -60,6 +65,39 @@ def draw_plans(evaluations: Sequence[Evaluation]) -> None:
         if content is not None:
             picture = (evaluation.folder / PLAN_QUALITY).with_suffix(".png")
             say(f"picture: {draw_plan_quality(picture, content)}")
+
+
+def draw_run_curves(path: Path, runs: Sequence[Path], metric: str) -> Path:
+    """Draw one metric of several runs over their steps.
+
+    Raises:
+        ConfigError: no run logged it.
+    """
+    curves, names = [], set()
+    for run in runs:
+        logged = read_metrics(run / "metrics.csv")
+        names |= {each.name for each in logged}
+        own = [each for each in logged if each.name == metric and math.isfinite(each.value)]
+        if own:
+            curves.append(Curve(run.name, [each.step for each in own], [each.value for each in own]))
+    if not curves:
+        raise ConfigError(f"no run logged {metric!r}.{did_you_mean(metric, names)} Logged: {', '.join(sorted(names))}")
+    return draw_curves(path, [CurvePanel("learning curves", metric, curves)])
+
+
+def draw_training(run: Path) -> Path | None:
+    """Draw the losses of a run, a panel for each stage, as `curves.png`; None where it logged none."""
+    logged = [each for each in read_metrics(run / "metrics.csv") if math.isfinite(each.value)]
+    panels = []
+    for kind in KINDS:
+        curves = []
+        for name, dashed in (("train/loss", True), ("val/loss", False)):
+            own = [each for each in logged if each.name == f"{kind.prefix}{name}"]
+            if own:
+                curves.append(Curve(name, [each.step for each in own], [each.value for each in own], dashed))
+        if curves:
+            panels.append(CurvePanel(kind.name, "loss", curves))
+    return draw_curves(run / CURVES, panels) if panels else None
 
 
 def draw_sweep(path: Path, jobs: Sequence[Job], settings: Sequence[Mapping[str, str]]) -> Path | None:

@@ -6,22 +6,23 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seqrl.console import one_line, print_table, say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.evaluation.jobs import UNREADABLE, list_jobs
+from seqrl.files import read_json
 from seqrl.paths import find_path
+from seqrl.runs.finding import find_runs, is_run
 from seqrl.runs.folder import is_held, read_config, read_status
 from seqrl.runs.metrics import read_metrics
-from seqrl.runs.naming import IDENTITY
+from seqrl.runs.provenance import read_words
 from seqrl.runs.stages import KINDS, MODEL, StageKind
 
-_DEEPEST = 3  # folders between a runs_dir and a run
 KILLED = "stopped (killed?)"  # it says that it runs, and no process holds its folder
 
 
@@ -39,6 +40,8 @@ class Status:
         loss, best_loss: last and lowest held-out loss of that stage.
         updated: seconds since something was last written.
         reason: why it failed or ended early.
+        typed: the words of the command that started it last, as they were given.
+        returns: mean return of each results row, by label.
     """
 
     run: str | None
@@ -51,6 +54,8 @@ class Status:
     best_loss: float | None = None
     updated: float | None = None
     reason: str | None = None
+    typed: str | None = None
+    returns: dict[str, float] = field(default_factory=dict)
 
 
 def run(arguments: list[str]) -> int:
@@ -88,20 +93,10 @@ def statuses(path: Path) -> list[Status]:
     """
     if (path / "jobs").is_dir():
         return _jobs(path)
-    found = [path] if _is_run(path) else list(_find_runs(path, depth=_DEEPEST)) if path.is_dir() else []
+    found = [path] if is_run(path) else list(find_runs(path)) if path.is_dir() else []
     if not found:
         raise ConfigError(f"there is no run in {str(path)!r}; give a run folder, the folder of a sweep, or a runs_dir")
     return [_look_at(each) for each in found]
-
-
-def _find_runs(folder: Path, depth: int) -> Iterator[Path]:
-    """The runs in a folder and in those of its folders that are neither runs nor sweeps; links are not followed."""
-    for each in sorted(folder.iterdir()):
-        if _is_run(each):
-            yield each
-        elif depth and each.is_dir() and not each.is_symlink() and not (each / "jobs").is_dir():
-            with suppress(PermissionError):
-                yield from _find_runs(each, depth - 1)
 
 
 def _look_at(path: Path) -> Status:
@@ -115,16 +110,11 @@ def _look_at(path: Path) -> Status:
         return Status(str(path), None, UNREADABLE, reason=f"the files of {str(path)!r} are of no known form ({why})")
 
 
-def _is_run(path: Path) -> bool:
-    kept = ("config.yaml", "status.json", IDENTITY)
-    return any((path / name).exists() for name in kept) and not (path / "multirun.yaml").exists()
-
-
 def _jobs(sweep: Path) -> list[Status]:
     found = []
     for job in list_jobs(sweep):
         words = " ".join(job.overrides)
-        if job.folder is None or not _is_run(Path(job.folder)):  # refused before it had a configuration
+        if job.folder is None or not is_run(Path(job.folder)):  # refused before it had a configuration
             found.append(Status(job.folder, words, job.state, reason=job.error))
             continue
         own = asdict(_look_at(Path(job.folder))) | {"job": words}
@@ -166,7 +156,20 @@ def of_run(path: Path) -> Status:
         best_loss=min(filter(math.isfinite, losses), default=None),
         updated=round(time.time() - max(written), 1) if written else None,
         reason=entry.reason if entry and state in ("failed", "interrupted") else None,
+        typed=read_words(path),
+        returns=_returns(path),
     )
+
+
+def _returns(run: Path) -> dict[str, float]:
+    """The mean return of each finished evaluation of a run, by label; of several with one label the newest."""
+    found = {}
+    for file in sorted(run.glob("evaluations/*/results.json"), key=lambda each: each.stat().st_mtime):
+        with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged one has no number to show
+            content = read_json(file)
+            (row,) = content if isinstance(content, list) else [content]
+            found[str(row["strategy"])] = float(row["return_mean"])
+    return found
 
 
 def _max_steps(config: Mapping[str, Any], kind: StageKind) -> int | None:
@@ -184,15 +187,20 @@ def _print(found: Sequence[Status]) -> None:
     }
     title = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     with_jobs = any(each.job is not None for each in found)
-    header = ["run", *(["job"] if with_jobs else []), "state", "stage", "step", "val/loss (best)", "updated"]
+    with_returns = any(each.returns for each in found)
+    with_words = with_jobs or any(each.typed for each in found)
+    words_of = "job" if with_jobs else "typed"
+    header = ["run", *([words_of] if with_words else []), "state", "stage", "step", "val/loss (best)"]
+    header += [*(["returns"] if with_returns else []), "updated"]
     body = []
     for each in found:
         step = "" if each.step is None else f"{each.step} of {'?' if each.max_steps is None else each.max_steps}"
         loss = "" if each.loss is None else f"{each.loss:.4g}"
         loss += f" ({each.best_loss:.4g})" if each.best_loss is not None else ""
         name = Path(each.run).name if each.run else ""
-        job = [each.job or ""] if with_jobs else []
-        body.append([name, *job, each.state, each.stage or "", step, loss, _ago(each.updated)])
+        words = [getattr(each, words_of) or ""] if with_words else []
+        returns = [", ".join(f"{label} {value:.4g}" for label, value in each.returns.items())] if with_returns else []
+        body.append([name, *words, each.state, each.stage or "", step, loss, *returns, _ago(each.updated)])
     print_table(header, body, title=title, words=len(header))
     for each in found:
         if each.reason:

@@ -35,6 +35,7 @@ def finish(folder: Path) -> int:
     _print(*_folded(header, body))
     for path in _write(folder, header, body):
         say(f"written: {path}")
+    _average(folder, jobs)
     (folder / PICTURE).unlink(missing_ok=True)  # an earlier sweep may have had more to show
     picture = draw_sweep(folder / PICTURE, jobs, [dict(zip(varying, line, strict=False)) for line in body])
     if picture is not None:
@@ -61,9 +62,7 @@ def table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:
 
     Where no job has more than one results row, there is room for its intervals and its time.
     """
-    overrides = [dict(map(_split, job.overrides)) for job in jobs]
-    for each in overrides:
-        each.pop("trial", None)  # by which a job finds its study
+    overrides = [_settings_of(job) for job in jobs]
     skipped = any(job.skipped for job in jobs)
     keys = dict.fromkeys(key for each in overrides for key in each)
     varying = [key for key in keys if len({each.get(key) for each in overrides}) > 1]
@@ -88,6 +87,11 @@ def _where(job: Job) -> str:
     """Where the traceback is: the run's folder, unless a later job of the same run went well and tidied it up."""
     found = [path for path in job.error_files if Path(path).exists()]
     return f" ({found[0]})" if found else ""
+
+
+def _settings_of(job: Job) -> dict[str, str]:
+    """The overrides of a job by key, less the one by which it finds its study."""
+    return {key: value for key, value in map(_split, job.overrides) if key != "trial"}
 
 
 def _split(override: str) -> tuple[str, str]:
@@ -127,14 +131,35 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
-def _write(folder: Path, header: Sequence[str], body: Sequence[Sequence[str]]) -> list[Path]:
+def _write(folder: Path, header: Sequence[str], body: Sequence[Sequence[str]], *, name: str = "summary") -> list[Path]:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *body])
-    write_text(folder / "summary.csv", text.getvalue())
+    write_text(folder / f"{name}.csv", text.getvalue())
     header, body = _folded(header, body)
     lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in line] for line in body)]
-    write_text(folder / "summary.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
-    return [folder / "summary.csv", folder / "summary.md"]
+    write_text(folder / f"{name}.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    return [folder / f"{name}.csv", folder / f"{name}.md"]
+
+
+def _average(folder: Path, jobs: Sequence[Job]) -> None:
+    """Write and print the table of means over training seeds, where jobs differ in those."""
+    for name in ("summary_seeds.csv", "summary_seeds.md"):
+        (folder / name).unlink(missing_ok=True)  # an earlier sweep may have had more seeds
+    done = [job for job in jobs if job.state == "done"]
+    overrides = [_settings_of(job) for job in done]
+    if not any("seed" in each or "checkpoint" in each for each in overrides):
+        return
+    from seqrl.cli.averages import average_jobs
+
+    found = average_jobs(done, overrides)
+    if found is not None:
+        header, body = found
+        paths = _write(folder, header, body, name="summary_seeds")
+        header, body = _folded(header, body)
+        short = [re.sub("^eval/(.*)/(.*)$", lambda found: f"{found[1]} {_quantity(found[2])}", name) for name in header]
+        print_table(short, body, title=f"means over training seeds, {len(body)} rows", words=len(header))
+        for path in paths:
+            say(f"written: {path}")
 
 
 def _print(header: Sequence[str], body: Sequence[Sequence[str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,12 @@ def _train_and_evaluate(
 
     try:
         last = _train(config, folder, path, rows, identity, objective)
+    except Exception:
+        _draw_curves(folder)
+        raise
     finally:  # a training that was given up has numbers too
         job.metrics |= last_metrics(folder.path / "metrics.csv")
+    _draw_curves(folder)
     done = evaluate_all(rows.configs, last, folder.path, baseline=rows.baseline)
     job.results = [str(each.folder) for each in done]
     job.add_rows([each.row for each in done])
@@ -161,6 +166,17 @@ def _train_and_evaluate(
         from seqrl.cli.pictures import draw
 
         draw(done, folder.path)
+
+
+def _draw_curves(folder: RunFolder) -> None:
+    """Draw the learning curves where there are newer numbers than in the picture."""
+    from seqrl.cli.pictures import CURVES, draw_training
+
+    logged, picture = folder.path / "metrics.csv", folder.path / CURVES
+    if logged.exists() and not (picture.exists() and picture.stat().st_mtime >= logged.stat().st_mtime):
+        with suppress(OSError, ConfigError):  # a full disk is told by what matters
+            if drawn := draw_training(folder.path):
+                say(f"picture: {drawn}")
 
 
 def _train(

@@ -12,11 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from seqrl.acting.policy import Policy
-from seqrl.checkpoints.loading import load, load_critic
+from seqrl.checkpoints.loading import checkpoint_file, load, load_critic
 from seqrl.config import EvaluationConfig
 from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.errors import ConfigError, DataError
-from seqrl.evaluation.evaluate import checkpoint_file
 from seqrl.evaluation.placement import policy_of
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.paths import find_path

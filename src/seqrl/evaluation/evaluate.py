@@ -19,7 +19,7 @@ from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.landmarks import LandmarkGraph
 from seqrl.data.summary import DataSummary
-from seqrl.errors import CheckpointError, ConfigError
+from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import (
     Evaluation,
     is_finished,
@@ -39,18 +39,6 @@ from seqrl.evaluation.video import film_episodes
 from seqrl.files import fingerprint, fingerprint_files
 from seqrl.models.building import build_model
 from seqrl.runs.code import hash_plugins
-
-
-def checkpoint_file(path: Path) -> Path:
-    """The checkpoint that a user means: a file, a run folder, or a run's `model` folder; see `find_checkpoint`.
-
-    Raises:
-        CheckpointError: there is none, or none that can be read.
-    """
-    found = checkpoints.find_checkpoint(path)
-    if found is not None:
-        return found
-    raise CheckpointError(f"no checkpoint at {str(path)!r}; give a .ckpt file or the folder of a run")
 
 
 def evaluate_all(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from seqrl import console
 from seqrl.data.summary import DataSummary
 from seqrl.evaluation.baseline import RowDifference
-from seqrl.evaluation.rows import ResultsRow
+from seqrl.evaluation.rows import Component, ResultsRow
 from seqrl.files import write_text
 
 GOAL_LEGEND = (
@@ -90,6 +90,40 @@ def abbreviate(setting: str, value: str) -> str:
     return f"{setting} {value}"
 
 
+def describe_decoding(rows: Sequence[ResultsRow]) -> list[str]:
+    """What was searched how, for each of some rows, with all in which rows of one planner differ.
+
+    Beside the sizes that every cell has, these are options of the planner (those of plugins included), the score and
+    its options, options of the condition, and the condition itself where nothing else tells two rows apart.
+    """
+    cells = [_planner(row) for row in rows]
+    told = [[cell] for cell in cells]
+    for number, row in enumerate(rows):
+        peers = [each for each in rows if each.planner.name == row.planner.name]
+        told[number] += [text for text in _differences(row, peers) if text not in cells[number].split(", ")]
+    texts = [", ".join(each) for each in told]
+    for number, row in enumerate(rows):
+        alike = [other for text, other in zip(texts, rows, strict=True) if text == texts[number]]
+        if len({other.condition.name for other in alike}) > 1:
+            told[number].append(f"condition {row.condition.name}")
+    return [", ".join(each) for each in told]
+
+
+def _differences(row: ResultsRow, peers: Sequence[ResultsRow]) -> Iterator[str]:
+    """The settings in which a row differs from others with the same planner."""
+    if len({each.score.name for each in peers}) > 1:
+        yield f"score {row.score.name}"
+    for slot in ("planner", "score", "condition"):
+        own: Component = getattr(row, slot)
+        others = [other for each in peers if (other := getattr(each, slot)).name == own.name]
+        for option, value in own.options.items():
+            shown = slot == "planner" and option in (*_LETTERS, "cache", "time_budget_ms")
+            if not shown and option != "guidance" and any(other.options.get(option) != value for other in others):
+                yield abbreviate(option, _text(value))
+    if any(each.precision != row.precision for each in peers):
+        yield row.precision
+
+
 def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:
     title = f"{dataset.name} ({dataset.num_transitions} transitions), {circumstances(rows)}"
     notes = dict.fromkeys(row.score_note for row in rows if row.score_note)
@@ -113,7 +147,10 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
         header += ["success %", *(["clear %", "entered %"] if _have_regions(rows) else []), *names, "steps", "at goal"]
     width = len(header) - 2  # columns about goals
     header += ["return", *(["score"] if scores else []), "n", "ms/action"]
-    body = [[row.strategy, _planner(row), *_cells(row, width, scores, _have_regions(rows))] for row in rows]
+    body = [
+        [row.strategy, decoding, *_cells(row, width, scores, _have_regions(rows))]
+        for row, decoding in zip(rows, describe_decoding(rows), strict=True)
+    ]
     behaviour = ["behaviour of the data", "", *[""] * width]
     mean = dataset.behaviour_return_mean
     behaviour.append("" if mean is None else f"{mean:.1f}")
@@ -165,7 +202,9 @@ def _planner(row: ResultsRow) -> str:
 
 def _text(value: Any) -> str:
     """A planner's setting; those of plugins may be anything."""
-    return "null" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _point(position: Sequence[float]) -> str:

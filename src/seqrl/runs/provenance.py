@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from seqrl.files import write_file
+from seqrl.files import read_text, write_file
 
 PROVENANCE = "provenance.yaml"
 
@@ -53,6 +53,26 @@ def note_invocation(folder: Path, overrides: Sequence[str], trainer: Mapping[str
     text = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=sys.maxsize)
     with write_file(path) as file:
         file.write(before + text.encode())
+
+
+def read_words(folder: Path) -> str | None:
+    """The words of the command that started a run last, as a shell takes them; None where nobody noted them.
+
+    Short forms that the command wrote out are shown short again.
+    """
+    try:
+        entries = yaml.safe_load(read_text(folder / PROVENANCE))
+        words = [str(word) for word in entries[-1]["overrides"]]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError):
+        return None  # a run of before, or a damaged file
+    return shlex.join(map(_shorten, words))
+
+
+def _shorten(word: str) -> str:
+    """A word as one types it: `planner.beam_width=8` for `++evaluation.decoding.planner.beam_width=8`."""
+    if word.startswith("~") and "." not in word:
+        return f"{word[1:]}=null" if "=" not in word else word
+    return re.sub(r"^evaluation\.(decoding\.|(?=strategy=))", "", word.removeprefix("++"))
 
 
 def _versions() -> dict[str, str]:

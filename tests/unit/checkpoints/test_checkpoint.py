@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqrl.checkpoints.loading import load
+import seqrl
+from seqrl.checkpoints.loading import checkpoint_file, load
 from seqrl.errors import CheckpointError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
@@ -246,3 +247,46 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, content: dict[str, 
     assert "holds weights that do not fit its own config" in refusal(saved(tmp_path, content))
     del content["state_dict"]
     assert "holds weights that do not fit its own config" in refusal(saved(tmp_path, content))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder with three runs in `runs`; `team/b` was saved last, and `c` has no model yet."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("a", "team/b", "c")):
+        run = tmp_path / "runs" / name
+        (run / "model").mkdir(parents=True)
+        (run / "config.yaml").write_text("{}")
+        if name != "c":
+            torch.save({**content, "global_step": number}, run / "model" / "last.ckpt")
+            os.utime(run / "model" / "last.ckpt", (1000 + number, 1000 + number))
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize(
+    ("path", "step"),
+    [
+        ("runs/a", 0),
+        ("runs/a/model", 0),
+        ("runs/a/model/last.ckpt", 0),
+        ("latest", 1),
+        ("runs/latest", 1),
+        ("runs/team/latest", 1),
+    ],
+)
+def test_every_path_of_a_command_works_in_python(runs: Path, path: str, step: int) -> None:
+    assert seqrl.load(path).step == step == seqrl.load(Path(path)).step
+    assert seqrl.load_critic(path) is None
+    assert checkpoint_file(path).name == "last.ckpt"
+
+
+def test_latest_is_told_and_may_be_a_name(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("latest")
+    assert "latest: runs/team/b" in capsys.readouterr().out
+    (runs / "a").rename("latest")
+    assert load("latest").step == 0  # a folder of that name goes first
+    for nothing in ("runs/c/latest", "nowhere/latest"):
+        with pytest.raises(CheckpointError, match="so that there is no latest; give a run"):
+            load(nothing)
+    with pytest.raises(CheckpointError, match=r"give a \.ckpt file or the folder of a run"):
+        load("runs/c")

@@ -18,7 +18,7 @@ from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.baseline import RowDifference
 from seqrl.evaluation.evaluate import _far_target, evaluate
 from seqrl.evaluation.rows import ResultsRow
-from seqrl.evaluation.tables import abbreviate, print_table, write_tables
+from seqrl.evaluation.tables import abbreviate, describe_decoding, print_table, write_tables
 
 DATASET = DataSummary("tiny", num_transitions=1234, num_episodes=56, behaviour_return_mean=7.25, behaviour_score=12.34)
 BEAM = {"name": "beam", "beam_width": 8, "horizon": 5, "n_expand": 2, "cache": "none"}
@@ -195,3 +195,33 @@ def test_a_desired_return_far_above_the_data_is_told(target: float | None, best:
     if note is not None:
         assert "condition.target=12000" in note
         assert "best episode earned 5600 and whose mean 5400" in note
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cells"),
+    [
+        ({}, {}, ["beam W8 H5 E2, cache none"] * 2),
+        ({"score": {"name": "reward"}}, {"score": {"name": "critic", "use": "q"}}, ["score reward", "score critic"]),
+        ({"score": {"name": "critic", "use": "q"}}, {"score": {"name": "critic", "use": "v"}}, ["use q", "use v"]),
+        ({"planner": {**BEAM, "context": 5}}, {"planner": {**BEAM, "context": None}}, ["context 5", "no context"]),
+        ({"planner": {**BEAM, "shots": 3, "greedy": True}}, {"planner": {**BEAM, "shots": 4, "greedy": False}}, None),
+        ({"condition": {"name": "none"}}, {"condition": {"name": "goal"}}, ["condition none", "condition goal"]),
+        ({"precision": "float32"}, {"precision": "bfloat16"}, ["float32", "bfloat16"]),
+        (
+            {"condition": {"name": "far", "target": 1}},
+            {"condition": {"name": "far", "target": 2}},
+            ["target 1", "target 2"],
+        ),
+    ],
+)
+def test_rows_show_what_tells_them_apart(
+    make_row: MakeRow, first: dict[str, Any], second: dict[str, Any], cells: list[str] | None
+) -> None:
+    rows = [make_row(**{"planner": BEAM, "cache": "none", **own}) for own in (first, second)]
+    found = describe_decoding(rows)
+    if cells is None:
+        cells = ["shots 3, greedy true", "shots 4, greedy false"]
+    for cell, words in zip(found, cells, strict=True):
+        assert cell.endswith(words)
+    assert (found[0] == found[1]) == (first == second)
+    assert describe_decoding(rows[:1]) == ["beam W8 H5 E2, cache none"]  # alone there is nothing to tell apart
