@@ -66,13 +66,14 @@ class LayoutConfig:
         discount: gamma of the fields value and return, per step of the environment.
         termination_penalty: what replaces the reward at a true end; null leaves it.
         stride: steps of the environment between two transitions of a window.
+        chunk: how many of its actions a transition keeps: 1, the first; or as many as the stride, all of them.
         vectors: of models of vectors, the fields that make one together: `[[goal, observation], [action]]`; null for a
             vector per field.
         termination: of models of tokens: `shared` gives the termination token one row of the embedding for all places
             of a transition, as published; null one for each place.
 
     Raises:
-        ConfigError: an order that cannot be decoded.
+        ConfigError: an order that cannot be decoded, or a chunk that is neither 1 nor the stride.
     """
 
     fields: Mapping[FieldName, FieldConfig | None]
@@ -80,12 +81,16 @@ class LayoutConfig:
     discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
     termination_penalty: float | None = None
     stride: Annotated[int, Ge(1)] = 1
+    chunk: Annotated[int, Ge(1)] = 1
     vectors: tuple[tuple[str, ...], ...] | None = None
     termination: Literal["shared"] | None = None
 
     def __post_init__(self) -> None:
         _check_order(self.present)
         _check_vectors(self.vectors, list(self.present), with_goal=self.goal is not None)
+        if self.chunk not in (1, self.stride):
+            what = f"layout.chunk={self.chunk} keeps neither one action of a transition nor all {self.stride}"
+            raise ConfigError(f"{what}; use layout.chunk=1, or layout.stride={self.chunk} as well")
 
     @property
     def present(self) -> dict[FieldName, FieldConfig]:
@@ -144,6 +149,7 @@ class Layout:
         termination_penalty: what replaces the reward at a true end before values are computed; None leaves it.
         stride: steps of the environment between two transitions, 1 or more. The reward of a transition is then the
             discounted sum over its steps, and its value what follows them.
+        chunk: actions of a transition that its action field holds, one after the other: 1, or `stride`.
         vectors: for models of vectors, which fields (and perhaps `goal`) make one vector together, in sequence order.
         categories: number of values of fields that are discrete: one scalar that holds 0, 1, ...
         shares_termination: whether the termination token has one row of the embedding for all places.
@@ -154,6 +160,7 @@ class Layout:
     discount: float
     termination_penalty: float | None
     stride: int = 1
+    chunk: int = 1
     vectors: tuple[tuple[str, ...], ...] = ()
     categories: Mapping[str, int] = field(default_factory=dict)
     shares_termination: bool = False
@@ -172,12 +179,15 @@ class Layout:
             categories: of discrete observations or actions; see the class.
 
         Raises:
-            ConfigError: see `LayoutConfig`; or a goal dimension that observations lack.
+            ConfigError: see `LayoutConfig`; a goal dimension that observations lack; or discrete actions in chunks.
         """
         section: LayoutConfig = (
             config if isinstance(config, LayoutConfig) else check_value("layout", config, LayoutConfig)
         )
-        sizes = {"observation": observation_size, "action": action_size, "reward": 1, "value": 1, "return": 1}
+        if section.chunk > 1 and "action" in (categories or {}):
+            raise ConfigError(f"layout.chunk={section.chunk} is for vectors, and these actions are discrete; give 1")
+        sizes = {"observation": observation_size, "action": action_size * section.chunk}
+        sizes |= {"reward": 1, "value": 1, "return": 1}
         fields: list[Field] = []
         start = 0
         for name, options in section.present.items():
@@ -199,6 +209,7 @@ class Layout:
             section.discount,
             section.termination_penalty,
             section.stride,
+            section.chunk,
             vectors,
             dict(categories or {}),
             section.termination == "shared",
@@ -208,6 +219,11 @@ class Layout:
     def step_discount(self) -> float:
         """Gamma between two transitions, which are `stride` steps apart."""
         return float(self.discount**self.stride)
+
+    @property
+    def action_size(self) -> int:
+        """Numbers that the environment takes in one step: those of the action field, divided by the chunk."""
+        return self.field("action").size // self.chunk
 
     @property
     def size(self) -> int:

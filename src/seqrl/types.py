@@ -263,7 +263,8 @@ class Plan:
     """What a planner proposes, one row per environment, the present step first.
 
     Attributes:
-        actions: (B, H, A) float32, in the units of the data.
+        actions: (B, H, A) float32, in the units of the data; with `layout.chunk`, A counts the numbers of all actions
+            of a transition, the first ones first.
         value: (B,) float, the score of the plan; comparable only between plans of one planner and score.
         tokens: (B, H, K) int64 of the imagined transitions, the present observation included; None for planners that
             imagine nothing.

@@ -62,7 +62,8 @@ class EpisodeHistory:
     def act(self, actions: Tensor) -> None:
         """Note the (B, A) actions of the step."""
         assert self.present is not None
-        self.present[:, self._layout.field("action").slice] = actions
+        start = self._layout.field("action").start
+        self.present[:, start : start + actions.shape[1]] = actions  # those of a chunk come together in `transitions`
         self.time += 1
 
     def earn(self, rewards: Tensor | None) -> None:
@@ -78,7 +79,10 @@ class EpisodeHistory:
         self._past = torch.cat([self._past, step[:, None]], dim=1)[:, -self._kept :] if self._kept else self._past
 
     def transitions(self) -> Tensor:
-        """(B, n, S) past transitions, `stride` steps apart: the rewards between two of them add up."""
+        """(B, n, S) past transitions, `stride` steps apart: the rewards between two of them add up.
+
+        With `layout.chunk` they hold the actions of all their steps.
+        """
         layout, steps = self._layout, self._past
         if layout.stride == 1:
             return steps
@@ -89,4 +93,8 @@ class EpisodeHistory:
             powers = layout.discount ** torch.arange(layout.stride, device=steps.device)
             reward = layout.field("reward").start
             found[..., reward] = (pieces[..., reward] * powers).sum(-1)
+        if layout.chunk > 1:
+            action = layout.field("action")
+            each = pieces[..., action.start : action.start + layout.action_size]
+            found[..., action.slice] = each.flatten(-2)
         return found

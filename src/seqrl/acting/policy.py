@@ -29,8 +29,8 @@ class Policy:
         critic: of the same run, for the strategies that need one; see `seqrl.checkpoints.loading.load_critic`. Of no
             concern to a strategy that is built already.
         seed: of all random choices.
-        plan_every: actions of a plan that are carried out before the next plan, 1 or more, at most the horizon; fewer
-            where a time budget made the plan shorter.
+        plan_every: actions of a plan that are carried out before the next plan, 1 or more, at most the horizon times
+            `layout.chunk`; fewer where a time budget made the plan shorter.
 
     Attributes:
         plan: the newest plan of the active environments, for pictures and diagnostics; None before the first.
@@ -125,7 +125,7 @@ class Policy:
         rows = torch.arange(seen.rows) if active is None else torch.from_numpy(np.flatnonzero(active))
         if not self._queue and len(rows):
             self._replan(rows.to(device))
-        nothing = torch.zeros(seen.rows, layout.field("action").size, device=device)  # all environments have ended
+        nothing = torch.zeros(seen.rows, layout.action_size, device=device)  # all environments have ended
         actions = self._queue.pop(0) if self._queue else nothing
         if active is not None:  # some may have ended since the plan was made
             actions = actions * torch.as_tensor(active, device=device)[:, None]
@@ -161,7 +161,8 @@ class Policy:
         )
         noise = Noise.of(self.seed, self._keys[rows], seen.time)
         self.plan = self.strategy.planner.plan(self.model, history, self.strategy.score, noise)
-        for step in range(min(self.plan_every, self.plan.actions.shape[1])):
-            actions = torch.zeros(seen.rows, self.plan.actions.shape[2], device=rows.device)
-            actions[rows] = self.plan.actions[:, step].float()
+        planned = self.plan.actions.unflatten(-1, (-1, self.model.layout.action_size)).flatten(1, 2)
+        for step in range(min(self.plan_every, planned.shape[1])):
+            actions = torch.zeros(seen.rows, planned.shape[2], device=rows.device)
+            actions[rows] = planned[:, step].float()
             self._queue.append(actions)

@@ -129,13 +129,12 @@ class Strategy:
 
     def _check_plan_every(self, plan_every: int, layout: Layout) -> None:
         planner = self.planner
+        longest = planner.horizon * layout.chunk
         # Baselines decide in every step and may stand beside planners that do not.
-        if plan_every < 1 or (planner.asks_model and plan_every > planner.horizon):
-            raise ConfigError(
-                f"plan_every={plan_every} is outside [1, {planner.horizon}], the steps of this planner's plans"
-            )
-        if plan_every > 1 and layout.stride > 1:
+        if plan_every < 1 or (planner.asks_model and plan_every > longest):
+            raise ConfigError(f"plan_every={plan_every} is outside [1, {longest}], the steps of this planner's plans")
+        if plan_every > 1 and layout.stride > layout.chunk:
             raise ConfigError(
                 f"plan_every={plan_every} needs actions of consecutive steps, and this checkpoint's layout has "
-                f"stride {layout.stride}; use plan_every=1"
+                f"stride {layout.stride}; use plan_every=1, or train with layout.chunk={layout.stride}"
             )

@@ -21,7 +21,7 @@ class Transitions:
 
     Attributes:
         observations, next_observations: (B, O); what stands in `next_observations` at a true end has no meaning.
-        actions: (B, A).
+        actions: (B, A); with `layout.chunk`, A counts the numbers of all actions of a transition.
         rewards: (B,), without any termination penalty.
         terminated: (B,) bool, true ends; time limits are none.
     """
@@ -43,7 +43,7 @@ class Critic(nn.Module, ABC):
     """Judges states and actions, and proposes actions; its statistics lie in buffers and travel in checkpoints.
 
     Args:
-        observation_size, action_size: O and A.
+        observation_size, action_size: O and A, those of the layout's fields.
         reward_shift: what is added to every reward before values are learnt.
 
     Attributes:
@@ -116,7 +116,7 @@ def build_critic(config: Mapping[str, Any]) -> Critic | None:
             f"critic={config['critic']['name']} works on vectors, and these data have a discrete {discrete[0]}; train "
             "without a critic"
         )
-    sizes = {"observation_size": config["observation_size"], "action_size": config["action_size"]}
-    layout = Layout.from_config(config["layout"], *sizes.values())
+    layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
+    sizes = {f"{name}_size": layout.field(name).size for name in ("observation", "action")}
     critic: Critic = CRITIC.build(config["critic"], **sizes, discount=layout.step_discount)
     return critic

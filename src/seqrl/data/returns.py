@@ -58,6 +58,8 @@ def transition_chunks(store: EpisodeStore, layout: Layout, rows: int = CHUNK_ROW
         stop = min(first + rows, len(store))
         rewards = penalised_rewards(store, layout.termination_penalty, first, stop)
         columns = {"observation": store.observations[first:stop], "action": store.actions[first:stop]}
+        if layout.chunk > 1:
+            columns["action"] = join_actions(store, np.arange(first, stop), layout.chunk)
         if layout.has("value") or layout.has("return"):
             low, high = np.searchsorted(store.offsets, [first, stop], side="right")
             ends_here = store.offsets[high - 1] == stop
@@ -74,6 +76,13 @@ def transition_chunks(store: EpisodeStore, layout: Layout, rows: int = CHUNK_ROW
             rewards = sum(power * _ahead(further, store, first, stop, k) for k, power in enumerate(powers))
         columns["reward"] = rewards[:, None]
         yield first, np.concatenate([columns[f.name] for f in layout.fields], axis=1, dtype=np.float32)
+
+
+def join_actions(store: EpisodeStore, rows: np.ndarray, chunk: int) -> np.ndarray:
+    """(n, chunk * A) the actions of rows and of those after them; past the end of an episode, its last one again."""
+    lasts = store.offsets[np.searchsorted(store.offsets, rows, side="right")] - 1
+    steps = np.minimum(rows[:, None] + np.arange(chunk), lasts[:, None])
+    return np.asarray(store.actions[steps.ravel()]).reshape(len(rows), -1)
 
 
 def _ahead(array: np.ndarray, store: EpisodeStore, first: int, stop: int, steps: int) -> np.ndarray:

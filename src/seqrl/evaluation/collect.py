@@ -112,7 +112,7 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
     file = checkpoint_file(find_path(settings.checkpoint))
     loaded = load(file)
     layout = loaded.model.layout
-    check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
+    check_spaces(envs, layout.field("observation").size, layout.action_size, layout.categories)
     policy = policy_of(loaded.model, settings, load_critic(file))
     if policy.strategy.wants_goals:
         raise ConfigError("the strategy decodes toward a goal, and collecting gives none; choose another, as imitation")

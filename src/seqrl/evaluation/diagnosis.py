@@ -134,10 +134,10 @@ def gather_choices(
     envs = make_environments(env_id, 1)
     bounds = (envs.action_low, envs.action_high)
     envs.close()
-    low, high = (np.clip(each, -_MOST_ACTION, _MOST_ACTION) for each in bounds)
+    low, high = (np.tile(np.clip(each, -_MOST_ACTION, _MOST_ACTION).reshape(-1), layout.chunk) for each in bounds)
     candidates: dict[str, Candidates] = {
         "model": ModelCandidates(model, settings.tail_mass),
-        "data": DataCandidates(store),
+        "data": DataCandidates(store, layout.chunk),
         "uniform": UniformCandidates(low, high),
     }
     return Choices(dynamics, {"learnt": learnt, "true": true}, candidates, said, truly)

@@ -78,7 +78,7 @@ def check_environment(config: EvaluationConfig, layout: Layout | None, env_id: s
     envs = make_environments(env_id, 1)
     try:
         if layout is not None:
-            check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
+            check_spaces(envs, layout.field("observation").size, layout.action_size, layout.categories)
         envs.limit_steps(config.max_steps)
         check_returns(envs)
     finally:
@@ -196,7 +196,7 @@ def _run(config: EvaluationConfig, policy: Policy, env_id: str, count: int, **ar
     layout = policy.model.layout
     envs = make_environments(env_id, count)
     try:
-        check_spaces(envs, layout.field("observation").size, layout.field("action").size, layout.categories)
+        check_spaces(envs, layout.field("observation").size, layout.action_size, layout.categories)
         if config.max_steps is not None:
             envs.extend_time_limit(config.max_steps)
         label = f"{label_of(config)}: {count} episodes"

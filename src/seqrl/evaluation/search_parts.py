@@ -10,6 +10,7 @@ from torch import Tensor
 from seqrl import decoding
 from seqrl.critics import Critic
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.returns import join_actions
 from seqrl.decoding.noise import draw, drop_tail
 from seqrl.decoding.session import Session
 from seqrl.evaluation.simulators import Simulator
@@ -66,16 +67,21 @@ class ModelCandidates(Candidates):
 
 
 class DataCandidates(Candidates):
-    """Actions that the data took in states nearby: one of the nearest few, each dimension in its deviations."""
+    """Actions that the data took in states nearby: one of the nearest few, each dimension in its deviations.
+
+    Args:
+        store: the data.
+        chunk: how many actions in a row one transition keeps.
+    """
 
     num_draws = 1
 
-    def __init__(self, store: EpisodeStore) -> None:
+    def __init__(self, store: EpisodeStore, chunk: int = 1) -> None:
         rows = np.unique(np.linspace(0, len(store) - 1, min(len(store), _ROWS)).astype(np.int64))
         observations = np.asarray(store.observations[rows], np.float64)
         self._scale = observations.std(0).clip(1e-6)
         self._tree = KDTree(observations / self._scale)
-        self._actions = torch.from_numpy(np.asarray(store.actions[rows], np.float32))
+        self._actions = torch.from_numpy(np.asarray(join_actions(store, rows, chunk), np.float32))
 
     def propose(self, observations: Tensor, uniform: Tensor) -> Tensor:
         count = min(_NEIGHBOURS, len(self._actions))
@@ -133,7 +139,8 @@ def _expected(model: TokenModel, logits: Tensor, place: int) -> Tensor:
 
 
 class SimulatorDynamics(Dynamics):
-    """What an environment does; with a stride, the action is held. A true end earns the layout's penalty."""
+    """What an environment does; with a stride, the action is held where the layout keeps but one. A true end earns the
+    layout's penalty."""
 
     def __init__(self, simulator: Simulator, layout: Layout) -> None:
         self.simulator, self.layout = simulator, layout
@@ -141,7 +148,7 @@ class SimulatorDynamics(Dynamics):
     def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
         states, wanted = observations.double().cpu().numpy(), actions.double().cpu().numpy()
         layout = self.layout
-        following, rewards, over = self.simulator.step(states, wanted, layout.discount, layout.stride)
+        following, rewards, over = self.simulator.step(states, wanted, layout.discount, layout.stride // layout.chunk)
         if layout.termination_penalty is not None:
             rewards = np.where(over, layout.termination_penalty, rewards)
         return Outcome(

@@ -38,17 +38,18 @@ class Simulator:
 
         Args:
             observations: (R, O).
-            actions: (R, A), each carried out `repeat` times.
+            actions: (R, A), each carried out `repeat` times; or (R, n * A), n carried out one after the other.
             discount: gamma of one step of the environment.
+            repeat: of every action.
 
         Returns:
             (R, O) float32 observations, (R,) float64 discounted rewards, (R,) bool, whether the episode truly ended.
         """
         following = np.empty(observations.shape, np.float32)
         rewards, over = np.zeros(len(observations)), np.zeros(len(observations), bool)
-        for row, (observation, action) in enumerate(zip(observations, actions, strict=True)):
+        for row, (observation, wanted) in enumerate(zip(observations, actions, strict=True)):
             self._place(self._envs.envs[0].unwrapped, np.asarray(observation, np.float64))
-            for count in range(repeat):
+            for count, action in enumerate(wanted.reshape(-1, self._envs.action_size).repeat(repeat, axis=0)):
                 self._envs.active[:] = True  # a time limit is of no concern here
                 seen, earned, ended, _, _ = self._envs.step(action[None])
                 rewards[row] += discount**count * earned[0]

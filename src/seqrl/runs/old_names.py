@@ -27,7 +27,7 @@ _NEWER: dict[str, dict[str, Any]] = {  # settings that no file had, with what wa
     "tokenizer": {"edges": None, "decode_to": None, "statistics": None, "published": None},
     "backbone": {"activation": None, "norm": None},
     "objective": {"mask": None},
-    "layout": {"termination": None},
+    "layout": {"termination": None, "chunk": 1},
     "trainer": {"max_time": None, "accumulate_grad_batches": 1, "deterministic": None, "benchmark": None}
     | {"detect_anomaly": False, "sync_batchnorm": False, "profiler": None, "overfit_batches": 0.0},
     "tokenizer_training": _STAGE,

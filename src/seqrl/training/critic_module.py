@@ -14,7 +14,7 @@ from torch import Tensor
 from seqrl.critics import Transitions, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.order import StepOrder, split_episodes
-from seqrl.data.returns import sample_transitions
+from seqrl.data.returns import join_actions, sample_transitions
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.training.checkpoint_io import note
@@ -50,7 +50,7 @@ class CriticModule(StageModule):
         if not self.learning_rate > 0:
             raise ConfigError(f"critic_training.learning_rate={self.learning_rate} is no rate; give more than 0")
         self.critic = critic
-        state, action = torch.zeros(1, config["observation_size"]), torch.zeros(1, config["action_size"])
+        state, action = (torch.zeros(1, len(each)) for each in (critic.observation_mean, critic.action_low))
         nothing = Transitions(state, action, torch.zeros(1), state, torch.zeros(1, dtype=torch.bool))
         with torch.no_grad():  # tells what will be logged
             names = list(critic.eval().loss(nothing))
@@ -85,7 +85,8 @@ class TransitionDataModule(pl.LightningDataModule):
 
     Args:
         store: the episodes.
-        layout: gives discount and stride: a transition spans `stride` steps and earns their discounted sum.
+        layout: gives discount and stride: a transition spans `stride` steps and earns their discounted sum; and
+            `chunk`, how many of its actions count.
         batch_size: transitions per step over all ranks.
         validation_fraction: share of the episodes that is held out, in [0, 1); the same ones as for the model.
         validation_batches: how many batches of held-out transitions are looked at, evenly spread over them.
@@ -109,6 +110,7 @@ class TransitionDataModule(pl.LightningDataModule):
         if batch_size < 1:
             raise ConfigError(f"critic_training.batch_size={batch_size} is too small; give 1 or more")
         self.store = store
+        self.layout = layout
         self.batch_size = batch_size
         self.validation_batches = validation_batches
         self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
@@ -121,7 +123,12 @@ class TransitionDataModule(pl.LightningDataModule):
     def statistics(self) -> tuple[Tensor, Tensor]:
         """(n, O) observations and (n, A) actions of the training episodes for `Critic.fit`, a sample where many."""
         sizes = (self.store.observations.shape[1], self.store.actions.shape[1])
-        fields = Layout.from_config({"fields": {"observation": {}, "action": {}}}, *sizes)
+        section = {
+            "fields": {"observation": {}, "action": {}},
+            "stride": self.layout.stride,
+            "chunk": self.layout.chunk,
+        }
+        fields = Layout.from_config(section, *sizes)
         values = torch.from_numpy(sample_transitions(self.store, fields, self.train_episodes, scalars=2**24))
         return values[:, : sizes[0]], values[:, sizes[0] :]
 
@@ -161,12 +168,13 @@ class TransitionRows:
 
     Args:
         store: the episodes.
-        layout: gives discount and stride.
+        layout: gives discount, stride and chunk.
         episodes: (E',) which of them.
     """
 
     def __init__(self, store: EpisodeStore, layout: Layout, episodes: np.ndarray) -> None:
         self.store, self.stride, self.discount = store, layout.stride, layout.discount
+        self.chunk = layout.chunk
         self.starts, self.stops = store.offsets[episodes], store.offsets[episodes + 1]
         lengths = self.stops - self.starts
         counts = np.where(store.terminated[episodes], lengths, np.maximum(lengths - self.stride, 0))
@@ -185,7 +193,7 @@ class TransitionRows:
         following = rows + self.stride
         return Transitions(
             torch.from_numpy(np.asarray(self.store.observations[rows], np.float32)),
-            torch.from_numpy(np.asarray(self.store.actions[rows], np.float32)),
+            torch.from_numpy(np.asarray(join_actions(self.store, rows, self.chunk), np.float32)),
             torch.from_numpy((rewards * self.discount ** np.arange(self.stride)).sum(1).astype(np.float32)),
             torch.from_numpy(np.asarray(self.store.observations[np.minimum(following, stops - 1)], np.float32)),
             torch.from_numpy(following >= stops),  # counted in episodes with a true end alone
