@@ -232,7 +232,7 @@ def test_the_futures_are_samples_of_the_model_and_the_best_of_them_is_taken() ->
     noise = Noise.of(7, torch.arange(1), 0)
     horizon, count = 3, 6
     score = SCORE.build({"name": "sum", "terms": {"a": {"name": "evidence", "steps": 2}}}, discount=0.9, critic=None)
-    plan = RolloutsPlanner(candidates=count, horizon=horizon).plan(model, history, score, noise)
+    plan = RolloutsPlanner(candidates=count, horizon=horizon, k_obs=None).plan(model, history, score, noise)
     goal = model.encode_goals(history.target, 1)
     assert goal is not None
     assert plan.tokens is not None
@@ -293,8 +293,8 @@ def test_lost_candidates_make_room_for_others() -> None:
             assert lost is not None
             return -lost.double()
 
-    blind = RolloutsPlanner(candidates=8, horizon=8).plan(model, history, Tells(), noise).value
-    aware = RolloutsPlanner(candidates=8, horizon=8).plan(model, history, LosesAll(), noise).value
+    blind = RolloutsPlanner(candidates=8, horizon=8, k_obs=None).plan(model, history, Tells(), noise).value
+    aware = RolloutsPlanner(candidates=8, horizon=8, k_obs=None).plan(model, history, LosesAll(), noise).value
     assert float(aware.mean()) > float(blind.mean())
 
 
