@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from seqrl.checkpoints.exported import CRITIC, WEIGHTS, find_published, is_exported, zoo_dir
 from seqrl.checkpoints.reading import find_newest, read_checkpoint, step_of
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
@@ -24,6 +25,7 @@ from seqrl.runs.finding import LATEST, find_latest
 
 T = TypeVar("T", bound=nn.Module | None)
 
+ZOO = "zoo:"  # before the name of a model that comes with seqrl
 _PREFIX = "model."
 _SMALL = 2**26  # bytes that a model may take whatever its file holds: masks and the like are not kept
 # What is known of the data of a checkpoint that somebody else's script wrote.
@@ -84,15 +86,17 @@ def landmarks_file(path: str | Path) -> Path:
         path: a run folder, or a checkpoint in the folder of one of its stages.
     """
     path = find_path(path)
-    return (path.parent.parent if path.is_file() else path) / "landmarks" / "graph.npz"
+    run = path.parent.parent if path.is_file() else path
+    return (path.parent if is_exported(path) else run) / "landmarks" / "graph.npz"
 
 
 def checkpoint_file(path: str | Path) -> Path:
     """The checkpoint that a user means, for every command and for `load`.
 
     Args:
-        path: a file, the folder of a run or of its model; or `latest`, the run of `./runs` that was saved last, and
-            `FOLDER/latest` for another folder of runs. A file or folder of that name goes first.
+        path: a file, the folder of a run or of its model, or an exported folder; or `latest`, the run of `./runs` that
+            was saved last, and `FOLDER/latest` for another folder of runs; or `zoo:NAME`, a model that comes with
+            seqrl. A file or folder of that name goes first.
 
     Raises:
         CheckpointError: there is none, or none that can be read.
@@ -105,10 +109,23 @@ def checkpoint_file(path: str | Path) -> Path:
             raise CheckpointError(f"no run in {str(folder)!r} has a checkpoint, so that there is no latest; give a run")
         say(f"latest: {newest}")
         path = newest
+    if str(path).startswith(ZOO) and not path.exists():
+        path = find_published(str(path).removeprefix(ZOO))
     found = find_checkpoint(path)
     if found is not None:
         return found
     raise CheckpointError(f"no checkpoint at {str(path)!r}; give a .ckpt file or the folder of a run")
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder in which lies what is made of a checkpoint: its run, or the exported folder.
+
+    For a model that comes with seqrl it is `runs/zoo-NAME`.
+    """
+    if is_exported(checkpoint):
+        folder = checkpoint.parent
+        return Path("runs") / f"zoo-{folder.name}" if folder.parent == zoo_dir() else folder
+    return checkpoint.parent.parent if checkpoint.parent.name == "model" else checkpoint.parent
 
 
 def find_checkpoint(path: Path, stage: str = "model") -> Path | None:
@@ -124,6 +141,8 @@ def find_checkpoint(path: Path, stage: str = "model") -> Path | None:
     """
     if path.is_file():
         return path
+    if is_exported(path / f"{stage}.safetensors"):
+        return path / f"{stage}.safetensors"
     for folder in (path / stage, path):
         try:
             found = find_newest(folder, stage) if folder.is_dir() else None
@@ -170,6 +189,9 @@ def critic_file(path: str | Path) -> Path | None:
         path = checkpoint_file(path)
     if path.is_file() and path.parent.name == "critic":
         return path
+    exported = (path.parent if path.is_file() else path) / CRITIC
+    if is_exported(exported) or is_exported(exported.with_name(WEIGHTS)):
+        return exported if exported.is_file() else None
     run = path.parent.parent if path.is_file() or path.name == "model" else path
     return find_checkpoint(run / "critic", "critic") if (run / "critic").is_dir() else None
 

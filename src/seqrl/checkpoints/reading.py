@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from seqrl.archives import check_archive
+from seqrl.checkpoints.exported import is_exported, read_exported
 from seqrl.checkpoints.migration import migrate
 from seqrl.errors import CheckpointError
 
@@ -128,7 +129,7 @@ class _DamagedError(CheckpointError):
 
 
 def _read_stage(path: Path, stage: str) -> dict[str, Any]:
-    content = migrate(read_file(path), repr(str(path)))
+    content = migrate(read_exported(path) if is_exported(path) else read_file(path), repr(str(path)))
     if content.get("stage", stage) != stage:  # checkpoints of other people's trainers do not say
         raise CheckpointError(
             f"{str(path)!r} is of the stage {content['stage']!r} of a run; give one of the folder {stage!r}"

@@ -20,6 +20,8 @@ COMMANDS = (
     "diagnose",
     "status",
     "import",
+    "export",
+    "zoo",
     "data",
     "plugins",
     "schema",
@@ -36,6 +38,8 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
   seqrl diagnose CHECKPOINT                      which part of a search fails: dynamics, value or candidates
   seqrl status [RUN_OR_SWEEP_OR_RUNS_DIR]        what runs, what finished, what failed and why
   seqrl import FORMAT SOURCE --output FOLDER     a published checkpoint as a run: tt, hf-tt, dt, hf-dt, tap
+  seqrl export CHECKPOINT FOLDER                 a model for others: safetensors, a card, digests
+  seqrl zoo [NAME]                               models that come with seqrl: checkpoint=zoo:NAME
   seqrl data inspect SOURCE                      what a data set holds, and what is odd in it
   seqrl data generate|collect|convert|list       make, record and convert data; D4RL's catalogue
   seqrl plugins list [SLOT]                      components to choose from, with their options

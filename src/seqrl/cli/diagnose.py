@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqrl.console import print_table, say, say_error
@@ -23,14 +22,14 @@ def run(arguments: list[str]) -> int:
         Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
     """
     options = _parser().parse_args(arguments)
-    from seqrl.checkpoints.loading import checkpoint_file
+    from seqrl.checkpoints.loading import checkpoint_file, run_folder
     from seqrl.evaluation.diagnosis import diagnose_checkpoint
 
     try:
         settings = _settings(options)
         checkpoint = checkpoint_file(options.checkpoint)
         found = diagnose_checkpoint(checkpoint, settings, tell=_tell)
-        output = options.output or _run_folder(checkpoint) / "diagnosis.json"
+        output = options.output or run_folder(checkpoint) / "diagnosis.json"
         _print(found)
         output.parent.mkdir(parents=True, exist_ok=True)
         write_text(output, found.to_json())
@@ -40,10 +39,6 @@ def run(arguments: list[str]) -> int:
         say_error(sentence(error))
         return 2
     return 0
-
-
-def _run_folder(checkpoint: Path) -> Path:
-    return checkpoint.parent.parent if checkpoint.parent.name == "model" else checkpoint.parent
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -50,11 +49,11 @@ def _check(cfg: DictConfig, job: Job) -> None:
 
 def _task(cfg: DictConfig, job: Job) -> None:
     config = _read(cfg)
-    from seqrl.checkpoints.loading import checkpoint_file
+    from seqrl.checkpoints.loading import checkpoint_file, run_folder
     from seqrl.evaluation.evaluate import evaluate_all
 
     checkpoint = checkpoint_file(find_path(config["checkpoint"]))
-    folder = _folder(checkpoint)
+    folder = run_folder(checkpoint)
     done = evaluate_all([{**config, "label": config["label"] or config["strategy_name"]}], checkpoint, folder)
     job.folder = str(folder)
     job.results = [str(each.folder) for each in done]
@@ -68,13 +67,9 @@ def _task(cfg: DictConfig, job: Job) -> None:
 def _identify(cfg: DictConfig) -> Identity:
     """The checkpoint counts with its age; where the user chose the folder, the evaluation is written anew."""
     config = plain(cfg)
-    from seqrl.checkpoints.loading import checkpoint_file
+    from seqrl.checkpoints.loading import checkpoint_file, run_folder
 
     checkpoint = checkpoint_file(find_path(config["checkpoint"]))
     state = checkpoint.stat()
     parts = [config, state.st_size, state.st_mtime_ns]
-    return Identity.of(parts, _folder(checkpoint), complete=config["output"] is None)
-
-
-def _folder(checkpoint: Path) -> Path:
-    return checkpoint.parent.parent if checkpoint.parent.name == "model" else checkpoint.parent
+    return Identity.of(parts, run_folder(checkpoint), complete=config["output"] is None)

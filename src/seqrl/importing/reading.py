@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from seqrl.archives import check_archive
@@ -28,18 +28,6 @@ _RECORDS = {  # what published programs pickle their configurations as, and what
         *("models.transformers.GPT", "models.vqvae.VQContinuousVAE", "models.vqvae.VQStepWiseTransformer"),
         *("models.vqvae.TransformerPrior", "models.vqvae.VQTransformer"),
     )
-}
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
 }
 
 
@@ -175,37 +163,18 @@ def _small(path: Path) -> bytes:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors by name: eight bytes of the header's length, the header as json, and the numbers.
+    """Tensors by name.
 
     Raises:
         DataError: the file is missing, or its parts contradict each other.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, 100 * _SMALL):
-                raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
-            content = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
-        return {name: _tensor(entry, content) for name, entry in header.items() if name != "__metadata__"}
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
     except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error.strerror or error})") from error
+    except SafetensorError as error:
         raise DataError(f"{str(path)!r} is damaged or no file of safetensors ({error})") from error
-
-
-def _tensor(entry: Mapping[str, Any], content: np.ndarray) -> Tensor:
-    dtype, shape = _DTYPES[entry["dtype"]], tuple(int(n) for n in entry["shape"])
-    start, stop = (int(n) for n in entry["data_offsets"])
-    expected = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
-    if min(shape, default=0) < 0 or not 0 <= start <= stop <= len(content) or stop - start != expected:
-        raise ValueError("a tensor's place does not fit its shape")
-    return (
-        torch.frombuffer(bytearray(content[start:stop].tobytes()), dtype=dtype).view(shape)
-        if expected
-        else (torch.empty(shape, dtype=dtype))
-    )
 
 
 def _numpy_arrays() -> list[Any]:

@@ -153,7 +153,7 @@ def test_safetensors_whose_parts_do_not_fit_are_refused(tmp_path: Path, entry: A
     with pytest.raises(DataError, match="is damaged or no file of safetensors"):
         read_tensors(path)
     path.write_bytes(struct.pack("<Q", 2**60) + b"{}")
-    with pytest.raises(DataError, match="its header is longer than the file"):
+    with pytest.raises(DataError, match=r"is damaged or no file of safetensors .*header"):
         read_tensors(path)
 
 

@@ -1,0 +1,97 @@
+"""From a run to a folder that holds what acting needs, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqrl.checkpoints.exported import write_digests, write_exported
+from seqrl.checkpoints.loading import checkpoint_file, critic_file, landmarks_file, load, run_folder
+from seqrl.checkpoints.reading import read_checkpoint
+from seqrl.data.summary import DataSummary
+from seqrl.errors import ConfigError
+from seqrl.evaluation.archive import ROW, list_evaluations, read_row
+from seqrl.evaluation.tables import write_tables
+from seqrl.files import write_folder
+from seqrl.publishing.card import find_command, write_card
+
+RESULTS = "results.md"
+
+
+def export_model(
+    source: str | Path, folder: Path, *, half: bool = False, overwrite: bool = False, use: Sequence[str] = ()
+) -> Iterator[str]:
+    """Write a run's model, critic and landmarks in the layout of the Hugging Face hub; yields what is to be told.
+
+    See `seqrl.checkpoints.exported` for the files. The card is made from the run's evaluations, commands and data.
+
+    Args:
+        source: whatever `checkpoint=` takes; an exported folder as well, whose own evaluations make the card then.
+        folder: a new one.
+        half: whether weights are kept as float16.
+        overwrite: whether a folder with content is replaced.
+        use: words of `seqrl evaluate` for the card, beside `checkpoint=`.
+
+    Raises:
+        seqrl.errors.SeqrlError: a checkpoint that cannot be loaded, or a folder with content; nothing is written then.
+    """
+    if folder.exists() and not overwrite and (folder.is_file() or any(folder.iterdir())):
+        raise ConfigError(f"{str(folder)!r} exists already; choose another name, or --overwrite it")
+    checkpoint = checkpoint_file(source)
+    loaded = load(checkpoint)
+    critic, graph = critic_file(checkpoint), landmarks_file(checkpoint)
+    run = run_folder(checkpoint)
+    command = find_command(run)
+    evaluations = sorted(list_evaluations(run), key=lambda each: (each / ROW).stat().st_mtime_ns)
+    rows = [read_row(each) for each in evaluations]
+    with write_folder(folder, overwrite=overwrite) as new:
+        write_exported(
+            new,
+            _without_places(read_checkpoint(checkpoint, "model")),
+            None if critic is None else _without_places(read_checkpoint(critic, "critic")),
+            half=half,
+            command=command,
+            use=use,
+        )
+        if graph.is_file():
+            (new / "landmarks").mkdir()
+            shutil.copyfile(graph, new / "landmarks" / graph.name)
+        dataset = DataSummary.from_config(loaded.config)
+        if rows:
+            write_tables(new, rows, [], dataset)
+        table = (new / RESULTS).read_text(encoding="utf-8") if rows else None
+        write_card(new, folder.name, loaded, dataset, table, command, half=half, use=use)
+        write_digests(new)
+        size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
+    yield f"written: {folder}, {size / 1e6:.2f} MB, {len(rows)} rows of results"
+    if half and rows:
+        yield (
+            "the rows were measured with the weights of the run; to have those of float16, evaluate "
+            f"checkpoint={folder} and export that folder"
+        )
+
+
+def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint whose config and notes name files, and not where they lay on the machine that trained it."""
+    note, config = dict(content["seqrl"]), dict(content["hyper_parameters"]["config"])
+    note["plugins"] = [_file_name(each) for each in note.get("plugins") or []]
+    note.pop("machine", None)
+    config["plugins"] = [_file_name(each) for each in config.get("plugins") or []]
+    config.pop("runs_dir", None)
+    if "data" in config:
+        config["data"] = _shorten(config["data"])
+    return {**content, "seqrl": note, "hyper_parameters": {"config": config}}
+
+
+def _shorten(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: None if key == "cache_dir" else _shorten(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shorten(each) for each in value]
+    return _file_name(value) if isinstance(value, str) else value
+
+
+def _file_name(text: str) -> str:
+    return text.rpartition("/")[2] if text.startswith(("/", "~", ".")) else text
