@@ -27,6 +27,7 @@ import numpy as np
 from seqrl.d4rl.catalogue import Entry
 from seqrl.errors import ConfigError, DataError
 from seqrl.formats.hdf5 import open_hdf5
+from seqrl.formats.hdf5_chunks import check_sizes
 from seqrl.formats.recording import Recording
 from seqrl.opengl import prepare_mujoco
 
@@ -167,8 +168,8 @@ def read(entry: Entry, path: Path) -> Recording:
         ConfigError: what `load` refuses.
         DataError: the package refuses the file, or it would have other files read.
     """
-    with open_hdf5(path, alone=True):  # the package follows whatever a file says
-        pass
+    with open_hdf5(path, alone=True) as file:  # the package follows whatever a file says, and reads all of it
+        check_sizes(file, path, path.name, at_once=True)
     env = make(entry)
     try:
         with quiet():

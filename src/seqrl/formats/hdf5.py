@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from seqrl.data.checks import LINKED
 from seqrl.errors import DataError
+from seqrl.formats.hdf5_chunks import check_chunks, count_bytes
 from seqrl.formats.hdf5_links import check_contained
 from seqrl.formats.hdf5_reasons import explain_failure
 from seqrl.formats.limits import check_size
@@ -68,8 +68,9 @@ def read_hdf5(path: Path, keys: Collection[str] | None = None) -> Recording:
         ours = {key: item for key, item in found.items() if _is_ours(key, item, rows, path.name)}
         files = {path.name: path} | {Path(item.file.filename).name: Path(item.file.filename) for item in ours.values()}
         stored = sum(each.stat().st_size for each in files.values())
-        declared = sum(math.prod(item.shape) * item.dtype.itemsize for item in ours.values())  # NumPy's may overflow
-        check_size(declared, stored, path.name)
+        check_size(sum(count_bytes(item.id) for item in ours.values()), stored, path.name)
+        for key, item in ours.items():
+            check_chunks(item.id, key, Path(item.file.filename), path.name)
         arrays = {key: np.asarray(item[()]) for key, item in ours.items()}
         attributes = {**_attributes(file), "path": path.name}
         attributes.pop(LINKED, None)

@@ -7,6 +7,8 @@ from typing import Any
 
 from seqrl.errors import DataError
 
+_DEEPEST = 64  # groups within groups
+
 
 def check_contained(file: Any, path: Path, origin: str, *, neighbours: bool = False) -> None:
     """Refuse a file that would have HDF5 read another one, wherever in it; nothing of the other file is looked at.
@@ -26,6 +28,8 @@ def check_contained(file: Any, path: Path, origin: str, *, neighbours: bool = Fa
     found: set[str] = set()
 
     def find_link(name: bytes, info: Any) -> str | None:
+        if name.count(b"/") > _DEEPEST:
+            return _decode(name)
         if info.type in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
             return None
         if neighbours and info.type == h5py.h5l.TYPE_EXTERNAL:
@@ -36,6 +40,8 @@ def check_contained(file: Any, path: Path, origin: str, *, neighbours: bool = Fa
         return _decode(name)
 
     key = file.id.links.visit(find_link, info=True)
+    if key is not None and key.count("/") > _DEEPEST:  # to visit thousands takes minutes: HDF5 goes the way to each anew
+        raise DataError(f"{origin} has more than {_DEEPEST} groups within each other; put its arrays into fewer")
     if key is not None:
         raise DataError(f"{origin}: {key} is a link into another file; copy what it leads to into {path.name}")
     key = h5py.h5o.visit(file.id, lambda name: _find_elsewhere(file, name))

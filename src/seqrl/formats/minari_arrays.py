@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.errors import DataError
+from seqrl.formats.hdf5_chunks import check_sizes
 from seqrl.formats.hdf5_links import check_contained
-from seqrl.formats.limits import check_size
 from seqrl.formats.recording import first_line
 
 _PYARROW = (14, 0, 1)  # before it, reading a file could run code that the file holds (CVE-2023-47248)
@@ -40,28 +40,12 @@ def check_arrays(place: Path, metadata: Mapping[str, Any], dataset_id: str) -> N
     with file:
         try:
             check_contained(file, path, origin)
-            check_size(_declared(file), path.stat().st_size, origin, at_once=False)
+            check_sizes(file, path, origin, at_once=False)
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # the library might read past it
             raise DataError(
                 f"{origin} is damaged ({type(error).__name__}: {first_line(error)}); take a copy of it, or fetch it "
                 "again"
             ) from error
-
-
-def _declared(file: Any) -> int:
-    """Bytes of all arrays of a file."""
-    import h5py
-
-    total = 0
-
-    def add(name: bytes) -> None:
-        nonlocal total
-        item = h5py.h5o.open(file.id, name)
-        if isinstance(item, h5py.h5d.DatasetID):
-            total += item.get_type().get_size() * int(item.get_space().get_simple_extent_npoints())
-
-    h5py.h5o.visit(file.id, add)
-    return total
 
 
 def _check_pyarrow() -> None:

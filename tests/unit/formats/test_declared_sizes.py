@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,91 @@ def one_array_under_many_names(file: Any) -> None:
 def test_a_small_hdf5_file_of_large_arrays_is_refused(tmp_path: Path, declare: Any) -> None:
     with pytest.raises(DataError, match=r"mine\.hdf5 declares arrays of [\d.e+]+ .B in a file of .* take a whole copy"):
         read_recording(hdf5(tmp_path / "mine.hdf5", declare))
+
+
+def block_larger_than_its_array(file: Any) -> None:
+    file.create_dataset("observations", (COUNT, 3), "f4", maxshape=(None, 3), chunks=(2**26, 3), compression="gzip")
+
+
+def block_of_an_array_that_is_not_needed(file: Any) -> None:
+    file["observations"] = np.zeros((COUNT, 3), np.float32)
+    file.create_dataset("infos/qpos", (COUNT, 2), "f8", maxshape=(None, 2), chunks=(2**25, 2), compression="lzf")
+
+
+@pytest.mark.parametrize("declare", [block_larger_than_its_array, block_of_an_array_that_is_not_needed])
+def test_a_block_counts_as_a_whole(tmp_path: Path, declare: Any) -> None:
+    """HDF5 takes memory for all of a block, though the array has a few rows of it."""
+    with pytest.raises(DataError, match=r"mine\.hdf5 declares arrays of [\d.]+ MB in a file of"):
+        read_recording(hdf5(tmp_path / "mine.hdf5", declare))
+
+
+def deflate(megabytes: int) -> bytes:
+    return zlib.compress(bytes(megabytes * 10**6), 9)
+
+
+def pack(file: Any, block: bytes, **packing: Any) -> None:
+    """`observations` of one block, which is what is given."""
+    packing = {"compression": "gzip", **packing}
+    item = file.create_dataset("observations", (COUNT, 3), "f4", chunks=(COUNT, 3), **packing)
+    item.id.write_direct_chunk((0, 0), block)
+
+
+def unpacks_to_80_mb(file: Any) -> None:
+    pack(file, deflate(80))
+
+
+def shuffled_and_summed(file: Any) -> None:
+    pack(file, deflate(80), shuffle=True, fletcher32=True)
+
+
+def repeats_without_end(file: Any) -> None:
+    pack(file, bytes(2) + 10**6 * b"\xe0\xff\x00", compression="lzf")
+
+
+def packed_twice(file: Any) -> None:
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_chunk((COUNT, 3))
+    for _ in range(2):
+        made.set_deflate(9)
+    item = h5py.h5d.create(file.id, b"observations", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((COUNT, 3)), made)
+    item.write_direct_chunk((0, 0), zlib.compress(deflate(80), 9))
+
+
+@pytest.mark.parametrize(
+    "make", [unpacks_to_80_mb, shuffled_and_summed, repeats_without_end, packed_twice], ids=lambda make: make.__name__
+)
+def test_a_block_that_unpacks_to_more_than_it_declares_is_refused(tmp_path: Path, make: Any) -> None:
+    with pytest.raises(DataError, match=r"mine\.hdf5: (a block of observations holds more than the 480|the blocks of)"):
+        read_recording(hdf5(tmp_path / "mine.hdf5", make))
+
+
+def test_blocks_of_any_packing_are_read(tmp_path: Path) -> None:
+    """Large blocks, those that cannot be shrunk, and those that few bytes stand for."""
+    rng = np.random.default_rng(0)
+    lzf: dict[str, Any] = {"compression": "lzf"}
+    noise, zeros = rng.integers(0, 256, (100_000, 3), dtype=np.uint8), np.zeros((10_000_000, 8), np.uint8)
+    with h5py.File(tmp_path / "mine.hdf5", "w") as file:
+        for number, packing in enumerate([{"compression": "gzip", "shuffle": True, "fletcher32": True}, lzf, {}]):
+            for key, array in {"noise": noise, "actions": arrays()["actions"]}.items():
+                file.create_dataset(f"{key}{number}", data=array, chunks=array.shape, **packing)
+        file.create_dataset("zeros", data=zeros, chunks=zeros.shape, compression="gzip", compression_opts=1)
+        keys = sorted(file)
+    found = read_recording(tmp_path / "mine.hdf5", keys).arrays
+    assert sorted(found) == keys
+    assert all(np.array_equal(found[f"noise{number}"], noise) for number in range(3))
+    assert all(np.array_equal(found[f"actions{number}"], arrays()["actions"]) for number in range(3))
+    assert found["zeros"].shape == zeros.shape and not found["zeros"].any()
+
+
+def test_groups_within_groups_have_an_end(tmp_path: Path) -> None:
+    def nested(file: Any) -> None:
+        group = file
+        for _ in range(400):
+            group = group.create_group("g")
+        group["observations"] = np.zeros((COUNT, 3))
+
+    with pytest.raises(DataError, match="mine.hdf5 has more than 64 groups within each other"):
+        read_recording(hdf5(tmp_path / "mine.hdf5", nested))
 
 
 @pytest.mark.parametrize(
