@@ -4,8 +4,11 @@ settings. The code that runs is the registration's, never what the metadata name
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from seqrl.errors import ConfigError
@@ -72,6 +75,9 @@ def find_environment(metadata: Mapping[str, Any], dataset_id: str) -> RecordedEn
     for key, value in settings.items():
         if key in _OF_MAKE or not (_is_plain(value) or value == registered.kwargs.get(key)):
             raise ConfigError(f"its setting {key}={value!r} is none that data may make, for it may name code or a file")
+        named = next((word for word in _words(value) if _names_something(word)), None)
+        if named is not None and value not in (registered.kwargs.get(key), _default(registered, key)):
+            raise ConfigError(f"its setting {key}={value!r} is none that data may make: {named!r} is a module or file here")
     return RecordedEnvironment(env_id, _limit(spec), settings)
 
 
@@ -125,6 +131,38 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_plain(each) for each in value)
     return value is None or isinstance(value, bool | int | float)
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Every text in a setting."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from (*_words(key), *_words(each))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _words(each)
+
+
+def _names_something(word: str) -> bool:
+    """Whether a constructor that imports or opens what it is told would find something by this word; nothing is run."""
+    try:
+        return bool(word.strip()) and (Path(word).exists() or find_spec(word) is not None)
+    except (ValueError, ImportError, OSError):  # no name of a module, or too long for one of a file
+        return False
+
+
+def _default(registered: Any, key: str) -> Any:
+    """What the registered constructor takes for a setting where nobody gives one; None where that cannot be told."""
+    from gymnasium.envs.registration import load_env_creator
+
+    code = registered.entry_point
+    try:
+        parameters = signature(load_env_creator(code) if isinstance(code, str) else code).parameters
+    except Exception:  # which is told where it is made
+        return None
+    return parameters[key].default if key in parameters else None
 
 
 def _place(code: Any) -> str | None:

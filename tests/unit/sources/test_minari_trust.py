@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,8 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "modules" / "evil_module.py").write_text(EVIL.format(mark=str(place)))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside the data").touch()
     yield place
     sys.modules.pop("evil_module", None)
     gymnasium.registry.pop("Evil-v0", None)
@@ -99,6 +103,9 @@ UNTRUSTED = {
     "setting that names code": spec(kwargs={"controller": "evil_module:run"}),
     "setting that names a module": spec(kwargs={"config": {"type": ["evil.module"]}}),
     "setting that names a file": spec(kwargs={"xml_file": "/etc/passwd"}),
+    "setting that is a module": spec(kwargs={"plugin": "evil_module"}),
+    "setting with a module in it": spec(kwargs={"parts": [{"walls": 1}, {"evil_module": [1]}]}),
+    "setting that is a file": spec(kwargs={"map": "beside the data"}),
     "setting of make": spec(kwargs={"id": "evil_module:Evil-v0"}),
     "unknown setting": spec(kwargs={"evil": 1}),
     "of another version": spec(apply_api_compatibility=True, autoreset=True, entry_point="evil_module:run"),
@@ -221,6 +228,45 @@ def test_the_registered_environment_is_recovered_with_the_recorded_settings(reco
     assert (envs.max_episode_steps, envs.envs[0].unwrapped.g, envs.envs[0].render_mode) == (7, 3.0, None)
 
 
+class Worded(gymnasium.Env[Any, Any]):
+    """An environment that imports what it is told, and has words that happen to be modules."""
+
+    observation_space, action_space = Box(-1, 1, (3,)), Box(-2, 2, (1,))
+
+    def __init__(self, engine: str = "json", reward: str = "random", level: str = "easy") -> None:
+        for word in (engine, reward, level):
+            if word.isidentifier() and importlib.util.find_spec(word):
+                importlib.import_module(word)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_made"),
+    [
+        ({"engine": "json", "reward": "random"}, True),
+        ({"level": "hard"}, True),
+        ({"reward": "code"}, True),  # as it is registered
+        ({"engine": "evil_module"}, False),
+        ({"level": "evil_module"}, False),
+        ({"reward": "json"}, False),
+    ],
+)
+def test_words_that_are_modules_are_those_of_the_registration(
+    settings: dict[str, str], is_made: bool, record: Change, mark: Path
+) -> None:
+    gymnasium.register("Worded-v0", Worded, kwargs={"reward": "code"})
+    try:
+        place = f"{Worded.__module__}:Worded"
+        record(env_spec=spec(id="Worded-v0", entry_point=place, kwargs=settings, max_episode_steps=5))
+        if is_made:
+            assert make_environments("minari:evil/task-v0", 1).max_episode_steps == 5
+        else:
+            with pytest.raises(ConfigError, match="is a module or file here"):
+                make_environments("minari:evil/task-v0", 1)
+    finally:
+        del gymnasium.registry["Worded-v0"]
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("env_id", ["evil_module:Evil-v0", "evil_module:Pendulum-v1@a+b", "minari:../evil-v0", 3, None])
 def test_names_out_of_files_import_nothing(env_id: Any, mark: Path) -> None:
     for act in (check_env_id, lambda name: make_environments(name, 1)):
@@ -229,7 +275,7 @@ def test_names_out_of_files_import_nothing(env_id: Any, mark: Path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("kind", ["external link", "external storage", "virtual", "huge"])
+@pytest.mark.parametrize("kind", ["external link", "external storage", "virtual", "huge", "bomb"])
 def test_arrays_outside_the_data_set_are_refused(kind: str, record: Change, tmp_path: Path) -> None:
     import h5py
 
@@ -244,13 +290,16 @@ def test_arrays_outside_the_data_set_are_refused(kind: str, record: Change, tmp_
             file[key] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "x")
         elif kind == "external storage":
             file.create_dataset(key, (21, 3), "f4", external=[(str(secret), 0, 252)])
+        elif kind == "bomb":
+            item = file.create_dataset(key, (21, 3), "f4", chunks=(21, 3), compression="gzip")
+            item.id.write_direct_chunk((0, 0), zlib.compress(bytes(8 * 10**7), 9))
         elif kind == "huge":
             file.create_dataset(key, (2**40, 3), "f4", chunks=(1024, 3))
         else:
             layout = h5py.VirtualLayout((21, 3), "f4")
             layout[:] = h5py.VirtualSource(str(tmp_path / "secret.hdf5"), "x", (21, 3))
             file.create_virtual_dataset(key, layout)
-    with pytest.raises(DataError, match=r"'evil/task-v0'.*(another file|declares arrays of)"):
+    with pytest.raises(DataError, match=r"'evil/task-v0'.*(another file|declares arrays of|holds more than)"):
         find_source("minari:evil/task-v0").read()
 
 
