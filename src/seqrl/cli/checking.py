@@ -134,9 +134,9 @@ def check_row(config: Mapping[str, Any]) -> EvaluationConfig:
 
 
 def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None:
-    """Refuse parts that do not fit each other, with a model of the same shape for data of a usual size.
+    """Refuse parts that do not fit each other, with a model of the same shape.
 
-    Nothing is read, and no weights take memory.
+    No episode is read, and no weights take memory. What the source does not know before it reads is of a usual size.
 
     Args:
         rows: of the results table.
@@ -154,13 +154,15 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
 
     shared = {option.name for option in DATA.shared}
     source = DATA.build({key: value for key, value in run.data.items() if key not in shared})
-    env_id = getattr(source, "env_id", None)
+    known = source.check()
+    env_id, sized = known.pop("env_id", None), "observation_size" in known
     goal = run.layout.goal.dims if run.layout.goal is not None else ()
     config = {
         **run.to_dict(),
         "observation_size": max(4, *(dim + 1 for dim in goal)) if goal else 4,
         "action_size": 2,
         "longest_episode": 1000,
+        **known,
     }
     with _as_refusal("the parts make no model"), torch.device("meta"):
         check_stages(config, run.objective_metric)
@@ -173,7 +175,7 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
             _check_strategy(row, model, critic, env_id)
     for row in rows:
         with _of_row(row.label):
-            _check_environment(row, None, env_id)
+            _check_environment(row, model.layout if sized else None, env_id)
 
 
 def check_with_checkpoint(config: EvaluationConfig, checkpoint: Path) -> None:

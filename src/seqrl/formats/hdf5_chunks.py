@@ -1,4 +1,4 @@
-"""What the blocks ("chunks") of an HDF5 array take to read: HDF5 unpacks a block whole, whatever it was declared to hold.
+"""What the blocks ("chunks") of an HDF5 array take to read: HDF5 unpacks a block whole, whatever it declares.
 
 A block of a few kB can unpack to gigabytes, and a block may be declared larger than the array that it is part of. Both
 are looked at before HDF5 reads.
@@ -80,8 +80,8 @@ def check_chunks(item: Any, key: str, path: Path, origin: str) -> None:
     behind = filters[filters.index(unpackers[0]) + 1 :] if unpackers else []
     if len(unpackers) > 1 or any(number != _CHECKSUM for number in behind):
         raise DataError(
-            f"{origin}: the blocks of {key} are packed more than once, which no recording is; write the file again with "
-            "one compression"
+            f"{origin}: the blocks of {key} are packed more than once, which no recording is; write the file again "
+            "with one compression"
         )
     declared, size = _block_size(item), path.stat().st_size
     # What a compression does not shrink is kept as it was, or grows by what it says of itself.

@@ -40,7 +40,9 @@ def check_contained(file: Any, path: Path, origin: str, *, neighbours: bool = Fa
         return _decode(name)
 
     key = file.id.links.visit(find_link, info=True)
-    if key is not None and key.count("/") > _DEEPEST:  # to visit thousands takes minutes: HDF5 goes the way to each anew
+    if (
+        key is not None and key.count("/") > _DEEPEST
+    ):  # to visit thousands takes minutes: HDF5 goes the way to each anew
         raise DataError(f"{origin} has more than {_DEEPEST} groups within each other; put its arrays into fewer")
     if key is not None:
         raise DataError(f"{origin}: {key} is a link into another file; copy what it leads to into {path.name}")

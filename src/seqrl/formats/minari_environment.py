@@ -77,7 +77,9 @@ def find_environment(metadata: Mapping[str, Any], dataset_id: str) -> RecordedEn
             raise ConfigError(f"its setting {key}={value!r} is none that data may make, for it may name code or a file")
         named = next((word for word in _words(value) if _names_something(word)), None)
         if named is not None and value not in (registered.kwargs.get(key), _default(registered, key)):
-            raise ConfigError(f"its setting {key}={value!r} is none that data may make: {named!r} is a module or file here")
+            raise ConfigError(
+                f"its setting {key}={value!r} is none that data may make: {named!r} is a module or file here"
+            )
     return RecordedEnvironment(env_id, _limit(spec), settings)
 
 

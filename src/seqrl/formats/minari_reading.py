@@ -84,6 +84,22 @@ def _refuse_other_actions(space: Any, origin: str) -> None:
         raise DataError(f"{origin} has actions of kind {space}; only vectors and single discrete actions can be used")
 
 
+def measure_spaces(dataset: Any, keys: Sequence[str], origin: str) -> dict[str, Any]:
+    """What `EpisodeStore.sizes` will say of a data set, by its spaces.
+
+    Raises:
+        DataError: actions or observations that cannot be used.
+    """
+    from gymnasium.spaces import Discrete
+
+    seen, acted = dataset.observation_space, dataset.action_space
+    _refuse_other_actions(acted, origin)
+    parts = {"observation": [part_of(seen, key) for key in keys] or [seen], "action": [acted]}
+    sizes = {f"{name}_size": sum(int(np.prod(each.shape)) for each in spaces) for name, spaces in parts.items()}
+    counts = {name: int(spaces[0].n) for name, spaces in parts.items() if isinstance(spaces[0], Discrete)}
+    return {**sizes, "categories": counts}
+
+
 def _count_from_zero(
     arrays: dict[str, np.ndarray], spaces: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

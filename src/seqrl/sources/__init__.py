@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.minari import MINARI
+from seqrl.formats.recording import read_start
 from seqrl.paths import find_path
 from seqrl.registry import DATA
 
@@ -32,6 +34,23 @@ class DataSource(ABC):
         A run tells by their content whether its data are still what it saw; none where the episodes are made.
         """
         return []
+
+    def check(self) -> dict[str, Any]:
+        """Refuse what can be told without reading episodes, and say what can not; nothing is fetched.
+
+        Returns:
+            What is known of them already: `env_id`, and sizes as in `EpisodeStore.sizes`.
+
+        Raises:
+            seqrl.errors.SeqrlError: as `load`.
+        """
+        for path in self.local_files():
+            if not path.exists():
+                say(f"{str(path)!r} is not there, so that nothing can be told of what it will hold")
+            elif not path.is_dir():
+                read_start(path)
+        env_id = getattr(self, "env_id", None)
+        return {"env_id": env_id} if env_id else {}
 
     def read(self) -> FlatEpisodes:
         """The same episodes as they were recorded, for inspection and conversion: with what a store has no place for.

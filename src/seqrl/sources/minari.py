@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +12,9 @@ from annotated_types import Ge
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
-from seqrl.formats.minari import choose_keys, locate_data, open_dataset
+from seqrl.formats.minari import check_id, choose_keys, find_dataset, import_minari, locate_data, open_dataset
 from seqrl.formats.minari_environment import find_env_id
-from seqrl.formats.minari_reading import read_minari
+from seqrl.formats.minari_reading import measure_spaces, read_minari
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -56,19 +56,37 @@ class MinariSource(DataSource):
     def local_files(self) -> list[Path]:
         return [locate_data(self.id)]
 
+    def check(self) -> dict[str, Any]:
+        """Spaces and environment of a data set that lies here, and of any whether its id is one."""
+        import_minari()
+        check_id(self.id)
+        known = super().check()
+        if not locate_data(self.id).exists():
+            if not self.download:
+                find_dataset(self.id, download=False)
+            return known
+        dataset, metadata = open_dataset(self.id, download=False)
+        keys = choose_keys(dataset.observation_space, self.observation_keys, self.id)
+        sizes = measure_spaces(dataset, keys, self.id)
+        env_id = self.env_id or self._recorded(metadata, keys)
+        return {**sizes, **({"env_id": env_id} if env_id else {})}
+
+    def _recorded(self, metadata: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+        """The environment that the metadata name."""
+        ours = metadata.get("seqrl_env_id")  # as `seqrl data` wrote it
+        return ours if isinstance(ours, str) else find_env_id(metadata, self.id, keys)
+
     def load(self) -> EpisodeStore:
         return self.read().store()
 
     def read(self) -> FlatEpisodes:
         dataset, metadata = open_dataset(self.id, download=self.download)
         keys = choose_keys(dataset.observation_space, self.observation_keys, self.id)
-        ours = metadata.get("seqrl_env_id")  # as `seqrl data` wrote it
-        recorded = ours if isinstance(ours, str) else find_env_id(metadata, self.id, keys)
         flat = cut_episodes(read_minari(dataset, metadata, keys, self.id, self.max_transitions))
         attributes: dict[str, Any] = {
             **{key: metadata[key] for key in ("algorithm_name", "ref_min_score", "ref_max_score") if key in metadata},
             "name": self.name,
-            "env_id": self.env_id or recorded,
+            "env_id": self.env_id or self._recorded(metadata, keys),
             "source": "minari",
             "minari_id": self.id,
             **({"observation_keys": list(keys)} if keys else {}),

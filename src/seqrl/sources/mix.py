@@ -42,6 +42,11 @@ class MixSource(DataSource):
     def local_files(self) -> list[Path]:
         return [path for part in self.parts for path in part.local_files()]
 
+    def check(self) -> dict[str, Any]:
+        known = [part.check() for part in self.parts]
+        same = known[0] if all(each == known[0] for each in known) else {}
+        return {**same, **({"env_id": self.env_id} if self.env_id else {})}
+
     def load(self) -> EpisodeStore:
         stores = [part.load() for part in self.parts]
         attributes: dict[str, Any] = {"source": "mix", "parts": [store.attributes.get("name") for store in stores]}

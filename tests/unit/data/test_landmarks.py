@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -118,4 +119,47 @@ def test_a_graph_is_read_as_it_was_written_and_never_damaged(tmp_path: Path) -> 
             LandmarkGraph.read(path)
     np.savez(path, settings=np.array("{}"), nodes=np.array([{}], object), sources=1, targets=1, steps=1)
     with pytest.raises(CheckpointError, match="no readable graph"):
+        LandmarkGraph.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("targets", np.array([0, 7])),
+        ("sources", np.array([-1, 0])),
+        ("sources", np.array([0.0, 1.0])),
+        ("steps", np.array([1.0, np.nan], np.float32)),
+        ("steps", np.array([1.0], np.float32)),
+        ("nodes", np.full((2, 2), np.inf, np.float32)),
+        ("nodes", np.array(["a", "b"])),
+    ],
+)
+def test_a_whole_file_that_is_no_graph_is_refused(tmp_path: Path, name: str, array: np.ndarray) -> None:
+    """Its checksums are right: somebody else's program wrote it."""
+    path = tmp_path / "graph.npz"
+    arrays = {
+        "nodes": np.zeros((2, 2), np.float32),
+        "sources": np.array([0, 1]),
+        "targets": np.array([1, 0]),
+        "steps": np.ones(2, np.float32),
+    }
+    np.savez(path, settings=np.array("{}"), **arrays)
+    assert len(LandmarkGraph.read(path).nodes) == 2
+    np.savez(path, settings=np.array("{}"), **{**arrays, name: array})
+    with pytest.raises(CheckpointError, match="remove it and train again"):
+        LandmarkGraph.read(path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"{'descr': '<f4', 'fortran_order': False, 'shape': (1152921504606846976, 4)}", b"{", b"[" * 60]
+)
+def test_a_graph_with_a_header_of_somebody_s_own_is_refused(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "graph.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("settings.npy", b"")
+        for name in ("nodes", "sources", "targets", "steps"):
+            header += b" " * (-len(header) % 64)
+            content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+            archive.writestr(f"{name}.npy", content)
+    with pytest.raises(CheckpointError, match="remove it and train again"):
         LandmarkGraph.read(path)

@@ -172,7 +172,8 @@ def test_blocks_of_any_packing_are_read(tmp_path: Path) -> None:
     assert sorted(found) == keys
     assert all(np.array_equal(found[f"noise{number}"], noise) for number in range(3))
     assert all(np.array_equal(found[f"actions{number}"], arrays()["actions"]) for number in range(3))
-    assert found["zeros"].shape == zeros.shape and not found["zeros"].any()
+    assert found["zeros"].shape == zeros.shape
+    assert not found["zeros"].any()
 
 
 def test_groups_within_groups_have_an_end(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_groups_within_groups_have_an_end(tmp_path: Path) -> None:
             group = group.create_group("g")
         group["observations"] = np.zeros((COUNT, 3))
 
-    with pytest.raises(DataError, match="mine.hdf5 has more than 64 groups within each other"):
+    with pytest.raises(DataError, match=r"mine\.hdf5 has more than 64 groups within each other"):
         read_recording(hdf5(tmp_path / "mine.hdf5", nested))
 
 

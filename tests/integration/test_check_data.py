@@ -1,0 +1,118 @@
+"""`seqrl train --check` judges what is known of the data before their episodes are read, and says what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seqrl.cli import train
+
+SMALL = ["backbone.num_layers=1", "backbone.dim=16"]
+IMITATE = ["evaluation=none", "evaluation.strategy=imitation"]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEQRL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+
+def check(*words: str) -> int:
+    return train.run(["--check", *SMALL, *words])
+
+
+def record_minari(**changes: Any) -> None:
+    """`mine/task-v0` in `Pendulum-v1`; None takes a key of its metadata out."""
+    import gymnasium
+    from gymnasium.spaces import Box
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    folder = Path("minari/mine/task-v0/data").absolute()
+    folder.parent.mkdir(parents=True)
+    storage = MinariStorage.new(
+        folder, observation_space=Box(-9, 9, (3,)), action_space=Box(-2, 2, (1,)), data_format="hdf5"
+    )
+    spec = gymnasium.spec("Pendulum-v1").to_json()
+    storage.update_metadata({"dataset_id": "mine/task-v0", "minari_version": "0.5.4", "env_spec": spec})
+    last = np.arange(20) == 19
+    seen = np.zeros((21, 3), "f4")
+    storage.update_episodes([EpisodeBuffer(None, None, None, seen, np.zeros((20, 1), "f4"), np.zeros(20), last, last)])
+    file = folder / "metadata.json"
+    content = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+EVIL = json.dumps({"id": "Evil-v0", "entry_point": "os:system", "kwargs": {"command": "no"}, "additional_wrappers": []})
+DISCRETES = json.dumps({"type": "MultiDiscrete", "dtype": "int64", "nvec": [2, 2], "start": [0, 0]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "said"),
+    [
+        ({"observation_space": None}, [], "has no observation_space in its metadata.json"),
+        ({"action_space": DISCRETES}, [], "has actions of kind MultiDiscrete"),
+        ({"env_spec": EVIL}, IMITATE, "Evil-v0"),
+        ({}, ["data.observation_keys=[a]"], "has observations of one part"),
+        ({}, ["layout=tt_goal", "layout.goal.dims=[0,7]"], "layout.goal.dims"),
+        ({}, [*IMITATE, "evaluation.settings.env_id=MountainCarContinuous-v0"], "has 3 observation dimensions"),
+    ],
+)
+def test_a_minari_set_that_lies_here_is_judged(
+    changes: dict[str, Any], words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("minari")
+    record_minari(**changes)
+    assert check("data=minari", "data.id=mine/task-v0", "data.download=false", *words) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert "sound" not in told.out
+
+
+def test_a_sound_minari_set_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("minari")
+    record_minari()
+    assert check("data=minari", "data.id=mine/task-v0", *IMITATE) == 0
+    told = capsys.readouterr()
+    assert "is sound" in told.out
+    assert "not there" not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data=minari", "data.id=nonsense"], "'nonsense' is no Minari id"),
+        (["data=minari", "data.id=../mine/task-v0"], "is no Minari id"),
+        (["data=minari", "data.id=mine/other-v0", "data.download=false"], "'mine/other-v0' is not in"),
+        (["data=arrays", "data.path=empty.npz"], "empty.npz is an empty file"),
+        (["data=d4rl", "data.path=other.npz"], "is a device, pipe or socket"),
+        (["data=mix", "data.parts=[empty.npz,other.npz]"], "empty.npz is an empty file"),
+    ],
+)
+def test_what_cannot_be_data_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.npz").touch()
+    os.mkfifo("other.npz")
+    assert check(*words, "evaluation=none") == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["data=minari", "data.id=mine/task-v0"], "minari/mine/task-v0/data"),
+        (["data=arrays", "data.path=later.npz"], "later.npz"),
+        (["data=store", "data.path=saved"], "saved"),
+    ],
+)
+def test_what_is_not_there_is_said(words: list[str], place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The data may lie on another machine, where the command is to run."""
+    assert check(*words, "evaluation=none") == 0
+    told = capsys.readouterr().out
+    assert f"{place}' is not there, so that nothing can be told of what it will hold" in told
+    assert "is sound" in told
