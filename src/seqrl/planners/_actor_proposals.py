@@ -22,7 +22,8 @@ class ActorProposals:
     Args:
         critic: whose policy.
         share: of the candidates, in [0, 1], spread evenly over them.
-        noise: its standard deviation, in halves of the range of the data's actions, 0 or more.
+        noise: its standard deviation, in halves of the range of the data's actions, 0 or more; the same draws for all
+            actions of a chunk, because those of single steps would cancel out.
     """
 
     def __init__(self, critic: Critic, share: float, noise: float) -> None:
@@ -46,7 +47,7 @@ class ActorProposals:
             copies: how many candidates in a row come from one beam.
         """
         layout, steps = model.layout, model.tokens_per_step
-        size = layout.field("action").size
+        size = layout.action_size
         if depth == 0 and observation is not None:
             states = observation[:, None].expand(-1, partial.shape[1], -1)
         else:
@@ -56,7 +57,7 @@ class ActorProposals:
             ]
         actions = self.critic.act(states)
         uniform = torch.stack(
-            [noise.uniform(-1 - depth * size - dim, beams=partial.shape[1]) for dim in range(size)], -1
+            [noise.uniform(-1 - depth * size - dim, beams=partial.shape[1]) for dim in range(size)] * layout.chunk, -1
         )
         low, high = self.critic.action_low, self.critic.action_high
         spread = self.noise * (high - low) / 2 * self._is_noisy(partial.shape[1], copies).to(low)[:, None]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
 from seqrl import decoding
+from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise, draw, drop_tail, keep_top_k
 from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
+from seqrl.planners._actor_proposals import ActorProposals
 from seqrl.planners._beams import ESTIMATED, SHOWN, Beams, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
@@ -29,6 +31,11 @@ class RolloutsPlanner(Planner):
     the two go on differently from there. This is what objectives need that are chosen when acting, and whose sums over
     a part of a plan say little about the whole.
 
+    With `actor_share` and `follow=actor` it is policy improvement by rollouts: a candidate begins with an action near
+    that of the critic's policy (or with one of the data), and is judged by what that policy makes of it. Errors of the
+    value at the end count less the longer the policy is followed, and are much the same for candidates that it leads to
+    the same place.
+
     Args:
         candidates: sampled futures, 1 or more.
         horizon: H, transitions to imagine, 1 or more.
@@ -39,9 +46,16 @@ class RolloutsPlanner(Planner):
             one that went through a wall.
         cdf_act: drop the least likely action tokens whose mass sums to less than this, in [0, 1); None drops none.
         cache: `none`, `exact` or `window`; see `seqrl.decoding.session.DecodingSession`.
+        actor_share: share of the candidates whose first action the policy of the run's critic proposes instead of the
+            model, in [0, 1]; one of them is exactly the policy's. 0 needs no critic.
+        actor_noise: standard deviation of Gaussian noise on the other proposals, in halves of the range of the data's
+            actions, 0 or more.
+        follow: who acts after the first transition, in all candidates: the `model`, or the critic's policy (`actor`).
+        critic: of the same run; None where it has none.
 
     Reference: random shooting as in Nagabandi et al. 2018, https://arxiv.org/abs/1708.02596, section IV-C, with a model
-    of the data's own actions as the sampler; lost candidates are replaced as in a particle filter.
+    of the data's own actions as the sampler; lost candidates are replaced as in a particle filter. Rollouts of a policy
+    as in Tesauro and Galperin 1996, "On-line policy improvement using Monte-Carlo search".
     """
 
     shows = SHOWN
@@ -57,6 +71,10 @@ class RolloutsPlanner(Planner):
         k_obs: Annotated[int, Ge(1)] | None = 1,
         cdf_act: Annotated[float, Interval(ge=0, lt=1)] | None = None,
         cache: CacheMode = "exact",
+        actor_share: Annotated[float, Interval(ge=0, le=1)] = 0.0,
+        actor_noise: Annotated[float, Ge(0)] = 0.2,
+        follow: Literal["model", "actor"] = "model",
+        critic: Critic | None = None,
     ) -> None:
         self.candidates = candidates
         self.horizon = horizon
@@ -64,6 +82,12 @@ class RolloutsPlanner(Planner):
         self.temperature = temperature
         self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, None)}
         self.cache = cache
+        self.actor_share, self.follow = actor_share, follow
+        self.proposals: ActorProposals | None = None
+        self.policy: ActorProposals | None = None
+        if critic is not None:
+            self.proposals = ActorProposals(critic, actor_share, actor_noise) if actor_share else None
+            self.policy = ActorProposals(critic, 1.0, 0.0) if follow == "actor" else None
 
     def check(self, model: TokenModel, score: Score) -> None:
         layout = model.layout
@@ -78,6 +102,15 @@ class RolloutsPlanner(Planner):
                     f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as "
                     f"planner=rollouts would; train with layout.fields.{field.name}.loss_weight=1"
                 )
+        for option, wanted, found in (
+            (f"actor_share={self.actor_share:g}", self.actor_share > 0, self.proposals),
+            (f"follow={self.follow}", self.follow == "actor", self.policy),
+        ):
+            if wanted and found is None:
+                raise ConfigError(
+                    f"planner.{option} lets a critic's policy act in imagined futures, and the run has no critic; "
+                    "leave it out, or train with critic=iql"
+                )
         check_shown(score, layout)
         check_session(model, cache=self.cache, context=self.context)
 
@@ -88,8 +121,9 @@ class RolloutsPlanner(Planner):
         beams = Beams(session, present, history.target, distributions=score.wants_distributions)
         beams.repeat(self.candidates)
         for depth in range(self.horizon):
+            proposed = self._propose(model, history, beams, noise, depth)
             for name in model.fields[1:]:
-                self._decode(model, beams, name, noise, depth)
+                self._decode(model, beams, name, noise, depth, proposed if name == "action" else None)
             if depth + 1 < self.horizon or score.wants_next_observation:
                 beams.advance()
                 self._decode(model, beams, "observation", noise, depth + 1)
@@ -100,8 +134,30 @@ class RolloutsPlanner(Planner):
         value, best = score(beams.trace(model, score)).max(1)
         return beams.plan_of(model, best, value, self.horizon)
 
-    def _decode(self, model: TokenModel, beams: Beams, field: str, noise: Noise, depth: int) -> None:
-        """Append one field of one transition to every candidate; the last place of a transition waits for `advance`."""
+    def _propose(
+        self, model: TokenModel, history: TokenHistory, beams: Beams, noise: Noise, depth: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """(C,) which candidates a critic's policy decides, and their (B, C, k) action tokens; None for none."""
+        who = self.policy if depth else self.proposals
+        if who is None:
+            return None
+        partial, count = beams.columns["tokens"], self.candidates
+        tokens = who.tokens(model, partial, history.observation, noise, depth=depth, copies=count)
+        return who.chosen(count).to(tokens.device), tokens
+
+    def _decode(
+        self,
+        model: TokenModel,
+        beams: Beams,
+        field: str,
+        noise: Noise,
+        depth: int,
+        proposed: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Append one field of one transition to every candidate; where it was proposed, what was proposed.
+
+        The last place of a transition waits for `advance`.
+        """
         places = model.places(field)
         for place in range(places.start, places.stop):
             top_k, tail_mass = self.filters.get(field, (1, None))
@@ -109,7 +165,10 @@ class RolloutsPlanner(Planner):
                 beams.estimate(model, field, place)
             uniform = noise.uniform(depth * model.tokens_per_step + place, beams=self.candidates)
             logits = keep_top_k(drop_tail(beams.logits, tail_mass), top_k)
-            beams.take(draw(logits, uniform, self.temperature if field == "action" else 1.0))
+            tokens = draw(logits, uniform, self.temperature if field == "action" else 1.0)
+            if proposed is not None:
+                tokens = torch.where(proposed[0], proposed[1][..., place - places.start], tokens)
+            beams.take(tokens)
             if place + 1 < model.tokens_per_step:
                 beams.advance()
 
