@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from seqrl.attention import Attention, causal_mask
+from seqrl.attention.recurrence import Run
+from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 
 
@@ -19,7 +21,7 @@ class WatchedAttention(Attention):
         mask: (n, n) bool, True where query i may see key j.
 
     Attributes:
-        weights: of each layer, (heads, n, n).
+        weights: of each layer that attends, (heads, n, n).
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -31,9 +33,11 @@ class WatchedAttention(Attention):
         key, value = (each.repeat_interleave(shared, 2) for each in (key, value))
         scores = torch.einsum("rihd,rjhd->rhij", query, key) * query.shape[-1] ** -0.5
         weights = scores.masked_fill(~self.mask, -torch.inf).softmax(-1)
-        assert layer == len(self.weights), "layers come in order, once each"
         self.weights.append(weights.mean(0))
         return torch.einsum("rhij,rjhd->rihd", weights, value).flatten(2)
+
+    def advance(self, layer: int, run: Run) -> Tensor:
+        return run(None, self.mask[-1:])
 
 
 @torch.no_grad()
@@ -46,12 +50,19 @@ def watch_attention(model: TokenModel, tokens: Tensor) -> np.ndarray:
 
     Returns:
         (layers, heads, n, n) float32, n = T K - 1: of the queries, each of which predicts the token after it.
+
+    Raises:
+        ConfigError: no layer of the backbone attends.
     """
     flat = tokens.flatten(1)[:, :-1]
     length = flat.shape[1]
     mask = causal_mask(length, flat.device) & ~model.hidden_keys(length)
     watched = WatchedAttention(mask)
     model.backbone(model.embed(flat), torch.arange(length, device=flat.device)[None], watched)
+    if not watched.weights:
+        raise ConfigError(
+            "no layer of this backbone attends, so that there are no weights to look at; use gpt or llama"
+        )
     return torch.stack(watched.weights).cpu().numpy()
 
 

@@ -1,19 +1,21 @@
-"""The contract of a key/value cache: what decoding asks of one, whatever it stores and wherever it runs."""
+"""The contract of a cache: what decoding asks of one, whatever it stores and wherever it runs."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from seqrl.attention import Attention, Layers
+from seqrl.attention import Attention, Layers, States
 
 
 class Cache(Attention, ABC):
-    """Keys and values of what was decoded so far, for steps of one new token in every row.
+    """Keys, values and states of what was decoded so far, for steps of one new token in every row.
 
-    A step is `expect`, then one `attend` in every layer, with n = 1 and without dropout. Some tokens may be pinned:
-    they stand before all others and stay when old ones are dropped (the prefix of a session).
+    A step is `expect`, then one `attend` or `recur` in every layer, with n = 1 and without dropout. Some tokens may be
+    pinned: they stand before all others and stay when old ones are dropped (the prefix of a session). Of what was
+    dropped, the states of recurrences go on knowing.
 
     Attributes:
         rows: R, rows of the next step.
@@ -34,6 +36,16 @@ class Cache(Attention, ABC):
             visible: (N, n) bool, which of them a row may see; None for all.
             pinned: they stay when old tokens are dropped. Pinned tokens come before all others; as many again take
                 the place of the first ones.
+        """
+
+    @abstractmethod
+    def load_states(self, states: States, order: Mapping[int, int] | None = None) -> None:
+        """Take the states of recurrences after all tokens that were loaded.
+
+        Args:
+            states: one for each row, (R, *S), by layer.
+            order: where in `layers` of `load` each layer that attends stands; None for the order in which steps come to
+                them.
         """
 
     @property

@@ -64,11 +64,14 @@ class StepEngine:
             self._recorded_on = self.cache.layers
         shapes = (x.shape, positions.shape)
         if shapes not in self._recorded:
+            states = self.cache.copy_states()
             try:
                 self._recorded[shapes] = self._capture(backbone, x, positions)
             except RuntimeError as error:
                 self._eager = True
                 warnings.warn(f"decoding goes on without CUDA graphs, which failed: {error}", stacklevel=2)
+            self.cache.restore(states)
+            if self._eager:
                 return backbone(x, positions, self.cache)
         recorded = self._recorded[shapes]
         recorded.x.copy_(x)
@@ -77,7 +80,7 @@ class StepEngine:
         return recorded.features
 
     def _capture(self, backbone: nn.Module, x: Tensor, positions: Tensor) -> Captured:
-        """Record a step. Running it several times is harmless: it writes the same column with the same numbers."""
+        """Record a step. It runs several times: it writes the same column with the same numbers, and moves states."""
         with torch.inference_mode(False), torch.no_grad():  # or the tensors could serve in that mode alone
             x, positions = x.clone(), positions.clone()
             # Graphs share the memory of what is intermediate; their features stay, since `Captured` holds them.

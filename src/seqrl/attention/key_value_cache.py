@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from seqrl.attention import Layers
+from seqrl.attention import Layers, States
 from seqrl.attention.blocks import FIRST_COLUMNS, Block, Buffers, gather
 from seqrl.attention.cache import Cache
+from seqrl.attention.recurrence import Run
 
 
 class KeyValueCache(Cache):
@@ -25,6 +28,7 @@ class KeyValueCache(Cache):
 
     Attributes:
         blocks: the tokens, oldest first; a pinned block comes before all others.
+        states: of recurrences, one for each row: every step changes all of them.
     """
 
     def __init__(self, rows: int, *, capacity: int, room: int) -> None:
@@ -32,6 +36,8 @@ class KeyValueCache(Cache):
         self.room = room
         self.blocks: list[Block] = []
         self.buffers = Buffers(capacity)
+        self.states: States = {}
+        self._order: dict[int, int] = {}  # where in the `layers` of blocks a layer stands
         self._storing = True
 
     def load(
@@ -51,6 +57,9 @@ class KeyValueCache(Cache):
         pairs = [(copied(keys), copied(values)) for keys, values in layers]
         block = Block(len(nodes), pairs, len(columns), visible=visible, pinned=pinned)
         self.blocks.insert(0 if pinned else len(self.blocks), block)
+
+    def load_states(self, states: States, order: Mapping[int, int] | None = None) -> None:
+        self.states, self._order = dict(states), dict(order or {})
 
     @property
     def pinned_rows(self) -> int:
@@ -73,6 +82,7 @@ class KeyValueCache(Cache):
         assert query.shape[:2] == (self.rows, 1) and not dropout
         _, _, heads, dim = query.shape
         kv_heads = key.shape[2]
+        layer = self._order.setdefault(layer, len(self._order))
         if self._storing:
             self.blocks[-1].store(layer, key[:, 0], value[:, 0], self.buffers)
         # Scaled here, because queries are smaller than scores.
@@ -92,6 +102,14 @@ class KeyValueCache(Cache):
         assert out is not None
         return out.transpose(0, 1).reshape(self.rows, 1, heads * dim)
 
+    def advance(self, layer: int, run: Run) -> Tensor:
+        state = self.states.get(layer)
+        if self._storing:
+            states = run(state, None)
+            self.states[layer] = states[:, 0]
+            return states
+        return run(None, torch.zeros(1, 1, dtype=torch.bool)) if state is None else state[:, None]
+
     def select(self, rows: Tensor) -> None:
         for index, block in enumerate(self.blocks):
             group, rest = divmod(len(rows), block.rows)
@@ -102,6 +120,7 @@ class KeyValueCache(Cache):
                 self.blocks[index:] = [self._gathered(self.blocks[index:], rows)]
                 break
             self.blocks[index] = self._gathered([block], rows)
+        self.states = {layer: state[rows] for layer, state in self.states.items()}
         self.rows = len(rows)
 
     def drop(self, count: int) -> None:

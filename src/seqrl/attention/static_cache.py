@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqrl.attention import Layers
+from seqrl.attention import Layers, States
 from seqrl.attention.cache import Cache
+from seqrl.attention.recurrence import Run
 
 _SCRATCH = 0  # the column of tokens that nothing may see
 _ALIGNMENT = 16  # columns are a multiple of this, as fused attention kernels want of masks
@@ -21,6 +24,9 @@ class StaticKeyValueCache(Cache):
     columns, in use or not, and depends on nothing else. So a step can be recorded once for each number of rows and
     replayed (`seqrl.attention.engine`). What rows have in common is stored for each of them.
 
+    States of recurrences lie in buffers of their own, which a step overwrites: what was only tried is followed by
+    `restore`.
+
     Columns: one that is never visible; then pinned ones; the rest is a ring, whose order does not matter, since keys
     carry their positions.
 
@@ -31,12 +37,17 @@ class StaticKeyValueCache(Cache):
         rows: R, rows of the next step.
         layers: keys and values by layer, (max_rows, kv_heads, columns, head_dim) each. Replaced as a whole when there
             are more rows than ever before, by other tensors at other addresses.
+        states: of recurrences, (max_rows, *S) by layer. Replaced whenever `layers` are.
+        max_rows: rows that the buffers have.
     """
 
     def __init__(self, tokens: int) -> None:
         self.columns = -(-(1 + tokens) // _ALIGNMENT) * _ALIGNMENT
         self.rows = 0
+        self.max_rows = 0
         self.layers: Layers = []
+        self.states: States = {}
+        self._order: dict[int, int] = {}  # where in `layers` a layer stands
         self._visible: Tensor  # (max_rows, columns) bool
         self._column: Tensor  # (1,) int64, where the next token goes
         self._pinned = 0  # columns
@@ -44,23 +55,23 @@ class StaticKeyValueCache(Cache):
         self._count = 0  # tokens in the ring
 
     @property
-    def max_rows(self) -> int:
-        return self.layers[0][0].shape[0] if self.layers else 0
-
-    @property
     def pinned_rows(self) -> int:
         return self.rows
 
-    def clear(self, rows: int, like: Layers) -> None:
-        """Forget everything; `rows` are next, with keys and values shaped as those in `like` but for rows and tokens.
+    def clear(self, rows: int, like: Layers, states: States | None = None) -> None:
+        """Forget everything; `rows` are next.
 
         Columns that nothing may see are multiplied by zero weights, and must hold numbers.
+
+        Args:
+            like: keys and values, shaped as those to come but for rows and tokens.
+            states: of recurrences, shaped as those to come but for rows.
         """
-        if rows > self.max_rows or _dtypes(self.layers) != _dtypes(like):
-            self._allocate(rows, like)
-        for keys, values in self.layers:
-            keys[:rows].zero_()
-            values[:rows].zero_()
+        states = states or {}
+        if rows > self.max_rows or _dtypes(self.layers, self.states) != _dtypes(like, states):
+            self._allocate(rows, like, states)
+        for tensor in [tensor for pair in self.layers for tensor in pair] + list(self.states.values()):
+            tensor[:rows].zero_()
         self._visible.zero_()
         self.rows, self._pinned, self._start, self._count = rows, 0, 0, 0
 
@@ -84,6 +95,12 @@ class StaticKeyValueCache(Cache):
         else:
             self._count += len(columns)
 
+    def load_states(self, states: States, order: Mapping[int, int] | None = None) -> None:
+        if order is not None and order != self._order:
+            self._order = dict(order)
+        for layer, state in states.items():
+            self.states[layer][: self.rows] = state
+
     def expect(self, *, stored: bool) -> None:
         if not stored:
             self._column.fill_(_SCRATCH)
@@ -98,7 +115,8 @@ class StaticKeyValueCache(Cache):
         assert query.shape[:2] == (self.rows, 1) and not dropout
         _, _, heads, dim = query.shape
         kv_heads = key.shape[2]
-        keys, values = (buffer[: self.rows] for buffer in self.layers[layer])
+        number = self._order.setdefault(layer, len(self._order))
+        keys, values = (buffer[: self.rows] for buffer in self.layers[number])
         keys.index_copy_(2, self._column, key.transpose(1, 2))
         values.index_copy_(2, self._column, value.transpose(1, 2))
         # Query heads that share a key head stand as so many queries: all of them see the same columns.
@@ -106,10 +124,27 @@ class StaticKeyValueCache(Cache):
         out = F.scaled_dot_product_attention(grouped, keys, values, self._visible[: self.rows, None, None])
         return out.reshape(self.rows, 1, heads * dim)
 
+    def advance(self, layer: int, run: Run) -> Tensor:
+        state = self.states[layer][: self.rows]
+        states = run(state, (self._column != _SCRATCH)[None])
+        state.copy_(states[:, 0])
+        return states
+
+    def restore(self, states: States) -> None:
+        """Put back what `copy_states` gave, after steps that were only tried."""
+        for layer, state in states.items():
+            self.states[layer].copy_(state)
+
+    def copy_states(self) -> States:
+        """The states as they are now."""
+        return {layer: state.clone() for layer, state in self.states.items()}
+
     def select(self, rows: Tensor) -> None:
-        before, seen = self.layers, self._visible[rows]
+        before, states, seen = self.layers, self.states, self._visible[rows]
         if len(rows) > self.max_rows:
-            self._allocate(len(rows), before)
+            self._allocate(len(rows), before, states)
+        for layer, state in states.items():
+            self.states[layer][: len(rows)] = state[rows]
         for pair, source in zip(self.layers, before, strict=True):
             for buffer, tensor in zip(pair, source, strict=True):
                 buffer[: len(rows)] = tensor[rows]
@@ -129,16 +164,18 @@ class StaticKeyValueCache(Cache):
         """Columns of the ring."""
         return self.columns - 1 - self._pinned
 
-    def _allocate(self, rows: int, like: Layers) -> None:
+    def _allocate(self, rows: int, like: Layers, states: States) -> None:
         def zeros(tensor: Tensor) -> Tensor:
             return tensor.new_zeros(rows, tensor.shape[1], self.columns, tensor.shape[3])
 
         with torch.inference_mode(False):  # tensors made in that mode could not be written to outside of it
             self.layers = [(zeros(keys), zeros(values)) for keys, values in like]
-            device = like[0][0].device
+            self.states = {layer: state.new_zeros(rows, *state.shape[1:]) for layer, state in states.items()}
+            device = next(tensor for tensor in [*states.values(), *(keys for keys, _ in like)]).device
             self._visible = torch.zeros(rows, self.columns, dtype=torch.bool, device=device)
             self._column = torch.full((1,), _SCRATCH, device=device)
+        self.max_rows = rows
 
 
-def _dtypes(layers: Layers) -> list[tuple[torch.dtype, torch.dtype]]:
-    return [(keys.dtype, values.dtype) for keys, values in layers]
+def _dtypes(layers: Layers, states: States) -> list[torch.dtype]:
+    return [tensor.dtype for pair in layers for tensor in pair] + [state.dtype for state in states.values()]

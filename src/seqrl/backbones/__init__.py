@@ -19,8 +19,8 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         dim: D, the width of inputs and outputs.
-        relative: features depend on differences of positions alone. Such a backbone can go on past the positions it
-            was trained on, which `cache: window` asks for.
+        relative: features depend on differences of positions alone, and the states of recurrences may go on past the
+            window that they were trained on. `cache: window` asks for it.
         sees_context: whether positions see those before them. One that does not serves models of vectors alone.
         norms_input: whether it norms the sum of what it is given and of its positions; nobody need do it before.
     """
@@ -37,7 +37,8 @@ class Backbone(nn.Module, ABC):
         Args:
             x: (R, n, D) embedded tokens.
             positions: (R or 1, n) int64, their places in the context; in [0, max_length) unless `relative`.
-            attention: the only way by which tokens may see one another.
+            attention: the only way by which tokens may meet: `attend`, `recur` and, where speed does not matter,
+                `recur_slowly`.
 
         Returns:
             (R, n, D).

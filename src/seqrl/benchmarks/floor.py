@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
+from seqrl.attention.recurrence import Run
 from seqrl.benchmarks.timing import Rates
 from seqrl.models.autoregressive import AutoregressiveModel
 
@@ -162,3 +163,6 @@ class _Watched(Attention):
         self.layers += 1
         self.query_width, self.key_width = query.shape[2] * query.shape[3], key.shape[2] * key.shape[3]
         return value.repeat_interleave(query.shape[2] // value.shape[2], dim=2).flatten(2)
+
+    def advance(self, layer: int, run: Run) -> Tensor:
+        return run(None, None)

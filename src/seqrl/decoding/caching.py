@@ -49,9 +49,9 @@ class NoCaching(Caching):
     def encode(self) -> Tensor:
         context = self._context
         rows = torch.arange(context.rows, device=context.lengths.device)
-        mask, _ = context.visibility(rows, 0, context.count)
+        mask, visible = context.visibility(rows, 0, context.count)
         x, positions = context.inputs(rows, 0, context.count)
-        features = context.model.backbone(x, positions, FullAttention(mask))
+        features = context.model.backbone(x, positions, FullAttention(mask, visible))
         return context.model.next_logits(features[:, -1], context.place)
 
     def append(self, tokens: Tensor) -> Tensor:

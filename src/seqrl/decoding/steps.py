@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seqrl.attention import Layers
+from seqrl.attention import Layers, States
 from seqrl.attention.cache import Cache
 from seqrl.attention.engine import borrow
 from seqrl.attention.key_value_cache import KeyValueCache
@@ -47,13 +47,13 @@ class CachedSteps:
         trunk: Layers = []  # of the first level
         start, owners = 0, levels[0].nodes
         for level in levels:
-            mask, _ = context.visibility(level.firsts, start, level.stop)
-            tree.grow(mask, owners[level.firsts] if trunk else None)
+            mask, visible = context.visibility(level.firsts, start, level.stop)
+            tree.grow(mask, owners[level.firsts] if start else None, writes=visible[:, -mask.shape[2] :])
             features = model.backbone(*context.inputs(level.firsts, start, level.stop), tree)
             trunk = trunk or list(tree.layers)
             start, owners = level.stop, level.nodes
         self._positions = context.next_positions()
-        self._fill(trunk, levels[0], tree.layers, owners)
+        self._fill(trunk, levels[0], tree, owners)
         logits: Tensor = model.next_logits(features[:, -1], context.place)[owners]
         return logits
 
@@ -74,13 +74,13 @@ class CachedSteps:
         self._positions = self._positions[rows] if len(self._positions) > 1 else self._positions
         self.cache.select(rows)
 
-    def _fill(self, trunk: Layers, first_level: Level, leaves: Layers, owners: Tensor) -> None:
+    def _fill(self, trunk: Layers, first_level: Level, tree: TreeAttention, owners: Tensor) -> None:
         """Put the tokens of the context that anything may see into a new cache.
 
         Args:
             trunk: keys and values of the first level, (U, kv_heads, P + stop, head_dim) each.
             first_level: the one after which rows begin to differ.
-            leaves: those of the whole context, for the last level.
+            tree: with what the whole context left, for the last level.
             owners: (R,) which leaf each row continues.
         """
         context, model = self._context, self._context.model
@@ -88,12 +88,14 @@ class CachedSteps:
         rows = torch.arange(len(owners), device=owners.device)
         seen = (~model.hidden_keys(context.count)).nonzero()[:, 0]  # columns, the prefix included
         in_order = torch.equal(roots, rows // (len(rows) // len(firsts)))  # else blocks cannot be shared
-        self.cache = self._empty_cache(len(rows), leaves)
+        states = {layer: state[owners] for layer, state in tree.states.items()}
+        self.cache = self._empty_cache(len(rows), tree.layers, states)
+        self.cache.load_states(states, tree.order)
         pinned_columns = model.prefix_size if self._pin_prefix else 0
         shared = model.prefix_size + stop if in_order else 0
         sources = (
             (trunk, rows[: len(firsts)], firsts, seen[seen < shared]),
-            (leaves, owners, rows, seen[seen >= shared]),
+            (tree.layers, owners, rows, seen[seen >= shared]),
         )
         for layers, nodes, of, columns in sources:
             early = columns < pinned_columns
@@ -102,9 +104,9 @@ class CachedSteps:
                     visible = context.visibility(of, 0, context.count)[1][:, part] if context.ragged else None
                     self.cache.load(layers, nodes, part, visible=visible, pinned=pinned)
 
-    def _empty_cache(self, rows: int, like: Layers) -> Cache:
+    def _empty_cache(self, rows: int, like: Layers, states: States) -> Cache:
         if self.engine is not None:
-            self.engine.cache.clear(rows, like=like)
+            self.engine.cache.clear(rows, like=like, states=states)
             return self.engine.cache
         transitions = self._context.limit // self._context.model.tokens_per_step + 2
         return KeyValueCache(rows, capacity=transitions * self.stored_per_transition, room=self.stored_per_transition)

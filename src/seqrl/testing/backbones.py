@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from seqrl.attention import causal_mask
 from seqrl.attention.full import FullAttention
 from seqrl.attention.key_value_cache import KeyValueCache
+from seqrl.attention.recurrence import Run
 from seqrl.attention.tree import TreeAttention
 from seqrl.backbones import Backbone
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
+from seqrl.testing.sessions import cache_modes_agree
 
 LENGTH = 12  # tokens: all positions that the backbone was made for
 _ROWS = 3
@@ -59,15 +61,28 @@ def mask_is_obeyed(component: Component) -> None:
     require(
         close(after[:, others], before[:, others], _TOLERANCE),
         "a token that the mask hides as a key still changes the features of other tokens; let tokens meet nowhere but "
-        "in attention.attend",
+        "in attention.attend and attention.recur",
     )
+
+
+class _Watched(FullAttention):
+    """Notes whether a backbone recurs."""
+
+    recurs = False
+
+    def advance(self, layer: int, run: Run) -> Tensor:
+        self.recurs = True
+        return super().advance(layer, run)
 
 
 def positions_matter(component: Component) -> None:
     """The order of the past matters; with `relative`, where it stands as a whole does not."""
     backbone, x = _backbone(component), _inputs(component)
-    before = backbone(x, _positions(), FullAttention())
-    swapped = backbone(x, _positions()[:, [1, 0, *range(2, LENGTH)]], FullAttention())
+    order, watched = [1, 0, *range(2, LENGTH)], _Watched()
+    before = backbone(x, _positions(), watched)
+    swapped = backbone(x, _positions()[:, order], FullAttention())
+    if watched.recurs and close(swapped, before, _TOLERANCE):  # a recurrence knows the order without positions
+        swapped = backbone(x[:, order], _positions(), FullAttention())
     require(
         not close(swapped[:, -1], before[:, -1], _TOLERANCE),
         "the first two tokens may change places without a trace in the last one's features; use the positions",
@@ -89,7 +104,8 @@ def cache_token_by_token(component: Component) -> None:
     parts = torch.cat([_step(backbone, x, cache, token) for token in range(LENGTH)], dim=1)
     require(
         close(parts, whole, _TOLERANCE),
-        "features computed one token at a time with a cache differ from those of the whole sequence",
+        "features computed one token at a time with a cache differ from those of the whole sequence; let tokens meet "
+        "nowhere but in attention.attend and attention.recur",
     )
 
 
@@ -117,11 +133,11 @@ def pieces_with_padding(component: Component) -> None:
     positions = (columns - padding[:, None]).clamp(min=0)
     mask = causal_mask(LENGTH, x.device) & real[:, None]
     mask = (mask | (torch.eye(LENGTH, dtype=torch.bool) & ~real[:, None]))[:, None]
-    whole = backbone(x, positions, FullAttention(mask))
+    whole = backbone(x, positions, FullAttention(mask, real))
     tree = TreeAttention()
     pieces = []
     for start, stop in ((0, 5), (5, 9), (9, LENGTH)):
-        tree.grow(mask[:, :, start:stop, :stop], torch.arange(_ROWS) if start else None)
+        tree.grow(mask[:, :, start:stop, :stop], torch.arange(_ROWS) if start else None, real[:, start:stop])
         pieces.append(backbone(x[:, start:stop], positions[:, start:stop], tree))
     for out, word in ((whole, "in one piece"), (torch.cat(pieces, dim=1), "in three pieces")):
         for row, pad in enumerate(padding.tolist()):
@@ -149,7 +165,7 @@ def rows_that_branch(component: Component) -> None:
         require(
             close(out, expected, _TOLERANCE),
             "after rows of the cache were repeated, dropped and reordered, features differ; keep nothing of a "
-            "sequence outside attention.attend",
+            "sequence outside attention.attend and attention.recur",
         )
 
 
@@ -196,6 +212,7 @@ _OF_SEQUENCES: tuple[Contract, ...] = (
     cache_without_a_hidden_token,
     pieces_with_padding,
     rows_that_branch,
+    cache_modes_agree,
     overfits_one_batch,
 )
 

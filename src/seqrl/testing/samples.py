@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,10 @@ def scramble(module: nn.Module, seed: int = 0) -> None:
                 parameter.add_(0.3 * noise)
 
 
-def model(fields: Layout, *, window: int = WINDOW) -> TokenModel:
+def model(fields: Layout, *, window: int = WINDOW, backbone: Mapping[str, Any] | None = None) -> TokenModel:
     """A model of one layer in float64, with a tokenizer fitted to `store()` and confident predictions."""
     tokenizer = {"name": "uniform", "num_bins": 8}
-    backbone = {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 16}
+    backbone = backbone or {"name": "gpt", "num_layers": 1, "num_heads": 2, "dim": 16}
     made = TokenModel(fields, tokenizer, backbone, context=window).double().eval()
     made.tokenizer.fit(torch.from_numpy(transitions(store(), fields)))
     scramble(made)
