@@ -17,6 +17,7 @@ from seqrl import testing
 from seqrl.attention.full import FullAttention
 from seqrl.backbones.gpt import GptBackbone
 from seqrl.backbones.llama import LlamaBackbone
+from seqrl.backbones.mingru import MinGruBackbone
 from seqrl.conditions.goal import GoalCondition
 from seqrl.critics.iql import IqlCritic
 from seqrl.errors import ConfigError, DataError
@@ -384,6 +385,50 @@ class TwoFacedSource(DataSource):
         return FlatEpisodes.of(self.load().subset([0]), "a part")
 
 
+class OwnGruBackbone(GptBackbone):
+    """Lets tokens meet in a recurrence of its own."""
+
+    def __init__(self, max_length: int, *, num_layers: int = 2, num_heads: int = 2, dim: int = 16) -> None:
+        super().__init__(max_length, num_layers=num_layers, num_heads=num_heads, dim=dim)
+        self.gru = nn.GRU(dim, dim, batch_first=True)
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(self.gru(x)[0], positions, attention)
+
+
+class HoardingBackbone(MinGruBackbone):
+    """Keeps its state itself, and goes on with it whatever rows come next."""
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        before = getattr(self, "state", 0.0) if x.shape[1] == 1 else 0.0
+        total = before + x.cumsum(1)
+        self.state = total[:1, -1:]
+        return super().forward(total, positions, attention)
+
+
+class BackwardBackbone(MinGruBackbone):
+    """Its recurrence runs from the last token to the first."""
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return super().forward(x.flip(1), positions, attention).flip(1)
+
+
+class PieceBackbone(MinGruBackbone):
+    """Averages over the tokens of a call, as if they were all there are."""
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        count = torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]
+        state = attention.recur(99, torch.ones_like(count), x)
+        return super().forward(x + state / count, positions, attention)
+
+
+class SummingBackbone(MinGruBackbone):
+    """A sum of all tokens, in whatever order: its recurrence forgets nothing and nothing tells places apart."""
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Any) -> Tensor:
+        return attention.recur(0, torch.ones_like(x[0, 0]), x)
+
+
 class ClosedBackbone(GptBackbone):
     def __init__(self, max_length: int) -> None:
         raise RuntimeError("no")
@@ -413,6 +458,13 @@ BROKEN = [
     ("backbone", CountingBackbone, "pieces with padding", "a row with 2 tokens of padding on its left differs"),
     ("backbone", MixingBackbone, "batch invariance", "row 0 has other features alone than in a batch"),
     ("backbone", FrozenBackbone, "overfits one batch", "it must fall under a fifth"),
+    ("backbone", OwnGruBackbone, "mask is obeyed", "meet nowhere but in attention.attend and attention.recur"),
+    ("backbone", OwnGruBackbone, "cache token by token", "let tokens meet nowhere but"),
+    ("backbone", HoardingBackbone, "rows that branch", "keep nothing of a sequence outside"),
+    ("backbone", HoardingBackbone, "cache modes agree", "gives other logits than cache=none; keep nothing of a seq"),
+    ("backbone", BackwardBackbone, "causality", "a change of token 1 changes features of tokens before it"),
+    ("backbone", PieceBackbone, "cache modes agree", "after 1 tokens, cache=exact gives other logits than cache=none"),
+    ("backbone", SummingBackbone, "positions matter", "the first two tokens may change places without a trace"),
     ("backbone", ClosedBackbone, "builds", "the constructor raises RuntimeError: no"),
     ("planner", RandomisedPlanner, "same seed same plan", "draw from `noise` only"),
     ("planner", WildPlanner, "shapes and bounds", "actions reach from 2 to 2, beyond those of the data"),

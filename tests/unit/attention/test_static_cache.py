@@ -33,6 +33,9 @@ BACKBONES = {
     "gpt": {"name": "gpt", "num_heads": 2, "dim": 8},
     "llama": LLAMA,
     "llama-qk-norm": {**LLAMA, "qk_norm": True, "num_kv_heads": 1},
+    "mingru": {"name": "mingru", "dim": 8},
+    "mingru-attention": {"name": "mingru", "dim": 8, "num_heads": 2, "pattern": ["attention", "recurrence"]},
+    "s6-attention": {"name": "s6", "dim": 8, "state_size": 3, "num_heads": 2, "pattern": ["recurrence", "attention"]},
 }
 
 
@@ -143,9 +146,12 @@ def test_exact_equals_the_uncached_pass(backbone: str, goal: bool, script: str, 
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("goal", [False, True])
-def test_window_equals_the_other_cache(goal: bool, script: str, hidden: bool, tapes: list[_Tape]) -> None:
+@pytest.mark.parametrize("backbone", ["llama", "mingru", "s6-attention"])
+def test_window_equals_the_other_cache(
+    backbone: str, goal: bool, script: str, hidden: bool, tapes: list[_Tape]
+) -> None:
     """Long enough for the ring to begin anew."""
-    model, start = make(goal=goal, hidden=hidden), history([2, 0, 1], goal=goal)
+    model, start = make(backbone, goal=goal, hidden=hidden), history([2, 0, 1], goal=goal)
     reference, session = (
         decoding.start(model, start, cache="window", context=CONTEXT, static=static) for static in (False, True)
     )

@@ -32,6 +32,9 @@ BACKBONES = {
     "gpt": {"name": "gpt", "num_heads": 2, "dim": 8},
     "llama": LLAMA,
     "llama-qk-norm": {**LLAMA, "qk_norm": True, "num_kv_heads": 1},
+    "mingru": {"name": "mingru", "dim": 8},
+    "mingru-attention": {"name": "mingru", "dim": 8, "num_heads": 2, "pattern": ["attention", "recurrence"]},
+    "s6-attention": {"name": "s6", "dim": 8, "state_size": 3, "num_heads": 2, "pattern": ["recurrence", "attention"]},
     # Heads of a size for which attention is compiled.
     "gpt-compiled": {"name": "gpt", "num_heads": 2, "dim": 32},
     "llama-compiled": {**LLAMA, "dim": 64, "qk_norm": True},
@@ -76,7 +79,8 @@ def sliding_logits(model: TokenModel, tokens: Tensor) -> Tensor:
         for j in range(oldest, i + 1):
             mask[i, j] = not (j % K == K - 1 and bool(model.hidden[K - 1]))
     x = model.embed(tokens[None])
-    features = model.backbone(x, torch.arange(count)[None], FullAttention(mask[None, None]))
+    written = ~model.hidden[torch.arange(count) % K]  # what recurrences know does not go with a cut
+    features = model.backbone(x, torch.arange(count)[None], FullAttention(mask[None, None], written[None]))
     return model.next_logits(features[0, -1:], count % K)[0]
 
 
@@ -174,7 +178,7 @@ def test_guidance_weighs_what_the_goal_changes_about_actions(mode: str, script: 
     Rows(model, mode, guidance=guidance).follow(SCRIPTS[script], expected, 4 * K)
 
 
-@pytest.mark.parametrize("backbone", ["llama", "llama-compiled"])
+@pytest.mark.parametrize("backbone", ["llama", "llama-compiled", "mingru", "mingru-attention", "s6-attention"])
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_window_keeps_what_was_computed_before_a_cut(script: str, hidden: bool, backbone: str) -> None:
@@ -239,7 +243,9 @@ class _Counter:
         monkeypatch.setattr(model.backbone, "forward", counted)
 
 
-@pytest.mark.parametrize(("mode", "backbone"), [("exact", "gpt"), ("window", "llama")])
+@pytest.mark.parametrize(
+    ("mode", "backbone"), [("exact", "gpt"), ("window", "llama"), ("exact", "mingru"), ("window", "s6-attention")]
+)
 def test_a_context_is_encoded_at_cuts_only(mode: str, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In between the backbone sees one new token at a time; in mode `window`, always."""
     model = make(backbone)
@@ -252,9 +258,10 @@ def test_a_context_is_encoded_at_cuts_only(mode: str, backbone: str, monkeypatch
     assert len(counter.passes) == 1 + 3 * K - OBS
 
 
-def test_beginnings_in_common_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backbone", ["gpt", "mingru", "s6-attention"])
+def test_beginnings_in_common_are_encoded_once(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a cut of 2 environments x 4 rows: the shared history once an environment, then what differs, once each."""
-    model = make("gpt")
+    model = make(backbone)
     session = decoding.start(model, one_history(2, 3), cache="exact", context=5)
     session.select(torch.arange(2).repeat_interleave(4))
     for step in range(2 * K - OBS - 1):
