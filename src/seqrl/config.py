@@ -319,6 +319,7 @@ class RunConfig:
         name: of the run, the first part of its folder's name; null: named after the experiment and what was changed.
         experiment_name: the first part of the folder's name where the run has no name.
         plugins: files and modules that register components.
+        check_plugins: whether the quick contracts of plugins' components are run before a training.
         objective_metric: what sweepers optimise: `val/...`, `train/...`, or `eval/<row>/return_mean`.
         trial: null outside of a search.
         landmarks: null: no graph of landmarks is fitted.
@@ -347,6 +348,7 @@ class RunConfig:
     experiment_name: Text = "run"
     runs_dir: Text = "runs"
     plugins: tuple[str, ...] = ()
+    check_plugins: bool = True
     seed: Seed = 0
     objective_metric: Text = "val/loss"
     trial: TrialConfig | None = None

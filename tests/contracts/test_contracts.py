@@ -458,6 +458,7 @@ BROKEN = [
     ("backbone", CountingBackbone, "pieces with padding", "a row with 2 tokens of padding on its left differs"),
     ("backbone", MixingBackbone, "batch invariance", "row 0 has other features alone than in a batch"),
     ("backbone", FrozenBackbone, "overfits one batch", "it must fall under a fifth"),
+    ("backbone", FrozenBackbone, "gradients arrive", "carry no gradient to the tokens before it and to the weights"),
     ("backbone", OwnGruBackbone, "mask is obeyed", "meet nowhere but in attention.attend and attention.recur"),
     ("backbone", OwnGruBackbone, "cache token by token", "let tokens meet nowhere but"),
     ("backbone", HoardingBackbone, "rows that branch", "keep nothing of a sequence outside"),

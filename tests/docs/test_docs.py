@@ -150,7 +150,7 @@ def _first_choice(override: str) -> str:
 FILES = [(where, match.group(1), block[match.end() :])
          for where, block in _blocks("python", "toml", "yaml")
          if where.startswith("docs/guides/") and (match := FILE.match(block))]  # fmt: skip
-ALONE = ("sgd.py", "linear.py", "speed.py")  # of a guide, and of no package
+ALONE = ("sgd.py", "linear.py", "speed.py", "minlstm.py", "gru.py")  # of a guide, and of no package
 COMPONENTS = [file for file in FILES if "\n@register_" in file[2]]
 
 

@@ -17,7 +17,7 @@ from seqrl.config import EvaluationConfig, RunConfig, Text
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.evaluation.rows import measured_names
 from seqrl.plugins import load_plugins
-from seqrl.registry import DATA
+from seqrl.registry import DATA, registry_of
 from seqrl.schema import check_value
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ SECTIONS: tuple[str, ...] = (
     "window",
 )
 SECTIONS += ("training", "tokenizer_training", "critic_training", "evaluation")
+_TRAINED = ("tokenizer", "backbone", "objective", "critic", "optimizer", "scheduler")
 _TAKEN_OUT = r"layout\.fields\.|layout\.goal$|evaluation\.(rows|strategies|decoding)\.|data\.|hydra"
 CHECK = "--check"
 """The word of a command that composes, checks and stops."""
@@ -118,6 +119,34 @@ def check_objective(name: str, labels: Sequence[str]) -> None:
             f"objective_metric={name!r} is no number of a results row.{did_you_mean(number, numbers)} Numbers: "
             f"{', '.join(numbers)}"
         )
+
+
+def check_plugged(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run the quick contracts of plugins' components that a run and its rows use; ours are tested.
+
+    Sources are left out, which would have to read all their data.
+
+    Args:
+        config: of the run, resolved.
+        rows: of its results table, resolved.
+
+    Raises:
+        PluginError: a contract is violated.
+    """
+    parts = [(slot, config.get(slot)) for slot in _TRAINED]
+    for row in rows:
+        parts += [(slot, row.get(slot)) for slot in ("planner", "condition", "score")]
+        terms = (row.get("score") or {}).get("terms")
+        parts += [("score", term) for term in (terms.values() if isinstance(terms, Mapping) else ())]
+    plugged = [
+        (slot, part)
+        for slot, part in parts
+        if isinstance(part, Mapping) and part.get("name") not in registry_of(slot).builtin_names()
+    ]
+    if plugged:  # else nobody need wait for torch
+        from seqrl.testing.preflight import check_plugged
+
+        check_plugged(plugged)
 
 
 def check_row(config: Mapping[str, Any]) -> EvaluationConfig:

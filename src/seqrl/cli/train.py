@@ -17,6 +17,7 @@ from seqrl.cli.application import composing, plain, run_application
 from seqrl.cli.checking import (
     check_deletions,
     check_objective,
+    check_plugged,
     check_row,
     check_sections,
     check_without_data,
@@ -69,6 +70,8 @@ def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
     for row in rows.configs:
         check_row(row)
     check_objective(run.objective_metric, [row["label"] for row in rows.configs])
+    if run.check_plugins:
+        check_plugged(config, rows.configs)
     return run, config, rows
 
 

@@ -25,7 +25,8 @@ from seqrl.runs.stages import KINDS
 
 # Settings by section that say where and how to run, how to call the run, or what follows the training.
 IRRELEVANT = {
-    "": {"runs_dir", "trial", "name", "experiment_name", "plugins", "evaluation", "objective_metric", "landmarks"},
+    "": {"runs_dir", "trial", "name", "experiment_name", "plugins", "evaluation", "objective_metric", "landmarks"}
+    | {"check_plugins"},
     "trainer": {"accelerator", "compile", "devices", "max_time", "num_nodes", "num_threads", "strategy"},
     "data": {"cache_dir", "url", "sha256"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},

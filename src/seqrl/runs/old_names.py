@@ -11,7 +11,7 @@ from seqrl.paths import find_path
 from seqrl.plugins import identities
 
 _NOT_HASHED = {
-    "": {"runs_dir", "trial", "evaluation", "objective_metric", "name", "landmarks"},
+    "": {"runs_dir", "trial", "evaluation", "objective_metric", "name", "landmarks", "check_plugins"},
     "trainer": {"accelerator", "compile", "devices", "max_time", "num_nodes", "num_threads", "strategy"},
     "data": {"cache_dir", "url"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},

@@ -180,6 +180,25 @@ def batch_invariance(component: Component) -> None:
         )
 
 
+def gradients_arrive(component: Component) -> None:
+    """The features carry gradients to the embedded tokens of the past, and to weights."""
+    backbone, x = _backbone(component).requires_grad_(True), _inputs(component).requires_grad_()
+    features = backbone(x, _positions(), FullAttention())
+    moved = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    gradients: tuple[Tensor | None, ...] = ()
+    if features.requires_grad:
+        loss = (features[:, -1] * torch.arange(1.0, 1 + backbone.dim, dtype=features.dtype)).sum()
+        gradients = torch.autograd.grad(loss, [x, *moved], allow_unused=True)
+    arrived = [gradient is not None and bool(gradient.any()) for gradient in gradients]
+    first = gradients[0] if gradients else None
+    past = first is not None and bool(first[:, : LENGTH - 1].any())
+    require(
+        any(arrived[1:]) and past,
+        "the features of the last token carry no gradient to the tokens before it and to the weights, so that nothing "
+        "would be learnt of the past; let nothing be detached",
+    )
+
+
 def overfits_one_batch(component: Component) -> None:
     """A few steps of training learn four short sequences by heart."""
     torch.manual_seed(0)
@@ -213,6 +232,7 @@ _OF_SEQUENCES: tuple[Contract, ...] = (
     pieces_with_padding,
     rows_that_branch,
     cache_modes_agree,
+    gradients_arrive,
     overfits_one_batch,
 )
 

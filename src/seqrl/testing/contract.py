@@ -16,6 +16,10 @@ class ContractViolation(AssertionError):
     """A component does not do what its slot promises; the message is a sentence for its author."""
 
 
+class CannotTell(ContractViolation):
+    """None of the check's own settings suit a component; before a training that is no reason to refuse it."""
+
+
 @dataclass(frozen=True)
 class Component:
     """A registered name with options, from which a check builds as many instances as it wants.

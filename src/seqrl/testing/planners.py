@@ -18,7 +18,7 @@ from seqrl.planners import Planner
 from seqrl.registry import SCORE
 from seqrl.scores import Score
 from seqrl.testing import samples
-from seqrl.testing.contract import Component, Contract, ContractViolation, close, require, shape
+from seqrl.testing.contract import CannotTell, Component, Contract, ContractViolation, close, require, shape
 from seqrl.types import CodeHistory, History, Plan, TokenHistory
 
 _LENGTHS = (3, 1, 0)  # past transitions of the rows that are planned for
@@ -184,7 +184,7 @@ def _setting(component: Component) -> tuple[Planner, TokenModel | CodeModel, Sco
                 refusal = error
             else:
                 return planner, model, score
-    raise ContractViolation(f"check refuses every built-in score, even with a complete layout: {refusal}")
+    raise CannotTell(f"check refuses every built-in score, even with a complete layout: {refusal}")
 
 
 def _model(planner: Planner, layout: Layout, window: int) -> TokenModel | CodeModel:

@@ -1,0 +1,141 @@
+"""The quick contracts of plugins, before a training: a wrong part is refused by name, not trained to the end."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqrl.console import say
+from seqrl.errors import PluginError, SeqrlError
+from seqrl.plugins import origin
+from seqrl.registry import registry_of
+from seqrl.testing import backbones, contracts, critics, optimization, planners, strategies, tokenizers
+from seqrl.testing.contract import CannotTell, Component, Contract, ContractViolation
+
+SECONDS = 2.0  # of processor time for the contracts of one component
+_BY_HAND: frozenset[Contract] = frozenset(
+    (
+        # They take a second and more.
+        backbones.overfits_one_batch,
+        critics.learns_rewards_in_their_units,
+        # They are of layouts that a run does not have.
+        planners.refuses_or_serves,
+        strategies.score_refuses_or_serves,
+        # Data and settings decide how much they matter: bins made for one range, long warm-ups.
+        tokenizers.error_within_range,
+        tokenizers.ties,
+        tokenizers.constant_columns,
+        tokenizers.fewer_rows_than_bins,
+        tokenizers.values_outside_the_range,
+        tokenizers.termination_token,
+        optimization.training_gets_somewhere,
+    )
+)
+# What sizes become, where a component has such options and can be made with them.
+_TINY = {
+    "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "dim": 16, "state_size": 4,
+    "beam_width": 4, "n_expand": 2, "num_samples": 4, "horizon": 3,
+}  # fmt: skip
+_SAMPLES = {"max_length": 64, "max_steps": 40, "steps_per_epoch": 8, "targets_per_epoch": 40}
+_checked: set[str] = set()  # by this process, such as the jobs of a sweep
+
+
+def check_plugged(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Run the quick contracts of components, made small.
+
+    What the contracts' own settings do not suit is told and goes on: it is no fault of the component.
+
+    Args:
+        parts: slots and configs, of a run or of a term of a score.
+
+    Raises:
+        PluginError: a contract is violated; names component and contract.
+    """
+    for slot, part in parts:
+        known = {option.name for option in registry_of(slot).options(part["name"])}
+        component = Component(slot, part["name"], {key: value for key, value in part.items() if key in known})
+        if repr(component) in _checked:
+            continue
+        started = time.process_time()
+        with _apart():
+            kept, left_out = _check(component)
+        _checked.add(repr(component))
+        seconds = time.process_time() - started
+        more = f"; could not be run: {', '.join(left_out)}" if left_out else ""
+        say(f"{component.slot} {component.name!r} keeps {kept} quick contracts of its slot ({seconds:.1f} s{more})")
+
+
+def forget() -> None:
+    """Check every component anew."""
+    _checked.clear()
+
+
+def _check(component: Component) -> tuple[int, list[str]]:
+    """Run contracts while there is time: how many were kept, and the names of those that could not be run."""
+    kept = 0
+    left_out = []
+    small = _shrink(component)
+    started = time.process_time()
+    for contract in contracts(component.slot, component.name):
+        if contract in _BY_HAND:
+            continue
+        name = contract.__name__.replace("_", " ")
+        if time.process_time() - started > SECONDS:
+            left_out.append(name)
+            continue
+        try:
+            contract(small)
+        except CannotTell:
+            left_out.append(name)
+        except ContractViolation as violation:
+            slot, own = component.slot, component.name
+            raise PluginError(
+                f"{slot} {own!r} of {origin(registry_of(slot).get(own))} breaks the contract {name!r} of its slot: "
+                f"{violation}. Mend it (`seqrl plugins check {own} --slot {slot}` runs all contracts), or train "
+                "without this check: check_plugins=false"
+            ) from violation
+        except SeqrlError:
+            left_out.append(name)
+        except Exception as error:
+            left_out.append(f"{name} ({type(error).__name__}: {error})")
+        else:
+            kept += 1
+    return kept, left_out
+
+
+def _shrink(component: Component) -> Component:
+    """The component with small sizes, or as it is, if it cannot be made with them."""
+    if component.slot in ("optimizer", "scheduler"):  # whose settings are made for longer trainings than a contract's
+        options: dict[str, Any] = {}
+    else:
+        options = dict(component.options)
+        for name, size in _TINY.items():
+            if component.has_option(name) and isinstance(value := options.get(name, size), int) and value >= size:
+                options[name] = size
+    small = Component(component.slot, component.name, options)
+    if component.slot in ("backbone", "optimizer", "scheduler"):
+        try:
+            small.build(**_SAMPLES)
+        except Exception:
+            return component
+    return small
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Leave random numbers as they are: the training draws what it would have drawn without the contracts."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
