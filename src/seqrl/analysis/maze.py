@@ -14,14 +14,17 @@ from seqrl.files import write_file
 from seqrl.worlds.maze import Maze
 
 SHADES = 12  # of a path's color, from its start to its end
+ACROSS = 3  # strategies side by side, where there is one goal
+IMAGINED = 6  # starts at most whose imagined paths are drawn in a panel
 
 
 @dataclass(frozen=True)
 class PathPanel:
-    """One row of the picture: a strategy, drawn once for each goal.
+    """A strategy, drawn once for each goal.
 
     Attributes:
         label: of the strategy.
+        goals: (m, 2).
         paths: (n, runs, T + 1, 2) driven positions; with one run, the same paths are drawn for every goal.
         success: (n, m) bool.
         steps: (n, m) until the goal was reached; NaN where it was not.
@@ -32,6 +35,7 @@ class PathPanel:
     """
 
     label: str
+    goals: np.ndarray
     paths: np.ndarray
     success: np.ndarray
     steps: np.ndarray
@@ -40,15 +44,12 @@ class PathPanel:
     regions: np.ndarray | None = None
 
 
-def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathPanel]) -> Path:
-    """Draw strategies as rows and goals as columns.
+def draw_paths(path: Path, maze: Maze, panels: Sequence[PathPanel]) -> Path:
+    """Draw strategies as rows and goals as columns; with one goal each, strategies side by side.
 
     Paths that reached the goal are blue, the others orange, both the more saturated the more time has passed; what
     follows the arrival is grey. Imagined paths lie over them in black. Observation x runs downwards, as the rows of the
     maze do.
-
-    Args:
-        goals: (m, 2).
 
     Returns:
         The file that was written.
@@ -57,21 +58,27 @@ def draw_paths(path: Path, maze: Maze, goals: np.ndarray, panels: Sequence[PathP
 
     height, width = len(maze.rows), len(maze.rows[0])
     size = 3.2
-    figure = Figure(figsize=(size * len(goals), (size * height / width + 0.3) * len(panels)), layout="constrained")
-    grid = figure.subplots(len(panels), len(goals), squeeze=False)
-    for panel, row in zip(panels, grid, strict=True):
-        for column, (axes, goal) in enumerate(zip(row, goals, strict=True)):
-            _walls(axes, maze)
-            _draw_regions(axes, panel.regions)
-            _panel(axes, panel, column)
-            axes.plot(goal[1], goal[0], "*", color="tab:red", markersize=14, markeredgecolor="white", zorder=5)
-            counted = panel.counted[:, column]
-            share = 100 * panel.success[counted, column].mean() if counted.any() else float("nan")
-            axes.set_title(f"{panel.label}: {share:.0f} % to ({goal[0]:g}, {goal[1]:g})", fontsize=9)
+    cells = [(panel, column) for panel in panels for column in range(len(panel.goals))]
+    counts = {len(panel.goals) for panel in panels}
+    columns = counts.pop() if len(counts) == 1 and counts != {1} else min(len(cells), ACROSS)
+    rows = -(-len(cells) // columns)
+    figure = Figure(figsize=(size * columns, (size * height / width + 0.3) * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid[len(cells) :]:
+        axes.set_axis_off()
+    for (panel, column), axes in zip(cells, grid, strict=False):
+        goal = panel.goals[column]
+        _walls(axes, maze)
+        _draw_regions(axes, panel.regions)
+        _panel(axes, panel, column)
+        axes.plot(goal[1], goal[0], "*", color="tab:red", markersize=14, markeredgecolor="white", zorder=5)
+        counted = panel.counted[:, column]
+        share = 100 * panel.success[counted, column].mean() if counted.any() else float("nan")
+        axes.set_title(f"{panel.label}: {share:.0f} % to ({goal[0]:g}, {goal[1]:g})", fontsize=9)
     judged = " and kept out of the hatched regions" if any(each.regions is not None for each in panels) else ""
     imagined = ", black: imagined" if any(len(panel.plans) for panel in panels) else ""
     words = f"blue: reached the star{judged} (grey: afterwards), orange: did not{imagined}"
-    figure.suptitle(textwrap.fill(words, 50 * len(goals)), fontsize=9)
+    figure.suptitle(textwrap.fill(words, 46 * columns), fontsize=9)
     with write_file(path) as file:
         figure.savefig(file, dpi=110, format="png")
     return path
@@ -111,7 +118,9 @@ def _panel(axes: Any, panel: PathPanel, column: int) -> None:
                 x, y = driven[piece[0] : piece[-1] + 2].T
                 axes.plot(y, x, color=_shade("tab:blue" if reached else "tab:orange", saturation), linewidth=0.8)
         axes.plot(driven[0, 1], driven[0, 0], "o", color="black", markersize=2)
-    shown = {int(start) * runs + run for start in np.flatnonzero(panel.counted[:, column])[::4]}
+    starts = np.flatnonzero(panel.counted[:, column])
+    every = max(4, -(-len(starts) // IMAGINED))
+    shown = {int(start) * runs + run for start in starts[::every]}
     for positions, episodes in panel.plans:
         for imagined, episode in zip(positions, episodes, strict=True):
             if int(episode) in shown:

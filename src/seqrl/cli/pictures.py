@@ -36,15 +36,16 @@ _DECODING = re.compile(r"(.*\.)?(planner|condition|score|plan_every)(\..*)?|stra
 
 
 def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
-    """Draw the paths of the evaluations that were run toward goals, strategies below each other."""
+    """Draw the paths of the evaluations that were run toward goals, a picture for each maze."""
     from seqrl.worlds.environments import maze_of
 
-    with_goals = [e for e in evaluations if "paths" in e.results and e.row.planner.name != "zero"]
-    if not with_goals:
-        return
-    panels = [
-        PathPanel(
+    mazes: dict[str, list[PathPanel]] = {}
+    for e in evaluations:
+        if "paths" not in e.results or e.row.planner.name == "zero":
+            continue
+        panel = PathPanel(
             e.row.strategy,
+            e.results["goals"],
             e.results["paths"],
             e.results.get("clear", e.results["success"]),
             e.results["steps"],
@@ -52,10 +53,10 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
             [(plan.observations[..., :2], plan.environments) for plan in e.plans if plan.observations.shape[1] > 1],
             None if e.row.goals is None or e.row.goals.regions is None else np.array(e.row.goals.regions),
         )
-        for e in with_goals
-    ]
-    first = with_goals[0]
-    say(f"picture: {draw_paths(folder / 'paths.png', maze_of(first.row.env_id), first.results['goals'], panels)}")
+        mazes.setdefault(e.row.env_id, []).append(panel)
+    for number, (env_id, panels) in enumerate(mazes.items(), 1):
+        name = "paths.png" if number == 1 else f"paths-{number}.png"
+        say(f"picture: {draw_paths(folder / name, maze_of(env_id), panels)}")
 
 
 def draw_plans(evaluations: Sequence[Evaluation]) -> None:

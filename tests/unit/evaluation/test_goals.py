@@ -219,8 +219,8 @@ def test_pictures_show_who_arrived_and_stop_at_the_arrival(tmp_path: Path) -> No
     way = np.concatenate([there, back])[None, None]  # one start, drawn for both goals
     found = judge(np.broadcast_to(way, (1, 2, 80, 2)), goals)
     assert found.success.tolist() == [[True, False]]
-    panel = PathPanel("mine", way, found.success, found.steps, np.ones((1, 2), bool), [])
-    picture = imread(draw_paths(tmp_path / "paths.png", UMAZE, goals, [panel]))[..., :3]
+    panel = PathPanel("mine", goals, way, found.success, found.steps, np.ones((1, 2), bool), [])
+    picture = imread(draw_paths(tmp_path / "paths.png", UMAZE, [panel]))[..., :3]
     left, right = picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]
 
     def pixels(part: np.ndarray, color: str) -> int:
@@ -229,6 +229,21 @@ def test_pictures_show_who_arrived_and_stop_at_the_arrival(tmp_path: Path) -> No
     assert pixels(left, "tab:blue") > pixels(left, "tab:orange") == 0
     assert pixels(right, "tab:orange") > pixels(right, "tab:blue") == 0
     assert pixels(left, "0.8") > pixels(right, "0.8") + 50  # what follows the arrival
+
+
+def test_pictures_of_single_goals_stand_side_by_side_each_with_its_own_star(tmp_path: Path) -> None:
+    way = np.linspace([1.0, 3.0], [1.0, 1.2], 40)[None, None]
+    panels = []
+    for label, goal in (("left", [1.0, 1.0]), ("middle", [3.0, 3.0]), ("right", [3.0, 1.0]), ("below", [1.0, 1.0])):
+        found = judge(way[None, 0], np.array([goal]))
+        panels.append(PathPanel(label, np.array([goal]), way, found.success, found.steps, np.ones((1, 1), bool), []))
+    picture = imread(draw_paths(tmp_path / "paths.png", UMAZE, panels))[..., :3]
+    red = np.abs(picture - to_rgb("tab:red")).max(-1) < 0.05
+    thirds = np.array_split(red[: red.shape[0] // 2], 3, axis=1)
+    assert [bool(third.any()) for third in thirds] == [True, True, True]
+    assert np.argwhere(thirds[1]).mean(0)[0] > np.argwhere(thirds[0]).mean(0)[0] + 20  # x runs downwards
+    below = np.array_split(red[red.shape[0] // 2 :], 3, axis=1)
+    assert [bool(third.any()) for third in below] == [True, False, False]
 
 
 @pytest.mark.parametrize(
