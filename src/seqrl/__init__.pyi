@@ -44,3 +44,5 @@ from .training.critic_module import TransitionDataModule as TransitionDataModule
 from .training.datamodule import EpisodeDataModule as EpisodeDataModule
 from .training.module import SequenceModule as SequenceModule
 from .training.tokenizer_module import TokenizerModule as TokenizerModule
+
+__version__: str

@@ -25,6 +25,7 @@ COMMANDS = (
     "data",
     "plugins",
     "schema",
+    "doctor",
     "bench",
 )
 _FILES = {"import": "importing"}  # of commands whose names are no names of modules
@@ -45,6 +46,7 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
   seqrl plugins list [SLOT]                      components to choose from, with their options
   seqrl plugins check NAME --slot SLOT           run the contracts of a slot on a component
   seqrl schema [--write]                         what may be set, as JSON schema for editors
+  seqrl doctor                                   what this machine has, and what is missing for what
   seqrl bench plan|train|data --threads N        how fast planning, training and loading are on this machine
 
   seqrl train --help       lists the configuration groups and their options

@@ -1,0 +1,64 @@
+"""What `seqrl doctor` finds, and when it fails."""
+
+from __future__ import annotations
+
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+import seqrl
+from seqrl.cli import doctor
+
+
+def executable(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_a_sound_installation_has_nothing_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.run([]) == 0
+    told = capsys.readouterr().out
+    for what in ("seqrl", "torch", "processor", "data ($SEQRL_DATA)", "locks", "MuJoCo", "OpenGL", "ffmpeg", "SLURM"):
+        assert what in told
+    assert seqrl.__version__ in told
+    assert told.rstrip().endswith("nothing is wrong that seqrl needs")
+
+
+def test_what_is_needed_and_what_is_optional(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = [*(requires("seqrl") or []), "nobody-wrote-this>=3", "nor-this; extra == 'minari'", "numpy>=999"]
+    monkeypatch.setattr(doctor, "requires", lambda name: listed)
+    monkeypatch.setattr(doctor, "_LOOKS", (doctor._find_versions,))
+    assert doctor.run([]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "wrong: nobody-wrote-this: not installed; pip install 'nobody-wrote-this>=3'" in told
+    assert "wrong: numpy: " in told
+    assert ">=999 is needed" in told
+    assert "for data=minari; pip install 'seqrl[minari]'" in told
+    assert "wrong: nor-this" not in told
+
+
+def test_a_cluster_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [each.verdict for each in doctor._find_cluster()] == ["missing"]
+    executable(tmp_path / "sbatch", "true")
+    executable(tmp_path / "sinfo", "echo 'gpu* 4 idle'")
+    assert [(each.verdict, each.found) for each in doctor._find_cluster()] == [("ok", "gpu* 4 idle")]
+    executable(tmp_path / "sinfo", "echo 'slurm_load_partitions: unable to contact' >&2; exit 1")
+    assert [(each.verdict, "unable to contact" in each.found) for each in doctor._find_cluster()] == [("missing", True)]
+
+
+def test_a_failing_library_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _find_trouble() -> list[doctor.Finding]:
+        raise RuntimeError("libtrouble.so is gone")
+
+    monkeypatch.setattr(doctor, "_LOOKS", (_find_trouble, doctor._find_locks))
+    assert doctor.run([]) == 1
+    told = capsys.readouterr().out
+    assert "wrong: trouble: RuntimeError: libtrouble.so is gone" in told
+    assert "locks" in told
