@@ -47,6 +47,18 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, whoever put it there: it waits at no pipe, and reads no device without end.
+
+    Raises:
+        OSError: there is none, it cannot be read, or it is a folder, a pipe or a device.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        return file.read()
+
+
 def read_text(path: Path, *, lenient: bool = False) -> str:
     """The content of a small text file in UTF-8.
 
@@ -57,10 +69,7 @@ def read_text(path: Path, *, lenient: bool = False) -> str:
         OSError: there is none, it cannot be read, or it is a folder or a pipe.
         ValueError: it is not UTF-8; says so.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no file", str(path))
-        content = file.read()
+    content = read_bytes(path)
     try:
         return content.decode(errors="replace" if lenient else "strict")
     except UnicodeDecodeError as error:

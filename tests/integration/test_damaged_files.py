@@ -13,14 +13,21 @@ import numpy as np
 import pytest
 import torch
 
+from seqrl.checkpoints.exported import read_exported
 from seqrl.cli import status as status_command
 from seqrl.cli import train as train_command
-from seqrl.errors import ConfigError, DataError
+from seqrl.data.array_folder import check_unchanged, read_arrays
+from seqrl.errors import ConfigError, DataError, SeqrlError
 from seqrl.evaluation.archive import read_evaluation, read_row
 from seqrl.evaluation.jobs import Job, list_jobs, locate_record, read_job, write_job
 from seqrl.evaluation.rows import ResultsRow
+from seqrl.files import fingerprint_bytes
+from seqrl.formats.minari_metadata import read_metadata
+from seqrl.publishing.card import find_command
 from seqrl.runs.folder import RunFolder, read_config, read_status
+from seqrl.runs.identity import RunIdentity
 from seqrl.runs.metrics import read_metrics
+from seqrl.runs.provenance import read_words
 from seqrl.training.studies import open_study
 
 pytestmark = pytest.mark.filterwarnings(
@@ -43,6 +50,7 @@ DAMAGES: dict[str, bytes | None] = {
     "deep": b"[" * 5_000,
     "folder": None,
     "pipe": None,
+    "device": None,
     "unreadable": b"",
 }
 
@@ -56,6 +64,8 @@ def damage(path: Path, how: str) -> None:
         path.mkdir()
     elif how == "pipe":
         os.mkfifo(path)
+    elif how == "device":
+        path.symlink_to("/dev/full")  # zeros without end
     elif how == "unreadable":
         path.symlink_to(path.name)  # a circle, which root cannot read either
     else:
@@ -281,3 +291,31 @@ def test_a_sweep_runs_the_job_of_a_damaged_record_again(train: Callable[..., Any
     assert (status, "Traceback" in told) == (1, False)
     assert "status.json' is damaged" in told
     assert "1 of 2 jobs did not finish" in told
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_files_that_came_with_a_folder_are_told_in_a_sentence(tmp_path: Path, how: str) -> None:
+    """Saved episodes, exported models, Minari's data sets, runs: whoever made the folder, nobody waits at a pipe."""
+    readers: list[tuple[str, Callable[[Path], Any]]] = [
+        ("store.json", lambda file: read_arrays(file.parent)),
+        ("store.json", lambda file: check_unchanged(file.parent)),
+        ("config.json", lambda file: read_exported(file.with_name("model.safetensors"))),
+        ("model.safetensors", read_exported),
+        ("data/metadata.json", lambda file: read_metadata(file.parents[1], "mine/task-v0")),
+        ("identity.json", RunIdentity.read),
+        ("config.json", lambda file: find_command(file.parent)),
+        ("provenance.yaml", lambda file: (find_command(file.parent), read_words(file.parent))),
+    ]
+    for number, (name, read) in enumerate(readers):
+        folder = tmp_path / str(number)
+        (folder / name).parent.mkdir(parents=True)
+        (folder / "SHA256SUMS").write_text(f"{fingerprint_bytes([b'{}'])}  config.json\n")
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").touch()
+        damage(folder / name, how)
+        try:
+            found = read(folder / name)
+        except SeqrlError as error:
+            assert "\n" not in str(error), name  # noqa: PT017 (some readers make nothing of it, others say so)
+        else:
+            assert found in (None, (None, None)), name

@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from seqrl.errors import CheckpointError, did_you_mean
-from seqrl.files import fingerprint_bytes, fingerprint_files, read_text, reason_of
+from seqrl.files import fingerprint_bytes, fingerprint_files, read_bytes, read_text, reason_of
 
 CONFIG, WEIGHTS, TOKENIZER, CRITIC, DIGESTS = (
     "config.json",
@@ -183,7 +183,7 @@ def _read_digests(folder: Path) -> dict[str, str]:
 def _check(path: Path, digests: Mapping[str, str]) -> bytes:
     """The content of a file, which is what its digest says."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise CheckpointError(f"{str(path)!r} cannot be read ({reason_of(error)}); fetch the folder again") from error
     if fingerprint_bytes([content]) != digests.get(path.name):

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from seqrl.console import say, show_progress
 from seqrl.errors import ConfigError, DataError
-from seqrl.files import fingerprint_files, flush_file, hold_lock, refuse_links, write_text
+from seqrl.files import fingerprint_files, flush_file, hold_lock, read_json, refuse_links, write_text
 
 CHUNK = 1 << 20
 WORTH_A_RETRY = {408, 425, 429, 500, 502, 503, 504}
@@ -166,7 +166,7 @@ class Download:
     def _resumable(self) -> tuple[int, dict[str, Any]]:
         """(bytes there already, what is known of the file they are of); 0 where they are of no use."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            origin = json.loads(self._origin.read_text(encoding="utf-8"))
+            origin = read_json(self._origin)
             if origin["url"] == self.url and isinstance(origin["validator"], str) and origin["validator"]:
                 return self._part.stat().st_size, origin
         return 0, {}

@@ -14,7 +14,7 @@ import numpy as np
 from seqrl.data.contents import hash_content
 from seqrl.data.gathered_rows import CHUNK_ROWS, Rows
 from seqrl.errors import DataError
-from seqrl.files import fingerprint, fingerprint_files, write_folder
+from seqrl.files import fingerprint, fingerprint_files, read_json, write_folder
 
 MANIFEST = "store.json"
 FORMAT = "seqrl episodes"
@@ -69,7 +69,7 @@ def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not folder.is_dir():
         raise DataError(f"there is no folder {str(folder)!r}; give the folder that EpisodeStore.save wrote")
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
+        content = read_json(manifest)
     except (OSError, ValueError) as error:
         why = "there is none" if isinstance(error, FileNotFoundError) else str(error)
         raise DataError(
@@ -95,7 +95,7 @@ def check_unchanged(folder: Path) -> None:
         DataError: something was changed since, or there are no hashes, as in folders of an older seqrl.
     """
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = read_json(folder / MANIFEST)
         seal, digests = content.pop(_SEAL), content[_DIGESTS]
         found = {name: hash_content(folder / _file_name(name)) for name in content["arrays"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

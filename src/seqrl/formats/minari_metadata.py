@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.errors import DataError
+from seqrl.files import read_bytes
 
 SPACES = ("observation_space", "action_space")
 SPECS = ("env_spec", "eval_env_spec")
@@ -45,7 +46,7 @@ def read_metadata(place: Path, dataset_id: str) -> dict[str, Any]:
         size = file.stat().st_size
         if size > _LARGEST:
             raise DataError(f"{str(file)!r} has {size} bytes, more than metadata have; take a whole copy of the set")
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_bytes(file))
     except PermissionError as error:
         raise DataError(f"{str(file)!r} may not be read; check its permissions") from error
     except (OSError, ValueError, RecursionError) as error:

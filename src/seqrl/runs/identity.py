@@ -17,7 +17,7 @@ from typing import Any
 from seqrl.config import RunConfig
 from seqrl.d4rl import catalogue
 from seqrl.data.contents import hash_content
-from seqrl.files import fingerprint
+from seqrl.files import fingerprint, read_json
 from seqrl.paths import find_path
 from seqrl.registry import DATA
 from seqrl.runs.code import hash_plugins, names_in
@@ -82,7 +82,7 @@ class RunIdentity:
     def read(path: Path) -> RunIdentity | None:
         """What `identity.json` of a run folder says; None where there is none that can be read."""
         try:
-            stages = json.loads(path.read_text(encoding="utf-8"))
+            stages = read_json(path)
             files = tuple(
                 (str(name), None if content is None else str(content)) for name, content in stages.pop("files", [])
             )
