@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tests.unit.test_processes import is_alive, wait_until_gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
@@ -110,13 +110,7 @@ def test_a_killed_command_leaves_nobody_who_still_imports(in_folder_with_data: P
         assert all(map(is_alive, numbers))
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 5
-        while left := [number for number in numbers if is_alive(number)]:
-            if time.monotonic() > deadline:
-                for number in left:
-                    os.kill(number, signal.SIGKILL)
-                pytest.fail(f"{len(left)} processes outlived the command")
-            time.sleep(0.02)
+        wait_until_gone(*numbers)
 
 
 def test_ranks_beyond_the_cores_are_refused_before_any_starts(in_folder_with_data: Path) -> None:
@@ -157,11 +151,3 @@ def wait_for(condition: object, process: subprocess.Popen[bytes], seconds: float
         assert process.poll() is None, "the command ended"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def is_alive(number: int) -> bool:
-    try:
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"

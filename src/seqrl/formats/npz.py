@@ -15,7 +15,7 @@ import numpy as np
 from seqrl.data.checks import DISCRETE
 from seqrl.errors import DataError
 from seqrl.formats.limits import check_size
-from seqrl.formats.recording import Recording, first_line
+from seqrl.formats.recording import Recording, explain_refusal, first_line
 
 TEXTS = ("name", "env_id")
 """What a file may say in arrays of one text, since NPZ has no attributes."""
@@ -77,8 +77,6 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:  # given a name, damaged ones stay open
             yield archive
-    except PermissionError as error:
-        raise DataError(f"{path.name} may not be read ({first_line(error)}); check its permissions") from error
     except (EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise DataError(f"{path.name} is truncated or damaged ({first_line(error)}); {again}") from error
     except NotImplementedError as error:  # before RuntimeError, which it is a kind of
@@ -90,7 +88,7 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     except MemoryError as error:
         raise DataError(f"{path.name} does not fit into memory; read it on a machine with more") from error
     except OSError as error:
-        raise DataError(f"{path.name} cannot be read ({first_line(error)}); check its disk") from error
+        raise DataError(explain_refusal(error, path)) from error
 
 
 def _list_members(archive: zipfile.ZipFile, origin: str) -> dict[str, zipfile.ZipInfo]:

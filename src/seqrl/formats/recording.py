@@ -87,15 +87,20 @@ def read_start(path: Path) -> bytes:
             raise DataError(f"{str(path)!r} is a device, pipe or socket; give the path of an HDF5 or NPZ file")
         with path.open("rb") as file:
             start = file.read(len(HDF5_START))
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {str(path)!r}; give data.path the path of an HDF5 or NPZ file") from error
-    except PermissionError as error:
-        raise DataError(f"{str(path)!r} may not be read; check its permissions and those of its folder") from error
     except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be read ({error.strerror}); check its disk and its name") from error
+        raise DataError(explain_refusal(error, path)) from error
     if not start:
         raise DataError(f"{path.name} is an empty file; fetch or make it again")
     return start
+
+
+def explain_refusal(error: OSError, path: Path) -> str:
+    """One sentence about a file that the system does not give."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file {str(path)!r}; give data.path the path of an HDF5 or NPZ file"
+    if isinstance(error, PermissionError):
+        return f"{str(path)!r} may not be read; check its permissions and those of its folder"
+    return f"{str(path)!r} cannot be read ({error.strerror or first_line(error)}); check its disk and its name"
 
 
 def first_line(error: Exception) -> str:

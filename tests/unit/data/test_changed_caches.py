@@ -11,25 +11,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from tests.unit.data.test_token_cache import KEY, TOKENS, chunks, never
 
 from seqrl.data.array_folder import check_unchanged
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.token_cache import cached_tokens
 from seqrl.errors import DataError
 from seqrl.registry import DATA
-
-KEY = "k" * 64
-TOKENS = np.arange(60).reshape(20, 3)
-
-
-def chunks() -> Iterator[tuple[int, np.ndarray]]:
-    yield 10, TOKENS[10:]
-    yield 0, TOKENS[:10]
-
-
-def never() -> Iterator[tuple[int, np.ndarray]]:
-    raise AssertionError("the tokens were made again")
-    yield 0, TOKENS
 
 
 def tokens(folder: Path, make: Callable[[], Iterator[tuple[int, np.ndarray]]] = chunks) -> np.ndarray:

@@ -14,23 +14,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from tests.unit.formats.test_reasons import COUNT, arrays
 
 from seqrl.errors import DataError
 from seqrl.formats.limits import check_size, free_memory
 from seqrl.formats.recording import read_recording
 
-COUNT = 40
 GIGABYTE = 10**9
-
-
-def arrays() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {
-        "observations": rng.normal(size=(COUNT, 3)).astype(np.float32),
-        "actions": rng.uniform(-1, 1, (COUNT, 2)).astype(np.float32),
-        "rewards": rng.normal(size=COUNT).astype(np.float32),
-        "offsets": np.array([0, 20, COUNT]),
-    }
 
 
 def header(shape: tuple[int, ...], descr: str = "<f4") -> bytes:
