@@ -18,7 +18,7 @@ from seqrl import plugins
 from seqrl.data.episodes import EpisodeStore
 from seqrl.evaluation.rows import ResultsRow
 from seqrl.layout import Layout
-from seqrl.registry import registries
+from seqrl.registry import all_registries
 
 torch.set_num_threads(1)
 
@@ -131,12 +131,12 @@ def make_row() -> Callable[..., ResultsRow]:
 @pytest.fixture
 def clean_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forgets afterwards what a test registered, loaded or failed to load."""
-    entries = {registry.slot: set(registry._entries) for registry in registries()}
+    entries = {registry.slot: set(registry._entries) for registry in all_registries()}
     monkeypatch.setattr(plugins, "_failures", {})
     monkeypatch.setattr(plugins, "_entry_points_loaded", False)
     before = set(sys.modules)
     yield
-    for registry in registries():  # built-in modules that the test imported stay imported, and so registered
+    for registry in all_registries():  # built-in modules that the test imported stay imported, and so registered
         for name in set(registry._entries) - entries[registry.slot] - set(registry.builtin_names()):
             del registry._entries[name]
     for name in set(sys.modules) - before:

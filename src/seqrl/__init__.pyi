@@ -3,6 +3,8 @@
 from .acting.policy import Policy as Policy
 from .acting.strategy import Strategy as Strategy
 from .backbones import Backbone as Backbone
+from .callbacks import Training as Training
+from .callbacks import TrainingCallback as TrainingCallback
 from .checkpoints.loading import load as load
 from .checkpoints.loading import load_critic as load_critic
 from .conditions import Condition as Condition
@@ -16,6 +18,8 @@ from .errors import PluginError as PluginError
 from .errors import SeqrlError as SeqrlError
 from .errors import UnknownComponentError as UnknownComponentError
 from .layout import Layout as Layout
+from .loggers import LoggedRun as LoggedRun
+from .loggers import Logger as Logger
 from .models import Model as Model
 from .models.building import SequenceModel as SequenceModel
 from .models.code import CodeModel as CodeModel
@@ -25,9 +29,11 @@ from .objectives import Objective as Objective
 from .optimizers import Optimizer as Optimizer
 from .planners import Planner as Planner
 from .registry import register_backbone as register_backbone
+from .registry import register_callback as register_callback
 from .registry import register_condition as register_condition
 from .registry import register_critic as register_critic
 from .registry import register_data as register_data
+from .registry import register_logger as register_logger
 from .registry import register_objective as register_objective
 from .registry import register_optimizer as register_optimizer
 from .registry import register_planner as register_planner

@@ -40,8 +40,9 @@ Precision = Literal[
 StrategyName = Literal[
     "auto", "single_device", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp"
 ]
-LoggerName = Literal["csv", "tensorboard"]
 Text = Annotated[str, MinLen(1)]
+LoggerChoice = Annotated[Text | Mapping[str, Any], Slot("logger")]
+CallbackChoice = Annotated[Text | Mapping[str, Any], Slot("callback")]
 Position = tuple[float, float]
 Cell = tuple[int, int]
 Region = tuple[float, float, float, float]
@@ -66,10 +67,12 @@ class TrainingConfig:
     """The training of the model.
 
     Attributes:
-        batch_size: windows per step, over all devices.
+        batch_size: windows of a batch, over all devices; `trainer.accumulate_grad_batches` of them make a step.
         validation_fraction: of the episodes.
         validate_every, checkpoint_every, log_every: steps.
         keep_last: `last.ckpt`, and this many less one before it as `step-N.ckpt`.
+        loggers: names, or `{name: ..., option: value}`; they decide nothing of the model.
+        callbacks: the same; they belong to what is trained.
     """
 
     max_steps: Count = 10_000
@@ -80,7 +83,8 @@ class TrainingConfig:
     checkpoint_every: Count = 500
     keep_last: Count = 1
     log_every: Count = 20
-    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
+    loggers: tuple[LoggerChoice, ...] = ("csv", "tensorboard")
+    callbacks: tuple[CallbackChoice, ...] = ()
     progress_bar: bool = True
 
 
@@ -96,7 +100,8 @@ class StageTrainingConfig:
     checkpoint_every: Count | None = None
     keep_last: Count | None = None
     log_every: Count | None = None
-    loggers: tuple[LoggerName, ...] | None = None
+    loggers: tuple[LoggerChoice, ...] | None = None
+    callbacks: tuple[CallbackChoice, ...] | None = None
     progress_bar: bool | None = None
     clip_norm: Annotated[float, Gt(0)] | None = None
 
@@ -155,7 +160,7 @@ class TrainerConfig:
         compile: `torch.compile`.
         num_threads: null: torch decides, and a run that goes on keeps what it began with.
         max_time: `DD:HH:MM:SS` after which a command ends; the same command goes on.
-        accumulate_grad_batches: 1, since a step is one batch here.
+        accumulate_grad_batches: batches whose gradients make a step.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "cpu"
@@ -175,11 +180,6 @@ class TrainerConfig:
     overfit_batches: Annotated[int, Ge(0)] | Annotated[float, Interval(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
-        if self.accumulate_grad_batches != 1:
-            raise ConfigError(
-                f"trainer.accumulate_grad_batches={self.accumulate_grad_batches!r} is not possible, since a step is "
-                "one batch here; give training.batch_size, which the ranks of trainer.devices share"
-            )
         if self.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", self.max_time, re.ASCII):
             raise ConfigError(
                 f"trainer.max_time={self.max_time!r} is no time; give DD:HH:MM:SS, as in 00:11:30:00 for eleven and a "

@@ -189,17 +189,24 @@ CONDITION = Registry("condition", "seqrl.conditions")
 SCORE = Registry("score", "seqrl.scores", runtime=("discount", "critic"))
 
 
+LOGGER = Registry("logger", "seqrl.loggers", runtime=("run",))
+CALLBACK = Registry("callback", "seqrl.callbacks")
+
+
 @dataclass(frozen=True)
 class Slot:
-    """Marks a setting as the config of a component: `Annotated[Mapping[str, Any], Slot("backbone")]`."""
+    """Marks a setting as the config of a component: `Annotated[Mapping[str, Any], Slot("backbone")]`.
+
+    A text stands for a name without options.
+    """
 
     name: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core.core_schema import no_info_after_validator_function
 
-        def check(config: Mapping[str, Any]) -> Mapping[str, Any]:
-            registry_of(self.name).check(config)
+        def check(config: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
+            registry_of(self.name).check({"name": config} if isinstance(config, str) else config)
             return config
 
         return no_info_after_validator_function(check, handler(source))
@@ -211,14 +218,20 @@ def registry_of(slot: str) -> Registry:
     Raises:
         ConfigError: there is no such slot; lists those there are.
     """
-    slots = {registry.slot: registry for registry in registries()}
+    slots = {registry.slot: registry for registry in all_registries()}
     if slot not in slots:
         raise ConfigError(f"no slot named {slot!r}.{did_you_mean(slot, slots)} Slots: {', '.join(slots)}")
     return slots[slot]
 
 
+def all_registries() -> Iterator[Registry]:
+    """Every slot: those that take one component, then those of which a run names any number, in a list."""
+    yield from registries()
+    yield from (LOGGER, CALLBACK)
+
+
 def registries() -> Iterator[Registry]:
-    """All slots, in the order in which data flows through them."""
+    """The slots that take one component each, in the order in which data flows through them."""
     yield from (DATA, TOKENIZER, BACKBONE, OBJECTIVE, CRITIC, OPTIMIZER, SCHEDULER, PLANNER, CONDITION, SCORE)
 
 
@@ -232,3 +245,5 @@ register_scheduler = SCHEDULER.register
 register_planner = PLANNER.register
 register_condition = CONDITION.register
 register_score = SCORE.register
+register_logger = LOGGER.register
+register_callback = CALLBACK.register

@@ -28,7 +28,7 @@ from seqrl.objectives.next_token import NextTokenObjective
 from seqrl.optimizers.adamw import AdamW, split_decay
 from seqrl.planners.sample import SamplePlanner
 from seqrl.planners.zero import ZeroPlanner
-from seqrl.registry import registries, registry_of
+from seqrl.registry import all_registries, registry_of
 from seqrl.schedulers import Scheduler
 from seqrl.scores.likelihood import LikelihoodScore
 from seqrl.scores.reward import RewardScore
@@ -37,7 +37,7 @@ from seqrl.testing import samples, tokenizers
 from seqrl.tokenizers.uniform import UniformTokenizer
 from seqrl.types import Plan
 
-NAMES = [(registry.slot, name) for registry in registries() for name in registry.builtin_names()]
+NAMES = [(registry.slot, name) for registry in all_registries() for name in registry.builtin_names()]
 SMALL: dict[tuple[str, str], dict[str, Any]] = {  # options that make a component quick to check
     ("planner", "beam"): {"beam_width": 4, "horizon": 3},
     ("planner", "rollouts"): {"candidates": 4, "horizon": 3},
@@ -69,6 +69,11 @@ def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
     if (slot, name) == ("data", "store"):
         samples.store().save(folder / "store")
         return {"path": str(folder / "store")}
+    if slot == "logger":
+        package = registry_of(slot).get(name).needs
+        if package is not None:
+            pytest.importorskip(package, reason=f"the optional package {package} is not installed")
+        return {"mode": "offline"} if name == "wandb" else {}
     if slot == "backbone":
         known = {option.name for option in registry_of(slot).options(name)}
         return {key: value for key, value in SMALL_BACKBONE.items() if key in known}

@@ -21,7 +21,7 @@ from seqrl.cli.surface import open_surface
 from seqrl.cli.words import spell_words
 from seqrl.paths import config_dir
 from seqrl.plugins import load_plugins
-from seqrl.registry import registries
+from seqrl.registry import all_registries
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -150,7 +150,7 @@ def _first_choice(override: str) -> str:
 FILES = [(where, match.group(1), block[match.end() :])
          for where, block in _blocks("python", "toml", "yaml")
          if where.startswith("docs/guides/") and (match := FILE.match(block))]  # fmt: skip
-ALONE = ("sgd.py", "linear.py", "speed.py", "minlstm.py", "gru.py")  # of a guide, and of no package
+ALONE = ("sgd.py", "linear.py", "speed.py", "minlstm.py", "gru.py", "notify.py")  # of a guide, and of no package
 COMPONENTS = [file for file in FILES if "\n@register_" in file[2]]
 
 
@@ -165,9 +165,9 @@ def plugin_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_plugins:
 @pytest.mark.usefixtures("plugin_files")
 @pytest.mark.parametrize("path", [path for _, path, _ in COMPONENTS], ids=[where for where, _, _ in COMPONENTS])
 def test_a_component_of_a_guide_keeps_its_contracts(path: str) -> None:
-    before = {(registry.slot, name) for registry in registries() for name in registry.names()}
+    before = {(registry.slot, name) for registry in all_registries() for name in registry.names()}
     load_plugins(path)
-    (added,) = {(registry.slot, name) for registry in registries() for name in registry.names()} - before
+    (added,) = {(registry.slot, name) for registry in all_registries() for name in registry.names()} - before
     assert {c: v for c, v in testing.check(*added) if v is not None} == {}
 
 

@@ -27,7 +27,7 @@ ORDER = [
     {"testing", "analysis", "training", "evaluation"},
     {"acting", "envs"},
     {"checkpoints", "planners"},
-    {"decoding", "conditions", "scores", "objectives", "optimizers", "schedulers"},
+    {"decoding", "conditions", "scores", "objectives", "optimizers", "schedulers", "loggers", "callbacks"},
     {"critics"},
     {"models"},
     {"tokenizers"},
@@ -84,6 +84,8 @@ SLOTS = {
     "critics": "critic",
     "optimizers": "optimizer",
     "schedulers": "scheduler",
+    "loggers": "logger",
+    "callbacks": "callback",
 }
 BAD_CLASS_NAME = re.compile(r"^_?Base[A-Z]|(Manager|Helper)$")
 

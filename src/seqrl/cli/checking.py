@@ -149,6 +149,22 @@ def check_plugged(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
         check_plugged(plugged)
 
 
+def check_training(run: RunConfig) -> None:
+    """Refuse loggers that cannot be opened here, and callbacks that are named twice or do not fit a stage.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    from seqrl.loggers import check_loggers
+
+    for section in (run.training, run.tokenizer_training, run.critic_training):
+        check_loggers(section.loggers or ())
+    names = [each if isinstance(each, str) else each["name"] for each in run.training.callbacks]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"training.callbacks names {name!r} twice; name it once")
+
+
 def check_row(config: Mapping[str, Any]) -> EvaluationConfig:
     """The row of a results table, typed.
 

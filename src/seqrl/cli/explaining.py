@@ -16,7 +16,7 @@ from seqrl.cli.words import explain_word, show_quoted
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.paths import config_dir
 from seqrl.plugins import failures
-from seqrl.registry import registries
+from seqrl.registry import registries, registry_of
 
 _EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}  # of launchers
 
@@ -125,6 +125,8 @@ def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> Config
     if not parent and meant:  # the section is misspelt, and its setting is not
         close = f" Did you mean {meant[0]!r}?"
     slot, option = key.partition(".")[0], key.rpartition(".")[2]
+    if slot in ("logger", "callback"):
+        close = f" Name them in a list: training.{slot}s=[{', '.join(registry_of(slot).builtin_names()[:2])}]."
     hint = _find_owners(slot, option) or close or elsewhere
     if any(each.lstrip("+").startswith((f'{key}="', f"{key}='")) for each in arguments):
         hint += " Its value may stand as it is or in quotes."

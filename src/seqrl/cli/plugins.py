@@ -16,7 +16,7 @@ from seqrl import plugins
 from seqrl.cli.components import Description, describe
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, PluginError, SeqrlError, sentence
-from seqrl.registry import registries, registry_of
+from seqrl.registry import all_registries, registry_of
 
 
 def run(arguments: list[str]) -> int:
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> int:
-    chosen = [registry_of(options.slot)] if options.slot else list(registries())
+    chosen = [registry_of(options.slot)] if options.slot else list(all_registries())
     failed = _load(options.plugins)
     plugins.load_entry_points()
     for number, registry in enumerate(chosen):

@@ -20,6 +20,7 @@ from seqrl.cli.checking import (
     check_plugged,
     check_row,
     check_sections,
+    check_training,
     check_without_data,
     load_named_plugins,
     take_check,
@@ -65,6 +66,7 @@ def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
         from seqrl.training.launch import check_ranks
 
         check_ranks(config["trainer"])
+    check_training(run)
     name_beginning(config)
     rows = compose_rows(run.to_dict()["evaluation"], words)
     for row in rows.configs:
@@ -169,6 +171,11 @@ def _train_and_evaluate(
         from seqrl.cli.pictures import draw
 
         draw(done, folder.path)
+    from seqrl.cli.pictures import CURVES
+    from seqrl.evaluation.publishing import publish_results
+
+    pictures = [folder.path / CURVES, *sorted(folder.path.glob("paths*.png"))]
+    publish_results(config["training"]["loggers"], folder.path, done, pictures)
 
 
 def _draw_curves(folder: RunFolder) -> None:

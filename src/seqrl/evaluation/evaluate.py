@@ -35,10 +35,12 @@ from seqrl.evaluation.plan_quality import PlanLog, diagnose
 from seqrl.evaluation.protocol import EpisodeResults, check_environment, check_protocol, run_episodes
 from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table, write_tables
-from seqrl.evaluation.video import film_episodes
+from seqrl.evaluation.video import VIDEO, film_episodes
 from seqrl.files import fingerprint, fingerprint_files
 from seqrl.models.building import build_model
 from seqrl.runs.code import hash_plugins
+from seqrl.runs.folder import read_status
+from seqrl.runs.stages import MODEL
 
 
 def evaluate_all(
@@ -59,7 +61,7 @@ def evaluate_all(
     settings = [EvaluationConfig.from_dict(config) for config in configs]
     loaded = checkpoints.load(checkpoint)
     wanted = loaded.config.get("training", {}).get("max_steps", 0)
-    if loaded.step < wanted:
+    if loaded.step < wanted and not _is_finished(checkpoint, folder):
         say(f"{checkpoint} is of step {loaded.step} of {wanted}: these are results of a model in the midst of training")
     critic_file = checkpoints.critic_file(checkpoint)
     critic, trained = None, {"critic": None}
@@ -87,6 +89,13 @@ def evaluate_all(
     return done
 
 
+def _is_finished(checkpoint: Path, run: Path) -> bool:
+    """Whether a checkpoint is the last of a training that ended before `max_steps` because a callback said so."""
+    return checkpoint == run / MODEL.name / "last.ckpt" and (
+        (entry := read_status(run).get(MODEL.name)) is not None and entry.state == "done"
+    )
+
+
 def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Critic | None = None) -> Evaluation:
     """Run one evaluation, or read it back if the same one was finished before.
 
@@ -112,7 +121,7 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
     row = summarize(config, loaded, env_id, outcome)
     evaluation = Evaluation(folder, row, outcome.results, outcome.episodes.plans)
     if config.video:
-        say(f"video: {film_episodes(folder / 'rollout.mp4', env_id, outcome)}")
+        say(f"video: {film_episodes(folder / VIDEO, env_id, outcome)}")
     if log is not None:
         _diagnose(log, config, policy, critic, evaluation, outcome, dataset.standard_deviations)
     write_evaluation(evaluation)

@@ -19,8 +19,8 @@ from seqrl.evaluation.statistics import Estimate
 from seqrl.files import fingerprint
 from seqrl.runs.finding import find_runs, is_run, is_sweep
 from seqrl.runs.folder import read_config
-from seqrl.runs.identity import IRRELEVANT
 from seqrl.runs.old_names import training_digest
+from seqrl.runs.settings import flatten_settings
 
 ESTIMATES = ("return", "score", "success", "clear")  # numbers with an interval
 NUMBERS = ("steps", "length", "ms_per_action")  # numbers without one
@@ -196,23 +196,7 @@ def _settings(row: ResultsRow, config: Mapping[str, Any]) -> dict[str, Any]:
         found |= {slot: component.name, **{f"{slot}.{key}": value for key, value in component.options.items()}}
     if row.goals is not None:
         found["regions"] = row.goals.regions
-    for section, value in config.items():
-        if section not in (SEED, *IRRELEVANT[""]):
-            found |= {key: each for key, each in _leaves(section, value) if key not in found}
-    return found
-
-
-def _leaves(section: str, value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of a section by dotted key, without those that decide nothing."""
-    if not isinstance(value, Mapping) or not value:
-        yield f"{prefix}{section}", value
-        return
-    hidden = IRRELEVANT.get(section, ()) if not prefix else ()
-    for key, each in value.items():
-        if key == "name":
-            yield f"{prefix}{section}", each
-        elif key not in hidden:
-            yield from _leaves(str(key), each, f"{prefix}{section}.")
+    return {**flatten_settings(config), **found}
 
 
 def _key(entry: Entry) -> str:

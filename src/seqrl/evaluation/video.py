@@ -26,6 +26,7 @@ from seqrl.worlds.maze import Maze
 if TYPE_CHECKING:  # with torch, which the process that renders can do without
     from seqrl.evaluation.protocol import EpisodeResults
 
+VIDEO = "rollout.mp4"  # in the folder of an evaluation
 FRAME_STEPS = 4  # environment steps between two frames
 SIZE = 320  # pixels; a multiple of 16, which H.264 wants
 CHILD_TIMEOUT = 600.0  # seconds; a driver that hangs must not hang the evaluation

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from seqrl import plugins
-from seqrl.registry import registries
+from seqrl.registry import all_registries
 
 
 def hash_plugins(settings: Mapping[str, Any], specs: Sequence[str]) -> list[str]:
@@ -17,7 +17,7 @@ def hash_plugins(settings: Mapping[str, Any], specs: Sequence[str]) -> list[str]
     """
     names = set(names_in(settings))
     modules, defining = set(), set()
-    for registry in registries():
+    for registry in all_registries():
         chosen = settings.get(registry.slot)
         if isinstance(chosen, Mapping) and chosen.get("name") not in (None, *registry.builtin_names()):
             registry.named_by(chosen)  # loads installed plugins, if need be

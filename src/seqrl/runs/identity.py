@@ -138,8 +138,16 @@ def _identify_stage(stage: str, kept: Mapping[str, Any], content: str, specs: Se
     if section is not None:
         given = {key: value for key, value in kept[section].items() if value is not None}
         settings["training"] = _relevant("training", {**settings["training"], **given})
+    settings["training"] = _with_callbacks(settings["training"])
     code = _hash(hash_plugins(settings, specs))
     return StageIdentity(_hash({**settings, "data": _recipe(settings["data"])}), content, code)
+
+
+def _with_callbacks(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a training whose callbacks are written out; without any they are as before there were some."""
+    kept = {key: value for key, value in training.items() if key != "callbacks"}
+    chosen = [{"name": each} if isinstance(each, str) else each for each in training.get("callbacks") or ()]
+    return {**kept, "callbacks": chosen} if chosen else kept
 
 
 def _relevant(section: str, value: Any) -> Any:

@@ -19,7 +19,7 @@ _NOT_HASHED = {
 _STAGE: dict[str, Any] = dict.fromkeys(
     [
         *("batch_size", "validation_fraction", "validation_batches", "validate_every", "checkpoint_every", "keep_last"),
-        *("log_every", "loggers", "progress_bar", "clip_norm"),
+        *("log_every", "loggers", "callbacks", "progress_bar", "clip_norm"),
     ]
 )
 _NEWER: dict[str, dict[str, Any]] = {  # settings that no file had, with what was meant
@@ -30,6 +30,7 @@ _NEWER: dict[str, dict[str, Any]] = {  # settings that no file had, with what wa
     "layout": {"termination": None, "chunk": 1},
     "trainer": {"max_time": None, "accumulate_grad_batches": 1, "deterministic": None, "benchmark": None}
     | {"detect_anomaly": False, "sync_batchnorm": False, "profiler": None, "overfit_batches": 0.0},
+    "training": {"callbacks": []},
     "tokenizer_training": _STAGE,
     "critic_training": {key: value for key, value in _STAGE.items() if key not in ("batch_size", "clip_norm")},
 }

@@ -15,7 +15,7 @@ from typing import Any
 from seqrl.errors import ConfigError, SeqrlError
 from seqrl.layout import Layout
 from seqrl.registry import registry_of
-from seqrl.testing import backbones, critics, optimization, planners, strategies, tokenizers, training
+from seqrl.testing import backbones, critics, optimization, planners, strategies, tokenizers, training, watching
 from seqrl.testing.contract import Component, Contract, ContractViolation
 
 __all__ = ["Component", "Contract", "ContractViolation", "check", "contracts"]
@@ -33,6 +33,8 @@ _CONTRACTS: dict[str, tuple[Contract, ...]] = {
     "planner": planners.CONTRACTS,
     "condition": strategies.CONDITION_CONTRACTS,
     "score": strategies.SCORE_CONTRACTS,
+    "logger": watching.LOGGER_CONTRACTS,
+    "callback": watching.CALLBACK_CONTRACTS,
 }
 _RUNTIME = {
     "size": 2,
@@ -45,6 +47,7 @@ _RUNTIME = {
     "targets_per_epoch": None,
     "observation_size": 3,
     "action_size": 2,
+    "run": watching.NOWHERE,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from seqrl.console import show_progress
 from seqrl.signals import Handlers, give_back, restored_signals, take_signals
 from seqrl.training.checkpoint_io import validation_follows
+from seqrl.training.loading import lacks_batches
 from seqrl.training.parallel import over_ranks
 from seqrl.types import Batch
 
@@ -143,7 +144,8 @@ class ShowProgress(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if trainer.is_global_zero and (is_log_step(step, self._every) or step == trainer.max_steps):
+        due = step > self._shown and (is_log_step(step, self._every) or step == trainer.max_steps)
+        if trainer.is_global_zero and due:
             numbers = (f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
             self._advance(step - self._shown, ", ".join(numbers))
             self._shown = step
@@ -214,25 +216,6 @@ class ClipGradient(Callback):
         self._sum, self._count = state_dict["sum"], state_dict["count"]
 
 
-class StopAfter(Timer):
-    """Ends training after a time (`trainer.max_time`), which every command counts anew."""
-
-    def on_fit_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Nothing: no time has gone by, and one step at least is made."""
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        stopped, validates = trainer.should_stop, validation_follows(trainer)
-        super().on_train_batch_end(trainer, *args, **kwargs)
-        if trainer.should_stop and not stopped and not validates:
-            trainer.limit_val_batches = 0  # see `StopAtInterrupt`
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: the time that earlier commands took does not count."""
-
-
 class StopAtInterrupt(Callback):
     """Turns Ctrl-C and the signals of a cluster into a stop after the present step, so that no step is half-done.
 
@@ -265,7 +248,7 @@ class StopAtInterrupt(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         number = self.number if trainer.world_size == 1 else self._agreed(trainer.strategy.root_device)
-        if number is not None and not trainer.should_stop:
+        if number is not None and not trainer.should_stop and not lacks_batches(trainer):
             self.number = number
             if not validation_follows(trainer):
                 trainer.limit_val_batches = 0  # Lightning validates whenever it stops: uninterrupted runs do not here

@@ -21,6 +21,7 @@ from seqrl.console import say
 from seqrl.errors import CheckpointError
 from seqrl.files import copy_file, write_file
 from seqrl.plugins import origin, source
+from seqrl.training.loading import lacks_batches
 from seqrl.training.machine import describe_machine
 
 _NUMBERED = re.compile(r"step-(\d+)\.ckpt")
@@ -62,8 +63,9 @@ def is_save_step(trainer: pl.Trainer, every: int) -> bool:
 
 def validation_follows(trainer: pl.Trainer) -> bool:
     """Whether Lightning validates after the present step, which a checkpoint then waits for."""
-    every = trainer.val_check_batch
-    return bool(trainer.enable_validation and (trainer.should_stop or (every and trainer.global_step % every == 0)))
+    every, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
+    due = every and trainer.global_step * batches % every == 0
+    return bool(trainer.enable_validation and (trainer.should_stop or due))
 
 
 class Checkpoints(Checkpoint):
@@ -108,7 +110,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not validation_follows(trainer):
+        if not validation_follows(trainer) and not lacks_batches(trainer):
             self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

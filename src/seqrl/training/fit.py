@@ -12,11 +12,13 @@ from seqrl.console import say
 from seqrl.errors import ConfigError, PrunedError, Stopped, UnfinishedError
 from seqrl.files import copy_file
 from seqrl.runs.folder import RunFolder
-from seqrl.training.callbacks import StopAfter, StopAtInterrupt
+from seqrl.training.callbacks import StopAtInterrupt
 from seqrl.training.checkpoint_io import resumable
+from seqrl.training.extensions import Extension
 from seqrl.training.pruning import PruneTrial
 from seqrl.training.same_data import check_data
 from seqrl.training.stages import Stage
+from seqrl.training.time_limit import StopAfter
 from seqrl.training.trainer import make_trainer
 
 
@@ -61,10 +63,13 @@ def fit_stage(stage: Stage, folder: RunFolder) -> Path:
             raise KeyboardInterrupt from error
         raise
     pruned = search is not None and search.pruned
-    early = None if trainer.global_step >= stage.settings.max_steps else _tell_early_end(stage, trainer)
+    asked = _asked_end(trainer)
+    early = None if asked or trainer.global_step >= stage.settings.max_steps else _tell_early_end(stage, trainer)
     state = "interrupted" if interrupt.interrupted else "pruned" if pruned else "interrupted" if early else "done"
     if trainer.is_global_zero:
         if state == "done":
+            if asked:
+                say(f"{stage.kind.title}{asked}; ended after {trainer.global_step} of {stage.settings.max_steps} steps")
             _say_metrics(stage, trainer)
         reason = early if not interrupt.interrupted and not pruned else None
         folder.set_status(name, state, trainer.global_step, reason)
@@ -88,6 +93,12 @@ def _note_failure(stage: Stage, folder: RunFolder, error: BaseException, resumed
 
 def _is_by_hand(error: BaseException) -> bool:
     return isinstance(error, (KeyboardInterrupt, SystemExit))  # a second Ctrl-C: Lightning exits
+
+
+def _asked_end(trainer: pl.Trainer) -> str | None:
+    """Why a callback of the run ended it, which then is its end; None where none did."""
+    found = [each.training for each in getattr(trainer, "callbacks", []) if isinstance(each, Extension)]
+    return next((each.end_reason for each in found if each is not None and each.end_reason), None)
 
 
 def _tell_early_end(stage: Stage, trainer: pl.Trainer) -> str:

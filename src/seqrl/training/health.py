@@ -17,6 +17,7 @@ from seqrl.errors import DivergedError
 from seqrl.files import write_file
 from seqrl.training.callbacks import ClipGradient, is_log_step, metrics_of, pop_metrics, sums_of
 from seqrl.training.checkpoint_io import is_save_step
+from seqrl.training.loading import lacks_batches
 
 
 class StopWhenNotFinite(Callback):
@@ -39,10 +40,14 @@ class StopWhenNotFinite(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss, norm, step = outputs["loss"].detach(), self._gradient.norm, trainer.global_step
+        step = trainer.global_step
+        norm = torch.zeros(()) if lacks_batches(trainer) else self._gradient.norm  # known at the end of a step
+        loss = outputs["loss"].detach()
+        norm = norm.to(loss.device)
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             norm = torch.zeros_like(norm)  # scaled gradients overflow now and then; their steps are left out
         must = is_log_step(step, self._every) or is_save_step(trainer, self._checkpoint_every)
+        must = must and not lacks_batches(trainer)
         look = must or _looks_at_once(trainer, loss)
         sums = {} if look else {name: sums_of(metric) for name, metric in metrics_of(pl_module).items()}
         self._unseen.append(_Seen(step, batch, loss, norm, sums))

@@ -1,4 +1,4 @@
-"""Where metrics go: TensorBoard, and a CSV that is only ever appended to."""
+"""The loggers of a run as loggers of a Lightning trainer."""
 
 from __future__ import annotations
 
@@ -7,20 +7,61 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger as LightningLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from seqrl.errors import ConfigError
-from seqrl.runs.metrics import Metric, append_metrics, flush_metrics, read_metrics, write_metrics
+from seqrl.loggers import LoggedRun, Logger, logger_config, open_loggers
+from seqrl.loggers.csv import METRICS, CsvLogger
+from seqrl.runs.settings import flatten_settings
 from seqrl.runs.stages import MODEL, StageKind
 
-_NAMES = ("csv", "tensorboard")
+
+class StageLogger(LightningLogger):
+    """Hands the metrics of a stage to a logger of the run, on the first rank, with the stage's prefix.
+
+    Args:
+        logger: of the slot `logger`.
+        name: under which it is registered.
+        stage: whose metrics these are.
+        settings: of the run, which the logger gets before the first metric.
+    """
+
+    def __init__(self, logger: Logger, name: str, stage: StageKind, settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._logger, self._name, self._stage, self._settings = logger, name, stage, settings
+        self._began = self._closed = False
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the settings of the run are told by `log_metrics`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self._began:
+            self._began = True
+            self._logger.log_settings(self._settings)
+        self._logger.log_metrics({f"{self._stage.prefix}{name}": value for name, value in metrics.items()}, step or 0)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self._logger.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if not self._closed:
+            self._closed = True
+            self._logger.close()
 
 
-class CsvMetrics(Logger):
-    """Keeps `metrics.csv` (see `seqrl.runs.metrics`), of which a resumed run loses no row.
-
-    Lightning's own logger rewrites the file whenever a new name turns up, and empties it when a run is resumed.
+class CsvMetrics(StageLogger):
+    """`metrics.csv` of a run, for a trainer of one's own as well.
 
     Args:
         path: of the file, which the stages of a run share.
@@ -29,59 +70,37 @@ class CsvMetrics(Logger):
     """
 
     def __init__(self, path: Path, *, stage: StageKind = MODEL, resumed_step: int = 0) -> None:
-        super().__init__()
-        self._path = path
-        self._stage = stage
-        self._resumed_step = resumed_step
-        self._started = False
-
-    @property
-    def name(self) -> str:
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The run's configuration has its own file, config.yaml."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if not self._started:
-            self._start()
-        rows = (Metric(step or 0, f"{self._stage.prefix}{name}", value) for name, value in metrics.items())
-        append_metrics(self._path, rows)
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Bring the rows to the disk, where a checkpoint that follows must find them."""
-        if self._started:
-            flush_metrics(self._path)
-
-    def _start(self) -> None:
-        logged = read_metrics(self._path)
-        kept = [each for each in logged if each.step <= self._resumed_step or not self._stage.owns(each.name)]
-        write_metrics(self._path, kept)
-        self._started = True
+        super().__init__(CsvLogger(LoggedRun(path.parent, stage, resumed_step)), "csv", stage, {})
 
 
-def loggers(folder: Path, *, names: Sequence[str] | None, stage: StageKind = MODEL, resumed_step: int) -> list[Logger]:
-    """The loggers of a stage of a run, by name: `csv`, `tensorboard`.
+def loggers(
+    folder: Path,
+    *,
+    names: Sequence[str | Mapping[str, Any]] | None,
+    stage: StageKind = MODEL,
+    resumed_step: int,
+    config: Mapping[str, Any] | None = None,
+) -> list[LightningLogger]:
+    """The loggers of a stage of a run.
+
+    Args:
+        names: the setting `training.loggers`.
+        config: of the run.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: an unknown name or option, or a package that is not installed.
     """
-    names = [names] if isinstance(names, str) else names or []
-    for name in names:
-        if name not in _NAMES:
-            raise ConfigError(f"training.loggers has {name!r}; give a list of {' and '.join(_NAMES)}, or []")
-    found: list[Logger] = []
-    if "csv" in names:
-        found.append(CsvMetrics(folder / "metrics.csv", stage=stage, resumed_step=resumed_step))
-    if "tensorboard" in names:
-        # A folder of its own for each other stage: TensorBoard then shows it as a run. What lies after purge_step in
-        # the files of a killed process is hidden.
-        version = stage.prefix.removesuffix("/")
-        found.append(TensorBoardLogger(folder, name="tensorboard", version=version, purge_step=resumed_step + 1))
-    return found
+    choices = [names] if isinstance(names, str) else list(names or ())
+    run = LoggedRun(folder, stage, resumed_step)
+    settings = {key: _plain(value) for key, value in flatten_settings(config or {}).items()}
+    called = [logger_config(choice)["name"] for choice in choices]
+    return [
+        CsvMetrics(folder / METRICS, stage=stage, resumed_step=resumed_step)
+        if name == "csv"
+        else StageLogger(logger, name, stage, settings)
+        for logger, name in zip(open_loggers(choices, run), called, strict=True)
+    ]
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from seqrl.callbacks import build_callbacks
 from seqrl.config import RunConfig, TrainingConfig
 from seqrl.critics import build_critic
 from seqrl.data.episodes import EpisodeStore
@@ -32,6 +33,7 @@ from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.launch import ranks_per_node
 from seqrl.training.module import SequenceModule
 from seqrl.training.parallel import replicated
+from seqrl.training.stage_module import CODEBOOK, SLOW_COPY
 from seqrl.training.tokenizer_module import TokenizerModule
 
 _REPORT_WINDOWS = 1024
@@ -97,12 +99,13 @@ def check_stages(config: Mapping[str, Any], objective: str) -> None:
         if size % ranks:
             section = kind.section if own and own.batch_size else "training"
             raise ConfigError(f"{section}.batch_size={size} cannot be shared by {ranks} ranks; give a multiple")
+        _check_callbacks(kind, own.on_top_of(run.training) if own else run.training, run)
     with torch.device("meta"):  # without memory for its weights
         module = SequenceModule(config)
         if CRITIC.is_asked(config):
             build_critic(config)
     of_training = objective.partition("/")[0] in ("train", "val")
-    if of_training and "csv" not in run.training.loggers and objective != "val/loss":
+    if of_training and "csv" not in map(_name_of, run.training.loggers) and objective != "val/loss":
         raise ConfigError(f"objective_metric={objective!r} is read from metrics.csv; add csv to training.loggers")
     measured = {f"{when}/{name}" for when in ("train", "val") for name in module.train_metrics.names}
     measured |= {"train/gradient_norm", "train/learning_rate", "train/tokens_per_second"}
@@ -111,6 +114,25 @@ def check_stages(config: Mapping[str, Any], objective: str) -> None:
             f"objective_metric={objective!r} is not measured by this training.{did_you_mean(objective, measured)} "
             f"Measured: {', '.join(sorted(measured))}"
         )
+
+
+def _name_of(choice: str | Mapping[str, Any]) -> str:
+    return choice if isinstance(choice, str) else str(choice["name"])
+
+
+def _check_callbacks(kind: StageKind, settings: TrainingConfig, run: RunConfig) -> None:
+    """Refuse callbacks whose weights a stage cannot take: its parts follow the trained ones, or lie on many ranks."""
+    for name, callback in build_callbacks(settings.callbacks).items():
+        if not callback.replaces_weights:
+            continue
+        followed = {TOKENIZER: CODEBOOK, CRITIC: SLOW_COPY}.get(kind)
+        if followed is not None:
+            raise ConfigError(
+                f"training.callbacks has {name!r}, and {followed} follows the weights that the stage {kind.name!r} "
+                f"trains; give {kind.section}.callbacks=[] to leave that stage as it is"
+            )
+        if run.trainer.strategy == "fsdp":
+            raise ConfigError(f"{name!r} needs whole weights, which trainer.strategy=fsdp spreads over ranks; use ddp")
 
 
 def make_stages(config: Mapping[str, Any], store: EpisodeStore, folder: RunFolder) -> list[Stage]:

@@ -14,12 +14,14 @@ from lightning.pytorch.callbacks import Callback
 
 from seqrl.errors import ConfigError
 from seqrl.runs.folder import RunFolder
-from seqrl.training.callbacks import ClipGradient, ShowProgress, StopAfter, TrainingMetrics
+from seqrl.training.callbacks import ClipGradient, ShowProgress, TrainingMetrics
 from seqrl.training.checkpoint_io import AtomicCheckpointIO, Checkpoints
+from seqrl.training.extensions import extend
 from seqrl.training.health import StopWhenNotFinite
 from seqrl.training.loggers import loggers
 from seqrl.training.parallel import CompileModel, cluster_environment, strategy
 from seqrl.training.stages import Stage
+from seqrl.training.time_limit import StopAfter
 
 
 def make_trainer(
@@ -36,10 +38,12 @@ def make_trainer(
     """
     settings, name = stage.settings, stage.kind.name
     every, log_every = settings.checkpoint_every, settings.log_every
+    batches = stage.trainer.get("accumulate_grad_batches", 1)
     gradient = ClipGradient(stage.clip_norm)
     found: list[Callback] = [
         *callbacks,
         gradient,
+        *extend(settings.callbacks, name),
         StopWhenNotFinite(folder.path / name, every=log_every, checkpoint_every=every, gradient=gradient),
         TrainingMetrics(log_every, gradient),
         Checkpoints(
@@ -56,9 +60,15 @@ def make_trainer(
     return build_trainer(
         stage.trainer,
         max_steps=settings.max_steps,
-        val_check_interval=min(settings.validate_every, settings.max_steps),
+        val_check_interval=min(settings.validate_every, settings.max_steps) * batches,  # which Lightning counts
         callbacks=found,
-        logger=loggers(folder.path, names=settings.loggers, stage=stage.kind, resumed_step=resumed_step),
+        logger=loggers(
+            folder.path,
+            names=settings.loggers,
+            stage=stage.kind,
+            resumed_step=resumed_step,
+            config=stage.module.hparams["config"],
+        ),
         enable_progress_bar=False,  # ours
         limit_val_batches=1.0 if stage.has_validation else 0,
         default_root_dir=folder.path,
