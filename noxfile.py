@@ -111,9 +111,9 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job: record maze data, train, decode, draw; `nox -s demo -- key=value` changes settings."""
+    """Record walks, train, close a doorway, plan a way round, draw; `nox -s demo -- key=value` changes settings."""
     install(session)
-    session.run("seqrl", "train", "experiment=maze2d_umaze", *session.posargs)
+    session.run("seqrl", "train", "experiment=four_rooms_detour", *session.posargs)
 
 
 @nox.session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,22 @@ def _differences(row: ResultsRow, peers: Sequence[ResultsRow]) -> Iterator[str]:
         yield f"score {row.score.name}"
     for slot in ("planner", "score", "condition"):
         own: Component = getattr(row, slot)
-        others = [other for each in peers if (other := getattr(each, slot)).name == own.name]
-        for option, value in own.options.items():
+        others = [dict(_leaves(other.options)) for each in peers if (other := getattr(each, slot)).name == own.name]
+        for option, value in _leaves(own.options):
             shown = slot == "planner" and option in (*_LETTERS, "cache", "time_budget_ms")
-            if not shown and option != "guidance" and any(other.options.get(option) != value for other in others):
+            if not shown and option != "guidance" and any(other.get(option) != value for other in others):
                 yield abbreviate(option, _text(value))
     if any(each.precision != row.precision for each in peers):
         yield row.precision
+
+
+def _leaves(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Options by dotted name; a tree of the user's, as the terms of a sum, is not one value."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:
@@ -204,6 +213,8 @@ def _text(value: Any) -> str:
     """A planner's setting; those of plugins may be anything."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_text, value))}]"
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 

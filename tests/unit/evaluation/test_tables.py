@@ -208,6 +208,11 @@ def test_a_desired_return_far_above_the_data_is_told(target: float | None, best:
         ({"condition": {"name": "none"}}, {"condition": {"name": "goal"}}, ["condition none", "condition goal"]),
         ({"precision": "float32"}, {"precision": "bfloat16"}, ["float32", "bfloat16"]),
         (
+            {"score": {"name": "sum", "terms": {"near": {"name": "a", "at": [[1, 2.5]]}, "far": {"name": "b"}}}},
+            {"score": {"name": "sum", "terms": {"near": {"name": "a", "at": []}, "far": {"name": "b"}}}},
+            ["none, terms.near.at [[1,2.5]]", "none, terms.near.at []"],
+        ),
+        (
             {"condition": {"name": "far", "target": 1}},
             {"condition": {"name": "far", "target": 2}},
             ["target 1", "target 2"],
