@@ -216,6 +216,11 @@ class RowSettings:
         shuffle_goals: control: every episode is given another episode's goal.
         regions: `[[x_low, y_low, x_high, y_high], ...]` that episodes toward goals are judged by: how many reached
             their goal without having been inside one. Nothing tells the policy; see `score=avoid`.
+        tasks: `[[[x, y], [x, y]], ...]`, start and goal cell of each; num_episodes of each, whose starts and goals are
+            drawn around the places of their cells. Instead of goals and start_cells.
+        near: `[15, 25]`: num_episodes pairs of a state of the training data and a goal that its episode came to so many
+            steps later. Instead of goals and start_cells.
+        map_landmarks: control: landmarks are those of the maze's map, not of the data.
         end_at_goal: episodes end with their arrival, so that their time at the goal and return are not what they are
             without; for policies that are told no goal, with the last of the goals.
     """
@@ -236,8 +241,13 @@ class RowSettings:
     shuffle_goals: bool = False
     regions: Annotated[tuple[Region, ...], Len(1)] | None = None
     end_at_goal: bool = False
+    tasks: Annotated[tuple[tuple[Cell, Cell], ...], Len(1)] | None = None
+    near: tuple[Count, Count] | None = None
+    map_landmarks: bool = False
 
     def __post_init__(self) -> None:
+        if self.near is not None and self.near[0] > self.near[1]:
+            raise ConfigError(f"near={list(self.near)}: the first number of steps is above the second; swap them")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", self.device, re.ASCII):
             raise ConfigError(f"device={self.device!r} is unknown; give auto, cpu, cuda, or cuda:1 for one of several")
 

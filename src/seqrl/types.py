@@ -152,7 +152,7 @@ class Conditioning:
         goal: (B, ...) as `Model.encode_goals` made it; None where the layout has no goal.
         guidance: how many times what the goal changes about actions counts, 0 or more; see
             `seqrl.decoding.guided.GuidedSession`.
-        target: (B, G) goals in the data's units, for scores that look at them; None where no score does.
+        target: (B, G) goals in the data's units, for scores and planners that look at them; None where none does.
     """
 
     goal: Tensor | None = None
@@ -173,7 +173,7 @@ class History(ABC):
         time: steps since the episodes began.
         observation: (B, O) the present observation in the data's units, for planners that look at it unrounded; None
             where nobody gave one.
-        target: (B, G) goals in the data's units, for scores that look at them; None where no score does.
+        target: (B, G) goals in the data's units, for scores and planners that look at them; None where none does.
     """
 
     time: int = field(default=0, kw_only=True)

@@ -55,7 +55,7 @@ SMALL_BACKBONE = {"num_layers": 2, "num_heads": 2, "dim": 16}
 
 
 def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
-    if slot == "data" and name in ("maze2d", "four_rooms"):
+    if slot == "data" and name in ("maze2d", "four_rooms", "pointmaze"):
         return {"num_transitions": 400, "cache_dir": str(folder)}
     if slot == "data" and name in ("arrays", "d4rl"):
         return {"path": str(recording(folder))}

@@ -69,7 +69,12 @@ ONLY_IN = {  # where a package may be imported at all
 ONLY_IN_FUNCTIONS = {"gymnasium", "minari", "mujoco", "h5py"}  # slow to import, or not needed by most runs
 AT_MODULE_LEVEL = {  # classes of gymnasium.Env
     (module, "gymnasium")
-    for module in ("worlds.maze2d_environment", "worlds.four_rooms_environment", "d4rl.environment")
+    for module in (
+        "worlds.maze2d_environment",
+        "worlds.four_rooms_environment",
+        "worlds.ogbench_environment",
+        "d4rl.environment",
+    )
 }
 WITHOUT_TORCH = {"config", "errors", "layout", "paths", "plugins", "registry", "schema"}
 

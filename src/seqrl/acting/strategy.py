@@ -45,7 +45,7 @@ class Strategy:
     @property
     def wants_goals(self) -> bool:
         """Whether episodes must have goals."""
-        return self.condition.wants_goals or self.score.wants_goals
+        return self.condition.wants_goals or self.score.wants_goals or self.planner.wants_target
 
     @classmethod
     def build(
@@ -121,7 +121,7 @@ class Strategy:
         Raises:
             ConfigError: goals are needed and missing, or have the wrong size.
         """
-        target = goals if self.score.wants_goals else None
+        target = goals if self.score.wants_goals or self.planner.wants_target else None
         if self.score.wants_goals and target is None:
             raise ConfigError("the score looks at a goal and none is given; add goals=[[x,y]], or reset(goals=...)")
         told = goals if self.condition.wants_goals else None

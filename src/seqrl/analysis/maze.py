@@ -86,10 +86,11 @@ def draw_paths(path: Path, maze: Maze, panels: Sequence[PathPanel]) -> Path:
 
 def _walls(axes: Any, maze: Maze) -> None:
     solid = np.array([[character == "#" for character in row] for row in maze.rows], float)
-    low, bottom, right = -0.5 - maze.offset, len(maze.rows) - 0.5 - maze.offset, len(maze.rows[0]) - 0.5 - maze.offset
-    axes.imshow(solid, cmap="Greys", vmin=0, vmax=1.6, extent=(low, right, bottom, low), interpolation="nearest")
-    axes.set_xlim(low + 0.6, right - 0.6)  # most of the outer wall says nothing
-    axes.set_ylim(bottom - 0.6, low + 0.6)
+    axes.imshow(solid, cmap="Greys", vmin=0, vmax=1.6, extent=maze.extent, interpolation="nearest")
+    left, right, bottom, top = maze.extent
+    margin = 0.6 * maze.unit
+    axes.set_xlim(left + margin, right - margin)  # most of the outer wall says nothing
+    axes.set_ylim(bottom - margin, top + margin)
     axes.set_xticks([])
     axes.set_yticks([])
 

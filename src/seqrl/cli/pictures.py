@@ -41,7 +41,7 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
 
     mazes: dict[str, list[PathPanel]] = {}
     for e in evaluations:
-        if "paths" not in e.results or e.row.planner.name == "zero":
+        if not len(e.results.get("goals", ())) or e.row.planner.name == "zero":
             continue
         panel = PathPanel(
             e.row.strategy,

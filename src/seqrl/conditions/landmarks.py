@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class LandmarkCondition(Condition):
         nearest, farthest: steps of the environment, 1 or more.
         radius: distance, in the data's units, within which a landmark is reached.
         patience: above 0.
+        choice: `shortest`, or `random` for a control: any landmark so far away, whether or not it leads to the goal.
 
     Reference: landmarks out of the data's own states as in Baek et al. 2025, https://arxiv.org/abs/2506.07744; with
     counts of steps instead of learnt distances, and a sequence model as the policy between them.
@@ -49,6 +50,7 @@ class LandmarkCondition(Condition):
         farthest: Annotated[int, Ge(1)] = 25,
         radius: Annotated[float, Gt(0)] = 0.35,
         patience: Annotated[float, Gt(0)] = 2.0,
+        choice: Literal["shortest", "random"] = "shortest",
     ) -> None:
         if nearest > farthest:
             raise ConfigError(f"condition.nearest={nearest} is above condition.farthest={farthest}; give less")
@@ -57,6 +59,7 @@ class LandmarkCondition(Condition):
         self.farthest = farthest
         self.radius = radius
         self.patience = patience
+        self.choice = choice
 
     def check(self, layout: Layout) -> None:
         check_goals("landmarks", layout, self.guidance)
@@ -86,7 +89,8 @@ class LandmarkGuide(Guide):
     def __init__(self, condition: LandmarkCondition, graph: LandmarkGraph, dims: list[int], goals: Tensor) -> None:
         self._settings, self._graph, self._dims, self._goals = condition, graph, dims, goals
         targets = goals.cpu().numpy()
-        self._nodes = graph.find_nearest(targets)  # of the goals
+        self._nodes = graph.find_nearest_reached(targets)  # of the goals
+        self._rngs = [np.random.default_rng([row, 9]) for row in range(len(targets))]  # of random choices
         self._first = np.searchsorted(graph.sources, np.arange(len(graph.nodes) + 1))  # edges of each source
         self._steps = [graph.steps] * len(targets)  # of each episode's edges, copied where one was given up
         self._left = [graph.count_steps_to(int(node)) for node in self._nodes]
@@ -121,7 +125,10 @@ class LandmarkGuide(Guide):
         if not fit.any():  # no way is known from here
             self._edge[row] = -1
             return None
-        best = int(edges[np.where(fit, steps + left, np.inf).argmin()])
+        if settings.choice == "random":
+            best = int(self._rngs[row].choice(edges[fit]))
+        else:
+            best = int(edges[np.where(fit, steps + left, np.inf).argmin()])
         self._edge[row], self._held[row] = best, 0
         return best
 

@@ -55,6 +55,15 @@ class LandmarkGraph:
         found: np.ndarray = self._tree.query(positions)[1]
         return found
 
+    @cached_property
+    def _reached(self) -> np.ndarray:
+        """Numbers of the nodes that an edge leads to."""
+        return np.unique(self.targets)
+
+    def find_nearest_reached(self, positions: np.ndarray) -> np.ndarray:
+        """As `find_nearest`, among the nodes that an edge leads to: in others, episodes of the data only began."""
+        return self._reached[KDTree(self.nodes[self._reached]).query(positions)[1]]
+
     def count_steps_to(self, node: int, steps: np.ndarray | None = None) -> np.ndarray:
         """(n,) steps of the shortest way from every node to one; infinite where there is none.
 

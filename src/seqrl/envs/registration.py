@@ -11,7 +11,8 @@ from seqrl.worlds.environments import register_worlds
 
 
 def register_environments() -> None:
-    """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1`, `seqrl/FourRooms-v0` and `seqrl/D4rlAnt-v2` known to Gymnasium.
+    """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1`, `seqrl/PointMaze-{Medium,Large,Giant}-v0`, `seqrl/FourRooms-v0` and
+    `seqrl/D4rlAnt-v2` known to Gymnasium.
 
     Calling it again changes nothing.
     """

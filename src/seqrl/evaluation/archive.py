@@ -163,7 +163,14 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
     if config.output:
         return find_path(config.output)
     kept = {k: v for k, v in config.to_dict().items() if k not in ("checkpoint", "output", "progress_bar")}
-    for later in ("diagnostics", "regions", "end_at_goal"):  # evaluations of before there were any keep their place
+    for later in (
+        "diagnostics",
+        "regions",
+        "end_at_goal",
+        "tasks",
+        "near",
+        "map_landmarks",
+    ):  # evaluations of before there were any keep their place
         if not kept[later]:
             del kept[later]
     if "percentile_rule" in kept["planner"] and kept["planner"]["percentile_rule"] is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.landmarks import LandmarkGraph
-from seqrl.data.summary import DataSummary
+from seqrl.data.summary import DataSummary, same_episodes
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import (
     Evaluation,
@@ -30,6 +31,7 @@ from seqrl.evaluation.archive import (
     write_plan_quality,
 )
 from seqrl.evaluation.baseline import compare_rows
+from seqrl.evaluation.map_landmarks import graph_of_map
 from seqrl.evaluation.placement import device_of, policy_of
 from seqrl.evaluation.plan_quality import PlanLog, diagnose
 from seqrl.evaluation.protocol import EpisodeResults, check_environment, check_protocol, run_episodes
@@ -37,10 +39,13 @@ from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table, write_tables
 from seqrl.evaluation.video import VIDEO, film_episodes
 from seqrl.files import fingerprint, fingerprint_files
+from seqrl.models import Model
 from seqrl.models.building import build_model
 from seqrl.runs.code import hash_plugins
 from seqrl.runs.folder import read_status
 from seqrl.runs.stages import MODEL
+from seqrl.sources import load_episodes
+from seqrl.worlds.environments import maze_of
 
 
 def evaluate_all(
@@ -111,21 +116,44 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
     env_id = config.env_id or dataset.env_id
     if env_id is None:
         raise ConfigError(f"the data {dataset.name!r} names no environment; set env_id=... to a Gymnasium id")
-    policy = policy_of(loaded.model, config, critic)
+    policy = policy_of(_with_landmarks(loaded.model, config, env_id), config, critic)
     if note := _far_target(policy.strategy.condition.target_return, dataset):
         say(f"{label_of(config)}: {note}")
     check_protocol(config, policy.strategy, loaded.model.layout, env_id)  # what is refused leaves no folder
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
     log = PlanLog() if config.diagnostics else None
-    outcome = run_episodes(config, policy, env_id, watch=log)
+    store = None if config.near is None else _data_of(loaded)
+    outcome = run_episodes(config, policy, env_id, watch=log, store=store)
     row = summarize(config, loaded, env_id, outcome)
     evaluation = Evaluation(folder, row, outcome.results, outcome.episodes.plans)
     if config.video:
         say(f"video: {film_episodes(folder / VIDEO, env_id, outcome)}")
     if log is not None:
-        _diagnose(log, config, policy, critic, evaluation, outcome, dataset.standard_deviations)
+        _diagnose(log, config, policy, critic, evaluation, outcome, dataset.standard_deviations, store)
     write_evaluation(evaluation)
     return evaluation
+
+
+def _with_landmarks(model: Model, config: EvaluationConfig, env_id: str) -> Model:
+    """The model, with the landmarks of the map instead of its own where they are asked for."""
+    if not config.map_landmarks or model.landmarks is None:
+        return model
+    other = copy.copy(model)
+    other.landmarks = graph_of_map(maze_of(env_id), model.landmarks)
+    return other
+
+
+def _data_of(loaded: Loaded) -> EpisodeStore:
+    """The episodes that a model was trained on.
+
+    Raises:
+        ConfigError: those that are there now are others.
+    """
+    store = load_episodes(loaded.config["data"])
+    now = {"fingerprint": store.fingerprint(), "num_transitions": len(store), "num_episodes": store.num_episodes}
+    if not same_episodes(loaded.config["dataset"], now):
+        raise ConfigError("near goals are drawn from the data, and the checkpoint was trained on other data than these")
+    return store
 
 
 def _far_target(target: float | None, dataset: DataSummary) -> str | None:
@@ -192,6 +220,7 @@ def _diagnose(
     evaluation: Evaluation,
     outcome: EpisodeResults,
     deviations: Mapping[str, Sequence[float]] | None,
+    store: EpisodeStore | None,
 ) -> None:
     """Write how good the plans were, after episodes in which they are carried out to their ends."""
     if not log.imagines:
@@ -201,5 +230,6 @@ def _diagnose(
     if policy.strategy.planner.horizon > config.plan_every and policy.model.layout.stride == 1:
         whole = replace(config, plan_every=policy.strategy.planner.horizon)
         obedient, further = policy_of(policy.model, whole, critic), PlanLog()
-        logs["open_loop"] = (further, run_episodes(whole, obedient, evaluation.row.env_id, watch=further).episodes)
+        again = run_episodes(whole, obedient, evaluation.row.env_id, watch=further, store=store)
+        logs["open_loop"] = (further, again.episodes)
     write_plan_quality(evaluation, diagnose(logs, policy, deviations))

@@ -14,7 +14,7 @@ class GoalOutcome:
     """Every start against every goal.
 
     Attributes:
-        success: (n, m) bool, whether the episode from start i came within `SUCCESS_RADIUS` of goal j.
+        success: (n, m) bool, whether the episode from start i came to goal j.
         steps: (n, m) float, first step at the goal; NaN without success.
         time_at_goal: (n, m) share of the steps from the first arrival on that were spent there; NaN without success.
         entered: (n, m) bool, whether it was inside a region before it came to its goal, or at all if it never did.
@@ -26,15 +26,18 @@ class GoalOutcome:
     entered: np.ndarray
 
 
-def judge(paths: np.ndarray, goals: np.ndarray, regions: np.ndarray | None = None) -> GoalOutcome:
+def judge(
+    paths: np.ndarray, goals: np.ndarray, regions: np.ndarray | None = None, *, radius: float = SUCCESS_RADIUS
+) -> GoalOutcome:
     """Judge driven paths.
 
     Args:
         paths: (n, m, T + 1, 2) positions of the episode from start i toward goal j.
-        goals: (m, 2).
+        goals: (m, 2), or (n, m, 2) where starts have goals of their own.
         regions: (k, 4) `x_low, y_low, x_high, y_high`, or None.
+        radius: within which a goal is reached.
     """
-    near = np.linalg.norm(paths - goals[None, :, None], axis=-1) <= SUCCESS_RADIUS  # (n, m, T + 1)
+    near = np.linalg.norm(paths - goals[..., None, :], axis=-1) <= radius  # (n, m, T + 1)
     success = near.any(-1)
     first = np.where(success, near.argmax(-1).astype(float), np.nan)
     after = near.shape[-1] - near.argmax(-1)

@@ -10,14 +10,15 @@ import numpy as np
 from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
 from seqrl.config import EvaluationConfig
+from seqrl.data.episodes import EpisodeStore
 from seqrl.envs import check_returns, check_spaces, make_environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import label_of
+from seqrl.evaluation.courses import find_courses
 from seqrl.evaluation.goals import judge
 from seqrl.evaluation.rollout import Episodes, Watch, rollout
 from seqrl.layout import Layout
 from seqrl.worlds.environments import maze_of
-from seqrl.worlds.maze import SUCCESS_RADIUS, draw_starts, find_far_pairs
 
 PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
 
@@ -30,7 +31,9 @@ class EpisodeResults:
         episodes: as they were run.
         results: `returns` and `lengths` (n, runs); with goals also `success`, `steps`, `time_at_goal` and `counted`
             (n, m), `goals` (m, 2) and `paths` (n, runs, T + 1, 2), and `entered` and `clear` (n, m) where regions are
-            given. A row is a start state; `runs` is m for policies that are told the goal, else 1.
+            given. A row is a start state; `runs` is m for policies that are told the goal, else 1. Where tasks or near
+            goals are asked for, every episode has its own start and goal: `runs` is m, `aims` (n, m, 2) holds the
+            goals, and `goals` the places that tasks are named after, none for near goals.
     """
 
     episodes: Episodes
@@ -43,26 +46,34 @@ def check_protocol(config: EvaluationConfig, strategy: Strategy, layout: Layout,
     Raises:
         ConfigError: goals and starts that do not fit the environment or the layout.
     """
-    wants_goals = strategy.wants_goals
     for low_x, low_y, high_x, high_y in config.regions or ():
         if not (low_x < high_x and low_y < high_y):
             raise ConfigError(
                 f"regions has {[low_x, low_y, high_x, high_y]}, whose lower corner is not below its upper one; give "
                 "[x_low, y_low, x_high, y_high]"
             )
-    if config.goals is None:
+    if config.map_landmarks and not strategy.condition.wants_landmarks:
+        raise ConfigError("map_landmarks=true is a control of strategy=landmarks; add it, or leave map_landmarks out")
+    given = [name for name in ("goals", "tasks", "near") if getattr(config, name) is not None]
+    if not given:
         if config.regions is not None:
             raise ConfigError("regions judge episodes toward goals, and none is given; add goals=[[x,y]]")
-        if wants_goals:
+        if strategy.wants_goals:
             raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")
         return
-    _starts(config, env_id)
-    if wants_goals and layout.goal is not None and layout.goal.dims != (0, 1):
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are given, which are different episodes; leave out all but one")
+    if config.near is None:
+        find_courses(config, env_id)
+    else:
+        maze_of(env_id)
+    if strategy.wants_goals and layout.goal is not None and layout.goal.dims != (0, 1):
         raise ConfigError(
             f"goals are positions [x, y] and the layout's goal is made of dimensions {list(layout.goal.dims)}; train "
             "with layout.goal.dims=[0,1]"
         )
-    if config.shuffle_goals and not 2 <= len(config.goals) == len(set(config.goals)):
+    several = config.goals or config.tasks or ()
+    if config.shuffle_goals and not 2 <= len(several) == len(set(several)):
         raise ConfigError("shuffle_goals=true needs two goals or more, all different, to give each episode another's")
 
 
@@ -86,19 +97,26 @@ def check_environment(config: EvaluationConfig, layout: Layout | None, env_id: s
 
 
 def run_episodes(
-    config: EvaluationConfig, policy: Policy, env_id: str, *, watch: Watch | None = None
+    config: EvaluationConfig,
+    policy: Policy,
+    env_id: str,
+    *,
+    watch: Watch | None = None,
+    store: EpisodeStore | None = None,
 ) -> EpisodeResults:
     """Run the episodes that an evaluation asks for.
 
     Args:
         watch: shown every plan, see `rollout`.
+        store: the episodes that the model was trained on, which near goals are drawn from.
 
     Raises:
         ConfigError: an environment or goals that do not fit the policy.
     """
     check_protocol(config, policy.strategy, policy.model.layout, env_id)
-    run = _free if config.goals is None else _toward_goals
-    return run(config, policy, env_id, watch)
+    if config.goals is None and config.tasks is None and config.near is None:
+        return _free(config, policy, env_id, watch)
+    return _toward_goals(config, policy, env_id, watch, store)
 
 
 def _free(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
@@ -109,38 +127,44 @@ def _free(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | 
     return EpisodeResults(episodes, {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]})
 
 
-def _toward_goals(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
-    """Every start against every goal; a policy that is not told the goal drives once and is judged against all."""
-    states, goals, counted = _starts(config, env_id)
+def _toward_goals(
+    config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | None, store: EpisodeStore | None
+) -> EpisodeResults:
+    """Every course; a policy that is not told the goal drives once from a start and is judged against all its goals."""
+    courses, radius = find_courses(config, env_id, store), maze_of(env_id).radius
+    (count, columns), own = courses.counted.shape, courses.states.shape[1]
     told = policy.strategy.wants_goals
-    runs = len(goals) if told else 1
-    start = np.repeat(np.arange(len(states)), runs)
+    runs = columns if told else own
+    start = np.repeat(np.arange(count), runs)
+    states = np.broadcast_to(courses.states, (count, runs, courses.states.shape[2])).reshape(len(start), -1)
     episodes = _run(
         config,
         policy,
         env_id,
         len(start),
         seeds=[config.seed] * len(start),
-        options=[{"state": states[i]} for i in start],
-        goals=_told_goals(goals, len(states), config) if told else None,
-        keys=start,
+        options=[{"state": state} for state in states],
+        goals=_told_goals(courses.goals, config) if told else None,
+        keys=start if own == 1 else np.arange(len(start)),
         plans_every=PLANS_EVERY,
-        until=_Arrivals(goals, len(start), runs) if config.end_at_goal else None,
+        until=_Arrivals(courses.goals, runs, radius) if config.end_at_goal else None,
         watch=watch,
     )
-    paths = episodes.observations[:, :, :2].reshape(len(states), runs, -1, 2)
+    paths = episodes.observations[:, :, :2].reshape(count, runs, -1, 2)
     regions = None if config.regions is None else np.array(config.regions, np.float64)
-    outcome = judge(np.broadcast_to(paths, (len(states), len(goals), *paths.shape[2:])), goals, regions)
+    outcome = judge(np.broadcast_to(paths, (count, columns, *paths.shape[2:])), courses.goals, regions, radius=radius)
     results = {
-        "returns": episodes.returns.reshape(len(states), runs),
-        "lengths": episodes.lengths.reshape(len(states), runs),
+        "returns": episodes.returns.reshape(count, runs),
+        "lengths": episodes.lengths.reshape(count, runs),
         "success": outcome.success,
         "steps": outcome.steps,
         "time_at_goal": outcome.time_at_goal,
-        "counted": counted,
-        "goals": goals,
+        "counted": courses.counted,
+        "goals": np.zeros((0, 2)) if courses.names is None else courses.names,
         "paths": paths.astype(np.float32),
     }
+    if config.goals is None:
+        results["aims"] = courses.goals
     if regions is not None:
         results |= {"entered": outcome.entered, "clear": outcome.success & ~outcome.entered}
     return EpisodeResults(episodes, results)
@@ -150,46 +174,32 @@ class _Arrivals:
     """Which episodes have reached their goal, or, where one episode is judged by all goals, every one of them.
 
     Args:
-        goals: (m, 2).
-        episodes: how many there are, goal by goal for each start.
-        runs: m where every episode has its own goal, else 1.
+        goals: (n, m, 2).
+        runs: episodes of each start: m where every episode has its own goal, else 1.
+        radius: within which a goal is reached.
     """
 
-    def __init__(self, goals: np.ndarray, episodes: int, runs: int) -> None:
-        own = goals[:, None] if runs == len(goals) else goals[None]  # (m, 1, 2) or (1, m, 2)
-        self._goals = np.tile(own, (episodes // runs, 1, 1))
+    def __init__(self, goals: np.ndarray, runs: int, radius: float) -> None:
+        self._goals = goals.reshape(len(goals) * runs, -1, 2)
         self._reached = np.zeros(self._goals.shape[:2], bool)
+        self._radius = radius
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         distance = np.linalg.norm(observations[:, None, :2] - self._goals, axis=-1)
-        self._reached |= distance <= SUCCESS_RADIUS
+        self._reached |= distance <= self._radius
         arrived: np.ndarray = np.all(self._reached, axis=1)
         return arrived
 
 
-def _starts(config: EvaluationConfig, env_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start states (n, 4 or 2), goals (m, 2), and which starts count for which goal, (n, m) bool."""
-    assert config.goals is not None
-    maze, goals = maze_of(env_id), np.array(config.goals, np.float64)
-    cells = None if config.start_cells is None else [list(cell) for cell in config.start_cells]
-    states, started = draw_starts(maze, cells, config.num_episodes, config.seed)
-    counted = find_far_pairs(maze, started, goals, config.min_cells)
-    for goal, starts in zip(goals, counted.T, strict=True):
-        if not starts.any():
-            raise ConfigError(
-                f"no start is more than {config.min_cells} cells from goal {goal.tolist()}; set start_cells to "
-                "cells that are, or min_cells to less"
-            )
-    return states, goals, counted
-
-
-def _told_goals(goals: np.ndarray, num_starts: int, config: EvaluationConfig) -> np.ndarray:
-    """(num_starts * m, 2): the goal that each episode is told; for the control, always another one than judged."""
-    number = np.tile(np.arange(len(goals)), num_starts)
+def _told_goals(goals: np.ndarray, config: EvaluationConfig) -> np.ndarray:
+    """(n * m, 2) of goals (n, m, 2): what each episode is told; for the control, always another one than judged."""
+    starts, columns, _ = goals.shape
+    number = np.tile(np.arange(columns), starts)
     if config.shuffle_goals:
         rng = np.random.default_rng([config.seed, 6])
-        number = (number + rng.integers(1, len(goals), len(number))) % len(goals)
-    return goals[number]
+        number = (number + rng.integers(1, columns, len(number))) % columns
+    told: np.ndarray = goals[np.repeat(np.arange(starts), columns), number]
+    return told
 
 
 def _run(config: EvaluationConfig, policy: Policy, env_id: str, count: int, **arguments: Any) -> Episodes:

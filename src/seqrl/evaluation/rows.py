@@ -49,6 +49,8 @@ class Starts:
         max_steps: after which episodes were cut; None leaves the environment's own limit.
         start_cells: [row, column] each, or None.
         goals: [x, y] each, or None.
+        tasks: [start cell, goal cell] each, or None.
+        near: least and most steps of the data between a start and its goal, or None.
     """
 
     env_id: str | None
@@ -57,6 +59,8 @@ class Starts:
     max_steps: int | None
     start_cells: list[Any] | None
     goals: list[Any] | None
+    tasks: list[Any] | None = None
+    near: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class GoalResults:
     Attributes:
         success_rate: percentage of the counted episodes that reached their goal.
         success_ci95: Wilson's interval of it, in rows of before the bootstrap's; None where there is none.
-        success_by_goal: the same, goal by goal.
+        success_by_goal: the same, goal by goal; empty where every episode has its own.
         counted_episodes: from starts that are far enough away.
         steps_to_goal_median: environment steps; None where no episode got there.
         time_at_goal: share of the steps after the arrival that were spent there, 0 to 1; None likewise.
@@ -88,6 +92,8 @@ class GoalResults:
             None without regions.
         clear_success_ci95: the interval of that; None where there is none.
         entered_rate: percentage of the counted episodes that were inside a region before they reached their goal.
+        radius: within which a goal is reached; None in rows before it was told, when it was 0.5.
+        map_landmarks: whether the landmarks were those of the maze's map.
     """
 
     success_rate: float
@@ -100,6 +106,8 @@ class GoalResults:
     clear_success_rate: float | None = None
     clear_success_ci95: list[float] | None = None
     entered_rate: float | None = None
+    radius: float | None = None
+    map_landmarks: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome, Valua
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.types import Conditioning
-from seqrl.worlds.maze import SUCCESS_RADIUS, Maze
+from seqrl.worlds.maze import Maze
 
 _ROWS = 200_000  # of the data, in which neighbours are looked for
 _NEIGHBOURS = 16
@@ -214,7 +214,7 @@ class MazeValuation(Valuation):
 
     def rate(self, observations: Tensor, actions: Tensor, outcome: Outcome) -> Tensor:
         away = np.array([self._length(place) for place in outcome.observations[:, :2].double().cpu().numpy()])
-        steps = torch.from_numpy((away - SUCCESS_RADIUS).clip(0.0) / self.speed).to(outcome.rewards)
+        steps = torch.from_numpy((away - self.maze.radius).clip(0.0) / self.speed).to(outcome.rewards)
         return outcome.rewards + self.discount**self.stride * self.discount**steps / (1 - self.discount)
 
     def _length(self, position: np.ndarray) -> float:
@@ -223,9 +223,9 @@ class MazeValuation(Valuation):
         if self._distances.get(cell, 0) == 0:
             return float(np.linalg.norm(position - self.target))  # in the target's cell, or pushed into a wall
         following = self._next[cell]
-        centre = np.array(following, np.float64) - self.maze.offset
-        rest = self._distances[following]
-        home = np.array(self.maze.cell_of(self.target), np.float64) - self.maze.offset
+        centre = self.maze.centre_of(following)
+        rest = self._distances[following] * self.maze.unit
+        home = self.maze.centre_of(self.maze.cell_of(self.target))
         detour = float(np.linalg.norm(home - self.target)) if rest == 0 else 0.0
         return float(np.linalg.norm(position - centre)) + rest + detour
 

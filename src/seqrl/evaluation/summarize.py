@@ -20,6 +20,7 @@ from seqrl.evaluation.rows import Component, GoalResults, GoalShare, ResultsRow,
 from seqrl.evaluation.statistics import bootstrap, success_rate
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.runs.old_names import training_digest
+from seqrl.worlds.environments import maze_of
 
 
 def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: EpisodeResults) -> ResultsRow:
@@ -67,7 +68,7 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         training_seed=loaded.config["seed"],
         training_steps=loaded.step,
         versions={package: version(package) for package in ("seqrl", "torch", "gymnasium", "mujoco")},
-        goals=_summarize_goals(outcome.results, config) if "success" in outcome.results else None,
+        goals=_summarize_goals(outcome.results, config, env_id) if "success" in outcome.results else None,
     )
 
 
@@ -82,7 +83,7 @@ def _reference(config: EvaluationConfig, env_id: str) -> Reference | None:
     return reference(env_id) if own_task else None
 
 
-def _summarize_goals(results: Mapping[str, np.ndarray], config: EvaluationConfig) -> GoalResults:
+def _summarize_goals(results: Mapping[str, np.ndarray], config: EvaluationConfig, env_id: str) -> GoalResults:
     counted, success = results["counted"], results["success"]
     drives = results["returns"].shape[1]
     rate = success_rate(success, counted, drives=drives)
@@ -90,7 +91,7 @@ def _summarize_goals(results: Mapping[str, np.ndarray], config: EvaluationConfig
     shares = [
         GoalShare(goal.tolist(), int(starts.sum()), share.mean, share.interval)
         for goal, starts, share in zip(
-            results["goals"], counted.T, map(success_rate, success.T, counted.T), strict=True
+            results["goals"], counted.T, map(success_rate, success.T, counted.T), strict=False
         )
     ]
     clear = success_rate(results["clear"], counted, drives=drives) if "clear" in results else None
@@ -105,4 +106,6 @@ def _summarize_goals(results: Mapping[str, np.ndarray], config: EvaluationConfig
         clear_success_rate=None if clear is None else clear.mean,
         clear_success_ci95=None if clear is None else clear.interval,
         entered_rate=None if clear is None else 100.0 * float(results["entered"][counted].mean()),
+        radius=maze_of(env_id).radius,
+        map_landmarks=config.map_landmarks,
     )

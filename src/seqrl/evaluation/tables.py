@@ -11,11 +11,12 @@ from typing import Any
 from seqrl import console
 from seqrl.data.summary import DataSummary
 from seqrl.evaluation.baseline import RowDifference
-from seqrl.evaluation.rows import Component, ResultsRow
+from seqrl.evaluation.rows import Component, GoalResults, ResultsRow
 from seqrl.files import write_text
+from seqrl.worlds.maze import SUCCESS_RADIUS
 
 GOAL_LEGEND = (
-    "success %: episodes that came within 0.5 of the goal, of the starts far enough away, with Wilson's interval; "
+    "success %: episodes that came within {} of the goal, of the starts far enough away, with Wilson's interval; "
     "steps: median until then; "
     "at goal: share of the remaining steps spent there. "
 )
@@ -140,15 +141,15 @@ def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:
 
 
 def _legend(rows: Sequence[ResultsRow]) -> str:
-    text = (GOAL_LEGEND if any(row.goals is not None for row in rows) else "") + (
-        REGION_LEGEND if _have_regions(rows) else ""
-    )
+    toward = [row.goals for row in rows if row.goals is not None]
+    radii = ", ".join(dict.fromkeys(f"{each.radius or SUCCESS_RADIUS:g}" for each in toward))
+    text = (GOAL_LEGEND.format(radii) if toward else "") + (REGION_LEGEND if _have_regions(rows) else "")
     text += LEGEND
     return text + (BUDGET_LEGEND if any(row.time_budget_ms is not None for row in rows) else "") + "."
 
 
 def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str], list[list[str]]]:
-    goals = next((row.goals for row in rows if row.goals is not None), None)
+    goals = next(iter(_named_goals(rows)), None)
     scores = any(row.score_mean is not None for row in rows)
     header = ["strategy", "planner"]
     if goals is not None:
@@ -168,6 +169,12 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
     return header, [*body, [*behaviour, str(dataset.num_episodes), ""]]
 
 
+def _named_goals(rows: Sequence[ResultsRow]) -> list[GoalResults]:
+    """Of rows toward goals, those first whose goals have columns."""
+    toward = [row.goals for row in rows if row.goals is not None]
+    return sorted(toward, key=lambda each: not each.success_by_goal)
+
+
 def _have_regions(rows: Sequence[ResultsRow]) -> bool:
     return any(row.goals is not None and row.goals.regions is not None for row in rows)
 
@@ -182,7 +189,8 @@ def _cells(row: ResultsRow, width: int, scores: bool, regions: bool) -> list[str
             clear, entered = row.goals.clear_success_rate, row.goals.entered_rate
             cells.append("-" if clear is None else f"{clear:.1f} {_interval(row.goals.clear_success_ci95)}")
             cells.append("-" if entered is None else f"{entered:.0f}")
-        cells += [f"{each.success_rate:.0f}" for each in row.goals.success_by_goal]
+        by_goal = [f"{each.success_rate:.0f}" for each in row.goals.success_by_goal]
+        cells += by_goal or ["-"] * (width - len(cells) - 2)  # every episode has a goal of its own
         steps, share = row.goals.steps_to_goal_median, row.goals.time_at_goal
         cells += ["-" if steps is None else f"{steps:.0f}", "-" if share is None else f"{100 * share:.0f} %"]
     cells.append(f"{row.return_mean:.1f} {_interval(row.return_ci95)}")

@@ -48,7 +48,9 @@ def film_episodes(path: Path, env_id: str, outcome: EpisodeResults) -> str:
             drawn = write_maze_video(path, maze, episodes.observations[0, ::FRAME_STEPS, :2])
             return f"{path.parent / drawn}"
         paths, goals = outcome.results["paths"], outcome.results["goals"]
-        shown = paths[int(outcome.results["counted"].sum(1).argmax())][:, ::FRAME_STEPS]  # (runs, frames, 2)
+        start = int(outcome.results["counted"].sum(1).argmax())
+        shown = paths[start][:, ::FRAME_STEPS]  # (runs, frames, 2)
+        goals = outcome.results["aims"][start] if "aims" in outcome.results else goals
         cut = np.full((1, 2), np.nan)  # lifts the pen between two episodes
         positions = np.concatenate([np.concatenate([run, cut]) for run in shown])
         marks = np.repeat(goals[: len(shown)], shown.shape[1] + 1, axis=0)
@@ -117,11 +119,8 @@ def write_maze_video(
 def _maze_frames(maze: Maze, positions: np.ndarray, goals: np.ndarray) -> Iterator[np.ndarray]:
     """Rows run downwards and columns to the right, as the map is written."""
     figure, axes = _figure()
-    rows, columns = len(maze.rows), len(maze.rows[0])
     walls = np.array([[character == "#" for character in row] for row in maze.rows], float)
-    edges = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    extent = tuple(edge - maze.offset for edge in edges)
-    axes.imshow(walls, cmap="Greys", vmin=0, vmax=1.6, extent=extent, interpolation="nearest")
+    axes.imshow(walls, cmap="Greys", vmin=0, vmax=1.6, extent=maze.extent, interpolation="nearest")
     (trace,) = axes.plot([], [], color="tab:blue", linewidth=1)
     (goal,) = axes.plot([], [], "*", color="tab:red", markersize=12)
     (ball,) = axes.plot([], [], "o", color="tab:blue", markersize=7)

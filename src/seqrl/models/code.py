@@ -75,7 +75,8 @@ class CodeModel(AutoregressiveModel):
         self, past: Tensor, present: Tensor, conditioning: Conditioning | None = None, *, time: int = 0
     ) -> CodeHistory:
         observation = present[:, self.layout.field("observation").slice]
-        return CodeHistory(self.tokenizer.state(observation), time=time, observation=observation)
+        target = None if conditioning is None else conditioning.target
+        return CodeHistory(self.tokenizer.state(observation), time=time, observation=observation, target=target)
 
     def opening(self, history: CodeHistory) -> Opening:
         nothing = torch.zeros(len(history), 0, dtype=torch.int64, device=history.state.device)

@@ -163,8 +163,9 @@ class VectorModel(Model):
         self, past: Tensor, present: Tensor, conditioning: Conditioning | None = None, *, time: int = 0
     ) -> VectorHistory:
         values = self.tokenizer.normalise(torch.cat([past, present[:, None]], dim=1))
-        goal = None if conditioning is None else conditioning.goal
-        return VectorHistory(values, goal, time=time, observation=present[:, self.layout.field("observation").slice])
+        given = conditioning or Conditioning()
+        observation = present[:, self.layout.field("observation").slice]
+        return VectorHistory(values, given.goal, time=time, observation=observation, target=given.target)
 
     def act(self, history: VectorHistory, *, context: int | None = None) -> Tensor:
         """(B, A) actions in the data's units; (B, n) logits of discrete ones."""

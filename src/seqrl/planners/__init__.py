@@ -27,12 +27,14 @@ class Planner(ABC):
         shows: what its traces hold for scores that want it (see `seqrl.scores.Score`): any of `transitions`,
             `next_observation`, `goals`, `distributions`, `evidence`; None for planners that rank nothing, whatever
             the score.
+        wants_target: whether it looks at the goal in the data's units, as `history.target`.
     """
 
     horizon: int
     serves: type[Model] | tuple[type[Model], ...] = TokenModel
     asks_model: bool = True
     shows: frozenset[str] | None = frozenset()
+    wants_target: bool = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

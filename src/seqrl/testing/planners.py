@@ -170,7 +170,7 @@ CONTRACTS: tuple[Contract, ...] = (
 def _setting(component: Component) -> tuple[Planner, TokenModel | CodeModel, Score]:
     """The planner with a model and a score that it accepts."""
     planner: Planner = component.build(critic=samples.critic())
-    layout = samples.layout()
+    layout = samples.layout(goal=planner.wants_target)
     refusal: Exception | None = None
     for window in (samples.WINDOW, 4 * samples.WINDOW):  # the longer one for planners that look further
         model = _model(planner, layout, window)

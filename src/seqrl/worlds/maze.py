@@ -1,8 +1,9 @@
-"""D4RL's three mazes as grids: maps, free cells, shortest paths. Pure numpy: no simulator, no environment.
+"""Mazes as grids: maps, free cells, shortest paths. Pure numpy: no simulator, no environment.
 
-Positions are the point mass's joint coordinates, D4RL's observation frame. The walls are drawn at `(row + 1, column +
-1)` and the ball's body at `(1.2, 1.2)`, so that a cell's centre lies at `(row - 0.2, column - 0.2)` and the position
-`(row, column)` inside the cell, 0.2 off its centre (Fu et al. 2020, `d4rl/pointmaze/maze_model.py`).
+Positions in the three mazes that are written here are the point mass's joint coordinates, D4RL's observation frame. The
+walls are drawn at `(row + 1, column + 1)` and the ball's body at `(1.2, 1.2)`, so that a cell's centre lies at `(row -
+0.2, column - 0.2)` and the position `(row, column)` inside the cell, 0.2 off its centre (Fu et al. 2020,
+`d4rl/pointmaze/maze_model.py`).
 """
 
 from __future__ import annotations
@@ -26,14 +27,20 @@ SUCCESS_RADIUS = 0.5
 
 @dataclass(frozen=True)
 class Maze:
-    """A grid of square cells with side 1.
+    """A grid of square cells.
 
     Attributes:
-        name: `umaze`, `medium` or `large`.
+        name: such as `umaze`.
         rows: the map, `#` a wall, `O` free, `G` the free cell with the evaluation target.
-        max_episode_steps: D4RL's time limit of an episode, and of one goal of its controller.
-        offset: what a position lacks to the coordinates in which cell (row, column) is centred at (row, column).
+        max_episode_steps: time limit of an episode; in D4RL's mazes, also that of one goal of its controller.
+        offset: what a position, in cells, lacks to the coordinates in which cell (row, column) is centred at (row,
+            column).
         state_size: numbers that an exact start consists of: position and velocity, or a position alone.
+        unit: side of a cell, in the units of positions.
+        place_offset: as `offset`, of the position in a cell that starts and goals lie around.
+        noise: starts are drawn uniformly within this distance of that position, in each dimension.
+        radius: a goal is reached within this distance.
+        tasks: start and goal cell of each of the benchmark's own tasks.
     """
 
     name: str
@@ -41,11 +48,34 @@ class Maze:
     max_episode_steps: int
     offset: float = CELL_OFFSET
     state_size: int = 4
+    unit: float = 1.0
+    place_offset: float = 0.0
+    noise: float = 0.1
+    radius: float = SUCCESS_RADIUS
+    tasks: tuple[tuple[Cell, Cell], ...] = ()
 
     @property
     def target(self) -> np.ndarray:
         """(2,) float64 position of the fixed evaluation target."""
-        return np.array(next(cell for cell in _cells(self.rows) if self.rows[cell[0]][cell[1]] == "G"), np.float64)
+        return self.place_of(next(cell for cell in _cells(self.rows) if self.rows[cell[0]][cell[1]] == "G"))
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Edges of the map in the units of positions: first column, last column, last row, first row."""
+        low = -0.5 - self.offset
+        edges = (low, len(self.rows[0]) + low, len(self.rows) + low, low)
+        left, right, bottom, top = (edge * self.unit for edge in edges)
+        return left, right, bottom, top
+
+    def place_of(self, cell: Cell) -> np.ndarray:
+        """(2,) the position in a cell that starts and goals lie around."""
+        place: np.ndarray = (np.array(cell, np.float64) - self.place_offset) * self.unit
+        return place
+
+    def centre_of(self, cell: Cell) -> np.ndarray:
+        """(2,) the position of a cell's centre."""
+        centre: np.ndarray = (np.array(cell, np.float64) - self.offset) * self.unit
+        return centre
 
     def is_free(self, cell: Cell) -> bool:
         row, column = cell
@@ -61,8 +91,12 @@ class Maze:
 
     def cell_of(self, position: np.ndarray) -> Cell:
         """The cell in which a position (2,) lies."""
-        row, column = np.rint(np.asarray(position, np.float64)[:2] + self.offset).astype(int)
+        row, column = self.cells_of(np.asarray(position)[:2])
         return int(row), int(column)
+
+    def cells_of(self, positions: np.ndarray) -> np.ndarray:
+        """(..., 2) int64 cells of positions (..., 2)."""
+        return np.rint(np.asarray(positions, np.float64) / self.unit + self.offset).astype(np.int64)
 
     def next_cells(self, goal: Cell) -> dict[Cell, Cell]:
         """The shortest-path policy toward `goal`: from every cell, the neighbour to go to (the goal stays).
@@ -145,20 +179,20 @@ MAZES: Mapping[str, Maze] = {
 }
 
 
-def find_maze(name: str) -> Maze:
+def find_maze(name: str, mazes: Mapping[str, Maze] = MAZES) -> Maze:
     """The maze of that name.
 
     Raises:
         ConfigError: there is none.
     """
-    if name not in MAZES:
-        raise ConfigError(f"there is no maze {name!r}.{did_you_mean(name, MAZES)} Mazes: {', '.join(MAZES)}")
-    return MAZES[name]
+    if name not in mazes:
+        raise ConfigError(f"there is no maze {name!r}.{did_you_mean(name, mazes)} Mazes: {', '.join(mazes)}")
+    return mazes[name]
 
 
-def is_success(position: np.ndarray, target: np.ndarray) -> bool:
+def is_success(position: np.ndarray, target: np.ndarray, radius: float = SUCCESS_RADIUS) -> bool:
     """Whether a position (2,) earns the sparse reward for a target (2,)."""
-    return float(np.linalg.norm(position - target)) <= SUCCESS_RADIUS
+    return float(np.linalg.norm(position - target)) <= radius
 
 
 def draw_starts(
@@ -166,8 +200,8 @@ def draw_starts(
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Start states (n, 4) and their cells: `per_cell` in each of the given cells, or as many spread over all.
 
-    Positions are uniform within 0.1 of (row, column), velocities normal with deviation 0.1, as D4RL resets. Where the
-    environment has no velocity, states are (n, 2).
+    Positions are uniform within the maze's noise of a cell's place, velocities normal with deviation 0.1, as D4RL
+    resets. Where the environment has no velocity, states are (n, 2).
 
     Raises:
         ConfigError: no cell, or one that is a wall or lies outside the maze.
@@ -183,7 +217,8 @@ def draw_starts(
     for cell in chosen:
         if not maze.is_free(cell):
             raise ConfigError(f"start cell {list(cell)} is no free cell of the maze; free: {maze.free_cells()}")
-    positions = np.array(chosen, float) + rng.uniform(-0.1, 0.1, (len(chosen), 2))
+    places = np.stack([maze.place_of(cell) for cell in chosen])
+    positions = places + rng.uniform(-maze.noise, maze.noise, (len(chosen), 2))
     states = np.concatenate([positions, 0.1 * rng.normal(size=(len(chosen), 2))], axis=1)
     return states[:, : maze.state_size], chosen
 

@@ -42,7 +42,7 @@ def cut_apart(store: EpisodeStore, maze: Maze, first: np.ndarray, second: np.nda
         first, second: (n, 2) and (m, 2) cells of the regions.
         seed: of the places.
     """
-    cells = np.rint(np.asarray(store.observations[:, :2], np.float64) + maze.offset).astype(np.int64)
+    cells = maze.cells_of(store.observations[:, :2])
     region = np.zeros(len(store), np.int64)
     for number, chosen in ((1, first), (2, second)):
         region[(cells[:, None] == chosen[None]).all(-1).any(1)] = number

@@ -111,3 +111,30 @@ def test_runs_without_landmarks_are_refused_before_they_are_trained() -> None:
     strategy.check(model)
     with pytest.raises(ConfigError, match=r"nearest=9 is above condition\.farthest=4"):
         LandmarkCondition(nearest=9, farthest=4)
+
+
+def test_a_goal_beside_places_that_nobody_came_to_stands_for_the_nearest_one_that_was_reached() -> None:
+    """Where an episode began, no edge leads: Dijkstra would find no way to it."""
+    places = np.concatenate([PLACES, [[-3.0, -0.5]]]).astype(np.float32)  # near place 5, and left at once
+    edges = sorted([*EDGES, (11, 5, 1.0)])
+    sources, targets, steps = zip(*edges, strict=True)
+    lonely = LandmarkGraph(places, np.array(sources), np.array(targets), np.array(steps, np.float32))
+    assert int(lonely.find_nearest(places[11])) == 11
+    assert int(lonely.find_nearest_reached(places[11])) == 5
+    assert lonely.find_nearest_reached(PLACES).tolist() == lonely.find_nearest(PLACES).tolist()
+    condition = LandmarkCondition(nearest=3, farthest=4, radius=0.1)
+    way = LandmarkGuide(condition, lonely, [0, 1], torch.tensor(places[[11]]))
+    assert told(way, 0) == 2
+    assert told(way, 2) == 4
+    assert told(way, 4) == -1
+
+
+def test_random_landmarks_are_near_ones_whatever_they_lead_to() -> None:
+    condition = LandmarkCondition(nearest=3, farthest=4, radius=0.1, choice="random")
+    goals = torch.tensor(PLACES[[8] * 60])
+    answers = LandmarkGuide(condition, graph(), [0, 1], goals).choose(torch.tensor(PLACES[[2] * 60])).numpy()
+    again = LandmarkGuide(condition, graph(), [0, 1], goals).choose(torch.tensor(PLACES[[2] * 60])).numpy()
+    np.testing.assert_array_equal(answers, again)
+    chosen = [int(np.linalg.norm(PLACES - each, axis=1).argmin()) for each in answers]
+    assert set(chosen) == {4, 10}  # four steps away both; the shortest way goes by 10
+    assert 15 < chosen.count(4) < 45
