@@ -21,6 +21,7 @@ TORCH = next(line for line in CONSTRAINTS.read_text().splitlines() if line.start
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # Two OpenMP threads next to any other busy process are far slower than one.
 TEST_ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # a test may start processes of its own
 
 
 @nox.session
@@ -30,7 +31,7 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
-    session.run("pytest", *session.posargs, env=TEST_ENV)
+    session.run("pytest", *PARALLEL, *session.posargs, env=TEST_ENV)
 
 
 @nox.session
@@ -52,7 +53,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite without its slow part."""
     install(session, "tests")
-    session.run("pytest", *session.posargs, env=TEST_ENV)
+    session.run("pytest", *PARALLEL, *session.posargs, env=TEST_ENV)
 
 
 @nox.session
