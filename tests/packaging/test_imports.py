@@ -22,7 +22,7 @@ CONF = ROOT / "conf"
 ORDER = [
     {"__main__"},
     {"cli"},
-    {"importing", "publishing"},
+    {"importing", "publishing", "reproduction"},
     {"benchmarks"},
     {"testing", "analysis", "training", "evaluation"},
     {"acting", "envs"},

@@ -20,7 +20,8 @@ class Bins:
     Attributes:
         edges: (O, V + 1) float64, rising along a row; bin v lies between edges v and v + 1. A bin of no width is never
             encoded to.
-        scale: (O,) float64, what counts as one: the standard deviation of each scalar.
+        scale: (O,) float64, what counts as one: the standard deviation of each scalar. A scalar that never changes has
+            no density, and NaN comes out.
     """
 
     edges: np.ndarray
@@ -29,7 +30,7 @@ class Bins:
     @property
     def log_widths(self) -> np.ndarray:
         """(O, V) log of the width of every bin in units of `scale`; minus infinity for bins of no width."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             return np.log(np.diff(self.edges) / self.scale[:, None])
 
     def locate(self, values: np.ndarray) -> np.ndarray:
@@ -88,10 +89,10 @@ def find_bins(tokenizer: Tokenizer, values: np.ndarray, columns: slice, *, obser
     inner = _bisect(tokenizer, low, high, values[0], columns)
     edges = np.concatenate([low[:, None], inner, high[:, None]], 1)
     scale = np.nanstd(chosen, 0)
-    if not (np.diff(edges) >= 0).all() or not (scale > 0).all():
+    if not (np.diff(edges) >= 0).all():
         raise ConfigError(
-            f"{type(tokenizer).__name__} has no bins with a width for every one of these scalars, as where one never "
-            "changes; use tokenizer=uniform or quantile, on data in which all change"
+            f"the tokens of {type(tokenizer).__name__} do not rise with the values, so that they are no bins; use "
+            "tokenizer=uniform or quantile"
         )
     return Bins(edges, scale)
 

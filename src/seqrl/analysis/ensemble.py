@@ -106,10 +106,10 @@ def fit_ensemble(
         seed: of weights, bootstrap samples and batches.
     """
     rows = np.concatenate([np.arange(store.offsets[e], store.offsets[e + 1] - 1) for e in np.asarray(episodes)])
-    observations = torch.from_numpy(np.ascontiguousarray(store.observations[:]))
-    actions = torch.from_numpy(np.ascontiguousarray(store.actions[:]))
+    observations = torch.tensor(np.asarray(store.observations[:]))
+    actions = torch.tensor(np.asarray(store.actions[:]))
     hides = store.extras.get(OBSERVED)
-    seen = torch.ones_like(observations) if hides is None else torch.from_numpy(np.asarray(hides[:])).float()
+    seen = torch.ones_like(observations) if hides is None else torch.tensor(np.asarray(hides[:])).float()
     inputs = torch.cat([observations, actions], 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
