@@ -33,6 +33,9 @@ IRRELEVANT = {
 }
 # Options of a plugin's source that name no file, whatever lies in the present folder under the same name.
 _NO_PATHS = {"name", "path", "parts", "dataset_name", "env_id", "id", "url", "cache_dir"}
+# Settings of the layout that came after runs had names, and the values that mean what was done before: runs from before
+# there were such settings stay what they were.
+_LATER: Mapping[str, Any] = {"goal": {"discount": None}, "chunk": 1}
 # What a stage does not depend on. The critic is built after the model, from the same random numbers, so that what
 # builds the model counts for the critic as well.
 _OTHERS = {
@@ -118,13 +121,22 @@ def identify(config: Mapping[str, Any]) -> RunIdentity:
     hashed = cache(hash_content)
     whole = RunConfig.from_saved(config).to_dict()
     kept = {section: _relevant(section, value) for section, value in whole.items() if section not in IRRELEVANT[""]}
-    goal = kept["layout"].get("goal")
-    if goal and goal.get("discount") is None:  # runs from before there was such a setting stay what they were
-        kept["layout"] = {**kept["layout"], "goal": {key: each for key, each in goal.items() if key != "discount"}}
+    kept["layout"] = _without_later(kept["layout"], _LATER)
     content = _hash([hashed(path) for path in _named_paths(whole["data"])])
     names = ["tokenizer", "model", *(["critic"] if whole["critic"] else [])]
     stages = {stage: _identify_stage(stage, kept, content, whole["plugins"]) for stage in names}
     return RunIdentity(stages, tuple((str(path), hashed(path)) for path in _source_files(whole["data"])))
+
+
+def _without_later(settings: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that are as if there were no such setting."""
+    kept = {}
+    for key, value in settings.items():
+        if key in later and isinstance(value, Mapping):
+            kept[key] = _without_later(value, later[key])
+        elif key not in later or value != later[key]:
+            kept[key] = value
+    return kept
 
 
 def has_plugin_source(source: Any) -> bool:

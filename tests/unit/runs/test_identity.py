@@ -92,6 +92,19 @@ def test_runs_from_before_goals_had_a_discount_stay_what_they_were() -> None:
     assert training_digest(before) == training_digest(now) != training_digest(other)
 
 
+def test_digests_stay_what_they_were_when_settings_are_added() -> None:
+    """They stand in the names of folders: a digest that moves trains every run of every user again.
+
+    These two were computed before layouts had chunks, trainings callbacks and runs `check_plugins`.
+    """
+    fields = {"fields": {"observation": {}, "action": {}}}
+    assert identify(CONFIG).digest == "1ed16ff4"
+    assert identify({**CONFIG, "layout": fields}).digest == "813a230d"
+    assert identify({**CONFIG, "layout": {**fields, "chunk": 1}}).digest == "813a230d"
+    strided, chunked = ({**CONFIG, "layout": {**fields, "stride": 2, "chunk": chunk}} for chunk in (1, 2))
+    assert differing(strided, chunked) == STAGES
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
