@@ -132,6 +132,29 @@ def latest(entry: Entry) -> Entry:
     return max(_versions(entry), key=lambda each: each.version)
 
 
+_MINARI_TASKS = {"pointmaze": "maze2d"}  # what Minari calls otherwise
+
+
+def find_minari(dataset_id: str) -> Entry | None:
+    """The D4RL data set that a Minari id stands for, in its newest version: the same task, and the same level if any.
+
+    `D4RL/pointmaze/umaze-v2` stands for maze2d-umaze-v1, `mujoco/hopper/medium-v0` for hopper-medium-v2. Of a level
+    that D4RL lacks (`mujoco/hopper/simple-v0`) it is the medium one, whose references are those of the task.
+
+    Returns:
+        None where D4RL has no such task.
+    """
+    parts = dataset_id.split("/")
+    if len(parts) != 3 or parts[0] not in ("D4RL", "mujoco"):
+        return None
+    task, level = _MINARI_TASKS.get(parts[1], parts[1]), parts[2].rpartition("-v")[0]
+    for name in (f"{task}-{level}", f"{task}-medium" if parts[0] == "mujoco" else ""):
+        found = [entry for entry in entries() if entry.task == name]
+        if found:
+            return max(found, key=lambda entry: entry.version)
+    return None
+
+
 def nearest(name: str) -> Entry | None:
     """What a file of one's own resembles by its name: the newest entry whose task it begins with.
 

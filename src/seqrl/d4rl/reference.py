@@ -14,6 +14,7 @@ import numpy as np
 
 from seqrl.d4rl import catalogue
 from seqrl.errors import ConfigError
+from seqrl.formats.minari import MINARI
 
 D4RL = f"D4RL ({catalogue.SOURCE})"
 Returns = TypeVar("Returns", float, np.ndarray)
@@ -54,6 +55,7 @@ class Family:
 
 _ADROIT = "rewards, starts and time limit follow Gymnasium-Robotics"
 _MAZE = "goals are drawn anew in every episode and reached within 0.45, not fixed and within 0.5"
+_KITCHEN = "robot, starts and time limit are those of Gymnasium-Robotics"
 _ANTMAZE = "time step, gear and goals are not those of D4RL's antmaze"
 FAMILIES = (  # by what their ids look like; the first that matches counts
     Family(
@@ -70,14 +72,25 @@ FAMILIES = (  # by what their ids look like; the first that matches counts
     Family(r"seqrl/Maze2d-Umaze-v(\d+)", "maze2d-umaze-v1", "maze2d-umaze-v1", (1,)),
     Family(r"seqrl/Maze2d-Medium-v(\d+)", "maze2d-medium-v1", "maze2d-medium-v1", (1,)),
     Family(r"seqrl/Maze2d-Large-v(\d+)", "maze2d-large-v1", "maze2d-large-v1", (1,)),
-    Family(r"PointMaze_UMaze-v(\d+)", "maze2d-umaze-v1", "maze2d-umaze-v1", (), _MAZE),
-    Family(r"PointMaze_Medium-v(\d+)", "maze2d-medium-v1", "maze2d-medium-v1", (), _MAZE),
-    Family(r"PointMaze_Large-v(\d+)", "maze2d-large-v1", "maze2d-large-v1", (), _MAZE),
+    *(
+        Family(rf"PointMaze_{maze}-v(\d+)", name, name, (), _MAZE)
+        for maze, name in {
+            "Open": "maze2d-open-v0",
+            "OpenDense": "maze2d-open-dense-v0",
+            "UMaze": "maze2d-umaze-v1",
+            "UMazeDense": "maze2d-umaze-dense-v1",
+            "Medium": "maze2d-medium-v1",
+            "MediumDense": "maze2d-medium-dense-v1",
+            "Large": "maze2d-large-v1",
+            "LargeDense": "maze2d-large-dense-v1",
+        }.items()
+    ),
     Family(r"AdroitHandDoor-v(\d+)", "door-human-v1", "door-v0", (), _ADROIT),
     Family(r"AdroitHandHammer-v(\d+)", "hammer-human-v1", "hammer-v0", (), _ADROIT),
     Family(r"AdroitHandPen-v(\d+)", "pen-human-v1", "pen-v0", (), _ADROIT),
     Family(r"AdroitHandRelocate-v(\d+)", "relocate-human-v1", "relocate-v0", (), _ADROIT),
     Family(r"AntMaze_\w+-v(\d+)", "antmaze-umaze-v2", "antmaze-*-v2", (), _ANTMAZE),
+    Family(r"FrankaKitchen-v(\d+)", "kitchen-complete-v0", "kitchen-*-v0", (), _KITCHEN),
 )
 
 
@@ -88,13 +101,16 @@ def reference(env_id: str) -> Reference | None:
     """
     if env_id.startswith(catalogue.PREFIX):
         return _of_package(env_id)
+    name, _, _ = env_id.partition("@")  # which parts of the observation are read changes no return
+    if name.startswith(MINARI):
+        return _of_minari(env_id, name.removeprefix(MINARI))
     for family in FAMILIES:
-        match = re.fullmatch(family.pattern, env_id)
+        match = re.fullmatch(family.pattern, name)
         if match is None:
             continue
         note = ""
         if int(match.group(1)) not in family.versions:
-            note = f"the references were measured in {family.measured_in}, not {env_id}"
+            note = f"the references were measured in {family.measured_in}, not {name}"
             note += f": {family.remark}" if family.remark else ""
         entry = catalogue.find(family.entry)
         return Reference(env_id, entry.reference_min, entry.reference_max, D4RL, family.measured_in, note)
@@ -118,7 +134,8 @@ def reference_note(env_id: str, dataset: Mapping[str, Any]) -> str:
     """What must stand beside a score: another environment or other data than the published scores have.
 
     Args:
-        dataset: what is known of the data that was trained on; `d4rl_id` is its id in D4RL's catalogue, if any.
+        dataset: what is known of the data that was trained on; `d4rl_id` is its id in D4RL's catalogue, if any, and
+            `minari_id` its id in Minari.
 
     Returns:
         A sentence without its full stop; empty where the score compares with D4RL's.
@@ -127,14 +144,27 @@ def reference_note(env_id: str, dataset: Mapping[str, Any]) -> str:
     if found is None:
         return ""
     notes = [found.note] if found.note else []
-    dataset_id = dataset.get("d4rl_id")
-    if dataset_id is None:
+    dataset_id, minari_id = dataset.get("d4rl_id"), dataset.get("minari_id")
+    if dataset_id is None and minari_id is not None:
+        likened = catalogue.find_minari(minari_id)
+        than = "D4RL's" if likened is None else f"D4RL's {likened.id}"
+        notes.append(f"the training data is Minari's {minari_id}, another recording than {than}")
+    elif dataset_id is None:
         notes.append("the training data is not D4RL's")
     else:
         newest = catalogue.latest(catalogue.find(dataset_id)).id
         if newest != dataset_id:
             notes.append(f"the training data is {dataset_id}, published scores are mostly for {newest}")
     return "; ".join(notes)
+
+
+def _of_minari(env_id: str, dataset_id: str) -> Reference | None:
+    """Those of the D4RL data set that a Minari data set stands for, for the environment that its metadata describe."""
+    entry = catalogue.find_minari(dataset_id)
+    if entry is None:
+        return None
+    note = f"the references were measured in {entry.id}, not in the environment of Minari's {dataset_id}"
+    return Reference(env_id, entry.reference_min, entry.reference_max, D4RL, entry.id, note)
 
 
 def _of_package(env_id: str) -> Reference | None:

@@ -19,6 +19,7 @@ class DataSummary:
     Attributes:
         name: of the data.
         d4rl_id: in D4RL's catalogue, or None.
+        minari_id: of Minari, or None.
         env_id: Gymnasium id of the environment it was recorded in, or None.
         num_transitions, num_episodes: sizes; 0 where nothing is known of the data.
         behaviour_return_mean, behaviour_return_max: undiscounted return of an episode in the data, or None.
@@ -37,6 +38,7 @@ class DataSummary:
     behaviour_score: float | None = None
     standard_deviations: dict[str, list[float]] | None = None
     fingerprint: str | None = None
+    minari_id: str | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> DataSummary:

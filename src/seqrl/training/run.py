@@ -95,6 +95,7 @@ def summarize_data(store: EpisodeStore) -> DataSummary:
     return DataSummary(
         name=store.attributes.get("name", "arrays"),
         d4rl_id=store.attributes.get("d4rl_id"),
+        minari_id=store.attributes.get("minari_id"),
         env_id=env_id,
         num_transitions=len(store),
         num_episodes=store.num_episodes,

@@ -25,6 +25,12 @@ from seqrl.d4rl.reference import FAMILIES, normalised_score, reference, referenc
         ("d4rl/maze2d-open-v0", 0.01, 20.66),
         ("d4rl/antmaze-large-play-v2", 0.0, 1.0),
         ("AntMaze_UMaze-v4", 0.0, 1.0),
+        ("PointMaze_UMaze-v3@observation+desired_goal", 23.85, 161.86),
+        ("PointMaze_LargeDense-v3@observation", 30.569041, 303.4857382709002),
+        ("FrankaKitchen-v1@observation", 0.0, 4.0),
+        ("minari:D4RL/kitchen/partial-v2@observation+desired_goal.microwave", 0.0, 4.0),
+        ("minari:D4RL/hammer/cloned-v2", -274.856578, 12794.134825156867),
+        ("minari:mujoco/hopper/simple-v0", -20.272305, 3234.3),
     ],
 )
 def test_the_references_stand_at_0_and_100(env_id: str, minimum: float, maximum: float) -> None:
@@ -44,6 +50,8 @@ def test_unknown_environments_have_no_score() -> None:
     assert reference("NotHopper-v4") is None
     assert reference("Hopper-v4-extra") is None
     assert reference("d4rl/hopper-v9") is None
+    assert reference("minari:mujoco/swimmer/expert-v0") is None
+    assert reference("minari:mine/hopper/expert-v0") is None
 
 
 @pytest.mark.parametrize(
@@ -74,6 +82,35 @@ def test_the_environment_of_every_data_set_has_its_references() -> None:
             assert (found.minimum, found.maximum) == (entry.reference_min, entry.reference_max), entry.id
     for family in FAMILIES:
         catalogue.find(family.entry)
+
+
+@pytest.mark.parametrize(
+    ("minari_id", "d4rl_id"),
+    [
+        ("D4RL/door/human-v2", "door-human-v1"),
+        ("D4RL/pen/cloned-v2", "pen-cloned-v1"),
+        ("D4RL/pointmaze/umaze-v2", "maze2d-umaze-v1"),
+        ("D4RL/pointmaze/large-dense-v2", "maze2d-large-dense-v1"),
+        ("D4RL/antmaze/medium-play-v1", "antmaze-medium-play-v2"),
+        ("D4RL/kitchen/mixed-v2", "kitchen-mixed-v0"),
+        ("mujoco/walker2d/expert-v0", "walker2d-expert-v2"),
+        ("mujoco/halfcheetah/simple-v0", "halfcheetah-medium-v2"),
+        ("mujoco/humanoid/expert-v0", None),
+        ("atari/breakout/expert-v0", None),
+        ("hopper-medium-v2", None),
+    ],
+)
+def test_minari_names_stand_for_names_of_d4rl(minari_id: str, d4rl_id: str | None) -> None:
+    """And a score that is measured by those references says that neither data nor environment are D4RL's."""
+    found = catalogue.find_minari(minari_id)
+    assert (None if found is None else found.id) == d4rl_id
+    if d4rl_id is not None:
+        env_id = f"minari:{minari_id}"
+        known = reference(env_id)
+        assert known is not None
+        assert d4rl_id in known.note
+        note = reference_note(env_id, {"d4rl_id": None, "minari_id": minari_id})
+        assert f"the training data is Minari's {minari_id}, another recording than D4RL's {d4rl_id}" in note
 
 
 def test_scores_are_labelled_by_environment_and_by_data() -> None:
