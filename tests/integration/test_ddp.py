@@ -133,6 +133,19 @@ def like_one_rank(folder: Path) -> Callable[..., None]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lengths", [[20] * 8, [3, 20, 4, 20, 3, 20, 5, 20], [4] * 20 + [20]])
+def test_the_published_schedule_counts_the_targets_of_all_ranks(
+    like_one_rank: Callable[..., None], lengths: list[int]
+) -> None:
+    """Short episodes fill windows with termination tokens, so that the ranks' shares count differently."""
+    write_episodes(lengths)
+    schedule = ["scheduler=tt_reference", "scheduler.warmup_epochs=0.3", "scheduler.cosine_epochs=1"]
+    like_one_rank(*RANKS, common=["training.batch_size=8", *schedule])
+    rates = {value for (_, name), value in metrics(only_run("many")).items() if name == "train/learning_rate"}
+    assert len(rates) > 3, "the rate moves with what is counted"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_train_what_one_trains(like_one_rank: Callable[..., None], strategy: str) -> None:
     """The held-out episode has 19 windows and the batch 32, so that validation cannot be shared evenly."""

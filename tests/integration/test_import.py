@@ -6,14 +6,17 @@ import json
 import pickle
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from seqrl.checkpoints.loading import load
 from seqrl.cli import evaluate, importing, status
@@ -116,6 +119,61 @@ def test_an_imported_model_plans_and_is_evaluated(folder: Path, sizes: tuple[int
     assert evaluate.run([*words, "num_episodes=1", "max_steps=2", "progress_bar=false", "planner.context=2"]) == 0
     (row,) = json.loads(next(Path("mine").glob("evaluations/*/results.json")).read_text())
     assert np.isfinite(row["return_mean"])
+
+
+class Drift(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Three numbers that the two of an action push about; the reward is the first of them."""
+
+    observation_space = Box(-np.inf, np.inf, (3,), np.float64)
+    action_space = Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.state = self.np_random.normal(size=3)
+        return self.state, {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.state = self.state + 0.1 * np.array([action[0], action[1], action[0] - action[1]])
+        return self.state, float(self.state[0]), False, False, {}
+
+
+@pytest.fixture
+def drift() -> Iterator[str]:
+    """The id of that environment, registered for a while."""
+    gymnasium.register("Drift-v0", Drift, max_episode_steps=4)
+    yield "Drift-v0"
+    del gymnasium.registry["Drift-v0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "source", "strategies"),
+    [
+        ("tt", "tt_checkpoint", ["strategy=reward planner.beam_width=4 planner.horizon=2", "strategy=imitation"]),
+        ("hf-tt", "hf_trajectory_transformer", ["strategy=reward planner.beam_width=4 planner.horizon=2"]),
+        ("hf-dt", "hf_decision_transformer", ["strategy=return condition.target=2"]),
+        ("dt", "dt.pt", ["strategy=return condition.target=2", "strategy=return condition.target=-2"]),
+    ],
+)  # fmt: skip
+def test_what_is_imported_acts(folder: Path, drift: str, kind: str, source: str, strategies: list[str]) -> None:
+    """In an environment of the fixtures' sizes, to the end of its episodes, the same way each time."""
+    write_data("tiny.hdf5", 3, 2)
+    if kind == "dt":
+        with np.load(FOLDER / "dt.npz") as file:
+            weights = {key.removeprefix("weights/"): torch.from_numpy(file[key]) for key in file if "weights/" in key}
+        torch.save(weights, "dt.pt")
+    where = source if kind == "dt" else str(FOLDER / source)
+    assert importing.run([kind, where, "--output", "mine", "--data", "tiny.hdf5"]) == 0
+    for words in strategies:
+        for output in ("first", "second"):
+            run = ["checkpoint=mine", f"env_id={drift}", *words.split(), "num_episodes=3", "progress_bar=false"]
+            assert evaluate.run([*run, f"output={output}"]) == 0
+        (one,), (two,) = (json.loads(Path(f"{name}/results.json").read_text()) for name in ("first", "second"))
+        assert one["return_mean"] == two["return_mean"]
+        assert one["length_mean"] == 4
+        assert one["score_mean"] is None, "nobody knows references of this environment"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
