@@ -15,6 +15,7 @@ from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models import Model
+from seqrl.models.numbers import NumberEmbedding
 from seqrl.registry import BACKBONE
 from seqrl.tokenizers import Codec
 from seqrl.types import LossInputs, Opening
@@ -77,6 +78,9 @@ class AutoregressiveModel(Model):
         self.head = nn.Linear(self.backbone.dim, self.tokens_per_step * self.num_classes, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
+        self.numbers: NumberEmbedding | None = None
+        if tokenizer.embed_numbers:
+            self.numbers = NumberEmbedding(vocab_size, tokenizer.ordered(layout), self.backbone.dim)
         hidden = [layout.has(name) and layout.field(name).hidden for name in self.token_fields]
         self.register_buffer("hidden", torch.tensor(hidden), persistent=False)
         self._places = {name: _stretch(self.token_fields, name) for name in self.token_fields}
@@ -110,6 +114,11 @@ class AutoregressiveModel(Model):
         return self._places[field]
 
     @property
+    def ordered(self) -> tuple[bool, ...]:
+        """(K,) which tokens of a transition rise with the number that they stand for."""
+        return self.tokenizer.ordered(self.layout) or (False,) * self.tokens_per_step
+
+    @property
     def loss_weights(self) -> list[float]:
         """(K,) factors on the loss of every token."""
         return [self.layout.field(n).loss_weight if self.layout.has(n) else 1.0 for n in self.token_fields]
@@ -121,7 +130,7 @@ class AutoregressiveModel(Model):
         if self.layout.shares_termination:  # the others' rows are never used then
             rows = rows.where(tokens != self.termination_token, self.termination_token)
         embedded: Tensor = self.embedding(rows)
-        return embedded
+        return embedded if self.numbers is None else embedded + self.numbers(tokens, place)
 
     def read(self, tokens: Tensor, prefix: Tensor | None, everywhere: Tensor | None = None) -> Tensor:
         """(B, P + n, D) features of (B, n) tokens behind (B, P, D) of a prefix, each of what stands before it.

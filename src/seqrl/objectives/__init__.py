@@ -46,6 +46,13 @@ class Objective(ABC):
 
     learns: type[Model] = AutoregressiveModel  # type: ignore[type-abstract]
 
+    def check(self, model: Any) -> None:  # noqa: B027 - most objectives fit every model that they learn
+        """Refuse a model of the class `learns` that lacks what an option needs; fits all by default.
+
+        Raises:
+            seqrl.errors.ConfigError: says what is missing.
+        """
+
     @abstractmethod
     def __call__(self, model: Any, batch: Any) -> Outcome:
         """The loss, differentiable in `Outcome.total`, and what is logged of it.

@@ -24,9 +24,9 @@ _STAGE: dict[str, Any] = dict.fromkeys(
 )
 _NEWER: dict[str, dict[str, Any]] = {  # settings that no file had, with what was meant
     "optimizer": {"name": "adamw"},
-    "tokenizer": {"edges": None, "decode_to": None, "statistics": None, "published": None},
+    "tokenizer": {"edges": None, "decode_to": None, "statistics": None, "published": None} | {"embed_numbers": False},
     "backbone": {"activation": None, "norm": None},
-    "objective": {"mask": None},
+    "objective": {"mask": None, "ordinal": None},
     "layout": {"termination": None, "chunk": 1},
     "trainer": {"max_time": None, "accumulate_grad_batches": 1, "deterministic": None, "benchmark": None}
     | {"detect_anomaly": False, "sync_batchnorm": False, "profiler": None, "overfit_batches": 0.0},

@@ -23,10 +23,16 @@ class Codec(nn.Module, ABC):
     Attributes:
         trainable: whether it has parameters, and a training stage of its own.
         fits_all: whether its statistics are those of every transition, also where a sample would do.
+        embed_numbers: whether a model's embedding is to know the numbers of tokens that are `ordered`.
     """
 
     trainable: ClassVar[bool] = False
     fits_all: bool = False
+    embed_numbers: bool = False
+
+    def ordered(self, layout: Layout) -> tuple[bool, ...]:
+        """(K,) which tokens of a transition rise with the number that they stand for; empty where none does."""
+        return ()
 
     @abstractmethod
     def fit(self, values: Tensor) -> None:
@@ -180,6 +186,11 @@ class VectorScaler(Codec):
     @abstractmethod
     def denormalise(self, vectors: Tensor) -> Tensor:
         """(..., S) scaled to (..., S) in the data's units: the exact inverse of `normalise`, up to rounding."""
+
+
+def ordered_scalars(layout: Layout) -> tuple[bool, ...]:
+    """(S,) which scalars are numbers, and no names of discrete values: `Codec.ordered` for one token per scalar."""
+    return tuple(field.name not in layout.categories for field in layout.fields for _ in range(field.size))
 
 
 def discrete_scalars(layout: Layout | None, num_bins: int) -> dict[int, int]:

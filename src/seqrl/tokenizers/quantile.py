@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
-from seqrl.tokenizers import Tokenizer, discrete_scalars
+from seqrl.tokenizers import Tokenizer, discrete_scalars, ordered_scalars
 
 
 @register_tokenizer("quantile")
@@ -33,6 +33,7 @@ class QuantileTokenizer(Tokenizer):
         num_bins: V, per dimension.
         edges: None for quantiles in which heavy ties have bins of their own, or `published`.
         decode_to: None for the mean of a bin's training values, or `midpoints`.
+        embed_numbers: let the model's embedding know the numbers of bins, so that neighbours begin alike.
 
     Reference: Janner et al. 2021, section 3.1, "quantile discretization".
     """
@@ -49,17 +50,22 @@ class QuantileTokenizer(Tokenizer):
         num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100,
         edges: Literal["published"] | None = None,
         decode_to: Literal["midpoints"] | None = None,
+        embed_numbers: bool = False,
     ) -> None:
         super().__init__()
         self._edges, self._decode_to = edges, decode_to
         self.fits_all = edges == "published"
         self.tokens_per_step = size
         self.vocab_size = num_bins
+        self.embed_numbers = embed_numbers
         self._discrete = discrete_scalars(layout, num_bins)
         # The published rule compares in double precision.
         self._dtype = np.dtype(np.float64 if edges == "published" else np.float32)
         self.register_buffer("boundaries", torch.from_numpy(np.zeros((size, num_bins - 1), self._dtype)))
         self.register_buffer("centres", torch.zeros(size, num_bins))
+
+    def ordered(self, layout: Layout) -> tuple[bool, ...]:
+        return ordered_scalars(layout)
 
     def fit(self, values: Tensor) -> None:
         for s, column in enumerate(values.detach().cpu().numpy().astype(self._dtype).T):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
-from seqrl.tokenizers import Tokenizer, discrete_scalars
+from seqrl.tokenizers import Tokenizer, discrete_scalars, ordered_scalars
 
 
 @register_tokenizer("uniform")
@@ -24,6 +24,7 @@ class UniformTokenizer(Tokenizer):
     Args:
         size, layout: known from the data; without a layout nothing is discrete.
         num_bins: V, per dimension.
+        embed_numbers: let the model's embedding know the numbers of bins, so that neighbours begin alike.
 
     Reference: Janner et al. 2021, section 3.1, "uniform discretization".
     """
@@ -34,11 +35,17 @@ class UniformTokenizer(Tokenizer):
     vocab_size: int
 
     def __init__(
-        self, size: int, layout: Layout | None = None, *, num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100
+        self,
+        size: int,
+        layout: Layout | None = None,
+        *,
+        num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100,
+        embed_numbers: bool = False,
     ) -> None:
         super().__init__()
         self.tokens_per_step = size
         self.vocab_size = num_bins
+        self.embed_numbers = embed_numbers
         self._discrete = discrete_scalars(layout, num_bins)
         last = torch.full((size,), torch.inf, dtype=torch.float64)
         for s, count in self._discrete.items():
@@ -46,6 +53,9 @@ class UniformTokenizer(Tokenizer):
         self.register_buffer("last", last, persistent=False)  # values; tokens beyond decode to them
         self.register_buffer("low", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("high", torch.zeros(size, dtype=torch.float64))
+
+    def ordered(self, layout: Layout) -> tuple[bool, ...]:
+        return ordered_scalars(layout)
 
     def fit(self, values: Tensor) -> None:
         self.low.copy_(values.amin(0))

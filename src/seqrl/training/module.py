@@ -57,6 +57,7 @@ class SequenceModule(StageModule):
                 f"objective={config['objective']['name']} learns {learnt}, and "
                 f"tokenizer={config['tokenizer']['name']} makes {self.model.made_of}; use objective={fitting[0]}"
             )
+        self._objective.check(self.model)
         trained = isinstance(self.model.tokenizer, TrajectoryAutoencoder)
         if trained or config.get("critic"):  # of a run, whose stages share a trainer's options: before the first one
             check_precision(config.get("trainer", {}).get("precision"), CODEBOOK if trained else SLOW_COPY)
