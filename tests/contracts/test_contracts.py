@@ -43,6 +43,7 @@ SMALL: dict[tuple[str, str], dict[str, Any]] = {  # options that make a componen
     ("planner", "rollouts"): {"candidates": 4, "horizon": 3},
     ("planner", "latent_beam"): {"beam_width": 4, "horizon": 6},
     ("critic", "iql"): {"dim": 64},
+    ("critic", "ensemble"): {"members": 2, "of": {"name": "iql", "dim": 64}},
     ("condition", "target_return"): {"target": 10.0},
     ("tokenizer", "vq"): {
         "steps_per_code": 5,

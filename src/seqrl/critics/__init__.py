@@ -49,7 +49,11 @@ class Critic(nn.Module, ABC):
     Attributes:
         reward_shift: see above. A shift cannot be taken out of a value again (how often it was added depends on when
             the episode ends), so that `q` and `v` contain it, and who adds rewards to them shifts those as well.
+        n_step: how many transitions of the layout the `rewards` and the `next_observations` of its training batches
+            span; the actions are those of the first.
     """
+
+    n_step: int = 1
 
     observation_mean: Tensor
     observation_std: Tensor

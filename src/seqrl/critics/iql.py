@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from torch import Tensor, nn
 
 from seqrl.critics import Critic, Transitions
+from seqrl.errors import ConfigError
 from seqrl.registry import register_critic
 
 LOG_STD = (-5.0, 2.0)  # range of the policy's log standard deviation, in units of half the data's action range
@@ -35,6 +36,13 @@ class IqlCritic(Critic):
         num_layers: hidden layers, 1 or more.
         reward_scale: factor on the (shifted) rewards inside the critic, more than 0; `q` and `v` take it out again.
         reward_shift: added to the rewards, -1 in the published AntMaze runs; `q` and `v` keep it, see `Critic`.
+        n_step: transitions that a backup spans, 1 or more: Q learns from the rewards of so many and the value after
+            them, `discount^n_step`. Values spread faster and differ more between actions; but what follows the first
+            action is the behaviour's, whose worse actions count (no correction).
+
+    Raises:
+        ConfigError: a shift of rewards with backups of several transitions, which do not tell how many were before an
+            end.
 
     Reference: Kostrikov, Nair and Levine 2021, https://arxiv.org/abs/2110.06169, sections 4 and 5.
     """
@@ -53,14 +61,20 @@ class IqlCritic(Critic):
         num_layers: Annotated[int, Interval(ge=1, le=1000)] = 2,
         reward_scale: Annotated[float, Gt(0)] = 1.0,
         reward_shift: float = 0.0,
+        n_step: Annotated[int, Interval(ge=1, le=1000)] = 1,
     ) -> None:
         super().__init__(observation_size, action_size, reward_shift=reward_shift)
+        if n_step > 1 and reward_shift:
+            raise ConfigError(
+                f"critic.n_step={n_step} cannot be combined with critic.reward_shift={reward_shift:g}; use one of them"
+            )
         self.discount = discount
         self.expectile = expectile
         self.temperature = temperature
         self.max_weight = max_weight
         self.target_rate = target_rate
         self.reward_scale = reward_scale
+        self.n_step = n_step
         hidden = [dim] * num_layers
         self.twins = nn.ModuleList(_mlp(observation_size + action_size, hidden, 1) for _ in range(2))
         self.target = copy.deepcopy(self.twins).requires_grad_(False)
@@ -86,7 +100,7 @@ class IqlCritic(Critic):
         with torch.no_grad():
             following = self.value(self.normalise(batch.next_observations))[..., 0]
             # not a product: what stands for the state after an end must not matter, whatever it is
-            backup = rewards + torch.where(batch.terminated, 0.0, self.discount * following)
+            backup = rewards + torch.where(batch.terminated, 0.0, self.discount**self.n_step * following)
             target = self._twins(self.target, states, actions).amin(0)
         values = self.value(states)[..., 0]
         advantage = target - values

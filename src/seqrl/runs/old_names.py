@@ -27,6 +27,7 @@ _NEWER: dict[str, dict[str, Any]] = {  # settings that no file had, with what wa
     "tokenizer": {"edges": None, "decode_to": None, "statistics": None, "published": None} | {"embed_numbers": False},
     "backbone": {"activation": None, "norm": None},
     "objective": {"mask": None, "ordinal": None},
+    "critic": {"n_step": 1},
     "layout": {"termination": None, "chunk": 1},
     "trainer": {"max_time": None, "accumulate_grad_batches": 1, "deterministic": None, "benchmark": None}
     | {"detect_anomaly": False, "sync_batchnorm": False, "profiler": None, "overfit_batches": 0.0},

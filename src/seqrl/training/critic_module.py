@@ -91,6 +91,7 @@ class TransitionDataModule(pl.LightningDataModule):
         validation_fraction: share of the episodes that is held out, in [0, 1); the same ones as for the model.
         validation_batches: how many batches of held-out transitions are looked at, evenly spread over them.
         seed: of split and order.
+        n_step: transitions of the layout that a batch's rewards and next observations span, 1 or more.
 
     Raises:
         ConfigError: a batch size below 1, or episodes without a single whole transition.
@@ -105,6 +106,7 @@ class TransitionDataModule(pl.LightningDataModule):
         validation_fraction: float = 0.05,
         validation_batches: int = 8,
         seed: int = 0,
+        n_step: int = 1,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -114,8 +116,8 @@ class TransitionDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.validation_batches = validation_batches
         self.train_episodes, self.validation_episodes = split_episodes(store.num_episodes, validation_fraction, seed)
-        self.train_transitions = TransitionRows(store, layout, self.train_episodes)
-        self.validation_transitions = TransitionRows(store, layout, self.validation_episodes)
+        self.train_transitions = TransitionRows(store, layout, self.train_episodes, n_step)
+        self.validation_transitions = TransitionRows(store, layout, self.validation_episodes, n_step)
         if not len(self.train_transitions):
             raise ConfigError("no episode holds a transition with its next observation; a critic cannot be trained")
         self.order = StepOrder(len(self.train_transitions), batch_size, seed)
@@ -170,14 +172,16 @@ class TransitionRows:
         store: the episodes.
         layout: gives discount, stride and chunk.
         episodes: (E',) which of them.
+        n_step: transitions of the layout that each one spans, 1 or more. What is nearer to a cut than that is left out.
     """
 
-    def __init__(self, store: EpisodeStore, layout: Layout, episodes: np.ndarray) -> None:
-        self.store, self.stride, self.discount = store, layout.stride, layout.discount
+    def __init__(self, store: EpisodeStore, layout: Layout, episodes: np.ndarray, n_step: int = 1) -> None:
+        self.store, self.discount = store, layout.discount
+        self.span = layout.stride * n_step  # steps of the environment
         self.chunk = layout.chunk
         self.starts, self.stops = store.offsets[episodes], store.offsets[episodes + 1]
         lengths = self.stops - self.starts
-        counts = np.where(store.terminated[episodes], lengths, np.maximum(lengths - self.stride, 0))
+        counts = np.where(store.terminated[episodes], lengths, np.maximum(lengths - self.span, 0))
         self.firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -187,14 +191,14 @@ class TransitionRows:
         """The transitions of (B,) numbers in [0, len)."""
         episode = np.searchsorted(self.firsts, numbers, side="right") - 1
         rows, stops = self.starts[episode] + numbers - self.firsts[episode], self.stops[episode]
-        steps = rows[:, None] + np.arange(self.stride)  # (B, stride)
+        steps = rows[:, None] + np.arange(self.span)  # (B, span)
         inside = steps < stops[:, None]
         rewards = np.where(inside, self.store.rewards[np.minimum(steps, stops[:, None] - 1)], 0.0)
-        following = rows + self.stride
+        following = rows + self.span
         return Transitions(
             torch.from_numpy(np.asarray(self.store.observations[rows], np.float32)),
             torch.from_numpy(np.asarray(join_actions(self.store, rows, self.chunk), np.float32)),
-            torch.from_numpy((rewards * self.discount ** np.arange(self.stride)).sum(1).astype(np.float32)),
+            torch.from_numpy((rewards * self.discount ** np.arange(self.span)).sum(1).astype(np.float32)),
             torch.from_numpy(np.asarray(self.store.observations[np.minimum(following, stops - 1)], np.float32)),
             torch.from_numpy(following >= stops),  # counted in episodes with a true end alone
         )

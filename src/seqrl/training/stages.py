@@ -228,6 +228,7 @@ def _critic_stage(
         validation_fraction=settings.validation_fraction,
         validation_batches=settings.validation_batches,
         seed=run.seed,
+        n_step=module.critic.n_step,
     )
     module.critic.fit(*data.statistics())
     return Stage(

@@ -183,3 +183,67 @@ def test_discrete_actions_are_refused() -> None:
     config = {"layout": LAYOUT, "observation_size": 3, "action_size": 1, "categories": {"action": 4}}
     with pytest.raises(ConfigError, match="these data have a discrete action; train without a critic"):
         build_critic({**config, "critic": {"name": "iql"}})
+
+
+@pytest.mark.parametrize("n_step", [1, 2, 5])
+def test_a_backup_bootstraps_after_as_many_transitions(n_step: int) -> None:
+    """Where V is a constant c, Q learns towards r + gamma^n c, and towards r at a true end."""
+    torch.manual_seed(0)
+    critic = IqlCritic(2, 1, DISCOUNT, dim=8, n_step=n_step).eval()
+    with torch.no_grad():
+        for parameter in [*critic.value.parameters(), *critic.twins.parameters()]:
+            parameter.zero_()
+        critic.value[-1].bias.fill_(3.0)
+    states, rewards = torch.randn(6, 2), torch.arange(6.0)
+    ends = torch.tensor([False, True] * 3)
+    found = critic.loss(Transitions(states, torch.zeros(6, 1), rewards, states, ends))["q_loss"]
+    wanted = (rewards + torch.where(ends, 0.0, 3.0 * DISCOUNT**n_step)).square() * 2
+    assert found.item() == pytest.approx(wanted.mean().item(), rel=1e-5)
+
+
+def test_a_shift_of_rewards_has_no_place_in_long_backups() -> None:
+    with pytest.raises(ConfigError, match=r"critic\.n_step=4 cannot be combined with critic\.reward_shift=-1"):
+        IqlCritic(2, 1, DISCOUNT, n_step=4, reward_shift=-1.0)
+    assert IqlCritic(2, 1, DISCOUNT, reward_shift=-1.0).n_step == 1
+
+
+@pytest.mark.parametrize(("members", "pessimism"), [(2, 0.0), (3, 1.0), (4, 2.5)])
+def test_an_ensemble_is_the_mean_of_its_members_less_their_deviation(members: int, pessimism: float) -> None:
+    config = {
+        "name": "ensemble",
+        "members": members,
+        "pessimism": pessimism,
+        "of": {"name": "iql", "dim": 4, "n_step": 2},
+    }
+    torch.manual_seed(0)
+    critic = CRITIC.build(config, observation_size=2, action_size=1, discount=DISCOUNT)
+    states, actions = torch.randn(7, 2), torch.rand(7, 1)
+    critic.fit(states, actions)
+    single = [member for member in critic.members if isinstance(member, IqlCritic)]
+    assert (len(single), critic.n_step) == (members, 2)
+    for name, given in (("q", (states, actions)), ("v", (states,))):
+        each = np.stack([getattr(member, name)(*given).detach().numpy() for member in single])
+        wanted = each.mean(0) - pessimism * each.std(0)
+        assert getattr(critic, name)(*given).detach().numpy() == pytest.approx(wanted, abs=1e-6)
+    assert critic.act(states).detach().numpy() == pytest.approx(
+        np.stack([member.act(states).detach().numpy() for member in single]).mean(0), abs=1e-6
+    )
+    batch = Transitions(states, actions, torch.ones(7), states, torch.zeros(7, dtype=torch.bool))
+    losses = [member.eval().loss(batch) for member in single]
+    found = critic.eval().loss(batch)
+    assert found["loss"].item() == pytest.approx(sum(each["loss"].item() for each in losses), rel=1e-5)
+    assert found["value"].item() == pytest.approx(np.mean([each["value"].item() for each in losses]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"of": {"name": "ensemble"}}, r"critic\.of is an ensemble itself"),
+        ({"members": 1}, r"critic\.members="),
+        ({"pessimism": -0.1}, r"critic\.pessimism="),
+        ({"of": {"name": "iql", "expectile": 2.0}}, r"expectile"),
+    ],
+)
+def test_what_an_ensemble_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CRITIC.build({"name": "ensemble", **options}, observation_size=2, action_size=1, discount=DISCOUNT)

@@ -32,9 +32,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4])
-def test_transitions_end_at_true_ends_and_not_at_time_limits(tiny_store: EpisodeStore, stride: int) -> None:
+@pytest.mark.parametrize(("stride", "n_step"), [(1, 1), (2, 1), (4, 1), (1, 2), (1, 3), (2, 2)])
+def test_transitions_end_at_true_ends_and_not_at_time_limits(
+    tiny_store: EpisodeStore, stride: int, n_step: int
+) -> None:
     layout = Layout.from_config({"fields": {"observation": {}, "action": {}}, "discount": 0.5, "stride": stride}, 3, 2)
+    rows, stride = TransitionRows(tiny_store, layout, np.arange(5), n_step), stride * n_step
     expected = []
     for start, stop, ends in zip(tiny_store.offsets, tiny_store.offsets[1:], tiny_store.terminated, strict=False):
         for row in range(start, stop):
@@ -42,7 +45,6 @@ def test_transitions_end_at_true_ends_and_not_at_time_limits(tiny_store: Episode
                 continue  # the state that follows was not recorded
             reward = sum(0.5**k * tiny_store.rewards[row + k] for k in range(min(stride, stop - row)))
             expected.append((row, reward, None if row + stride >= stop else row + stride))
-    rows = TransitionRows(tiny_store, layout, np.arange(5))
     assert len(rows) == len(expected)
     found = rows.take(np.arange(len(rows)))
     assert found.observations[:, 0].tolist() == [row for row, _, _ in expected], "the first dimension counts the rows"
