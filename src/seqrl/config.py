@@ -151,6 +151,19 @@ class LandmarksConfig:
 
 
 @dataclass(frozen=True)
+class WarmStartConfig:
+    """What a training takes from the model of `init_from`; see `seqrl.training.warm_start.start_from`.
+
+    Attributes:
+        parts: of the model, such as `backbone` or `backbone.blocks.0`; null takes all.
+        tokenizer: `keep` with its statistics, or `refit` to these data.
+    """
+
+    parts: Annotated[tuple[Text, ...], Len(1)] | None = None
+    tokenizer: Literal["keep", "refit"] = "keep"
+
+
+@dataclass(frozen=True)
 class TrainerConfig:
     """Where and how to compute; `compile` and `num_threads` are ours, the rest are options of Lightning's trainer.
 
@@ -333,6 +346,8 @@ class RunConfig:
         objective_metric: what sweepers optimise: `val/...`, `train/...`, or `eval/<row>/return_mean`.
         trial: null outside of a search.
         landmarks: null: no graph of landmarks is fitted.
+        init_from: a checkpoint or run, with whose model the training begins; null: with random weights.
+        warm_start: what of it.
     """
 
     data: DataComponent = field(default_factory=lambda: {"name": "maze2d"})
@@ -363,6 +378,8 @@ class RunConfig:
     objective_metric: Text = "val/loss"
     trial: TrialConfig | None = None
     landmarks: LandmarksConfig | None = None
+    init_from: Text | None = None
+    warm_start: WarmStartConfig = WarmStartConfig()
     window: WindowConfig = WindowConfig()
     training: TrainingConfig = TrainingConfig()
     tokenizer_training: TokenizerTrainingConfig = TokenizerTrainingConfig()

@@ -63,6 +63,24 @@ def load_named_plugins(config: Mapping[str, Any]) -> None:
     load_plugins(check_value("plugins", config.get("plugins"), tuple[Text, ...]))
 
 
+def find_start(config: dict[str, Any]) -> dict[str, Any]:
+    """A composed configuration in which `init_from` is the file of the checkpoint that it means.
+
+    Raises:
+        ConfigError: `latest`, which may be this very run when the command goes on.
+        CheckpointError: there is none.
+    """
+    given = config.get("init_from")
+    if not isinstance(given, str):
+        return config
+    from seqrl.checkpoints.loading import checkpoint_file
+    from seqrl.runs.finding import LATEST
+
+    if Path(given).name == LATEST:
+        raise ConfigError(f"init_from={given} changes with every run; name the run itself")
+    return {**config, "init_from": str(checkpoint_file(given).resolve())}
+
+
 def check_sections(config: Mapping[str, Any]) -> None:
     """Refuse the configuration of a run of which a section or setting is missing (`~backbone`): files stay complete.
 

@@ -22,6 +22,7 @@ from seqrl.cli.checking import (
     check_sections,
     check_training,
     check_without_data,
+    find_start,
     load_named_plugins,
     take_check,
 )
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
 
 def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
     """The composed run, typed and plain, and the rows that follow it; refused here if its settings are wrong."""
-    config = plain(cfg)
+    config = find_start(plain(cfg))
     words = list(HydraConfig.get().overrides.task)
     check_sections(config)
     check_deletions(words)
@@ -105,7 +106,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
 
 def _identify(cfg: DictConfig) -> Identity:
     """Of a run as it will be named; `complete` goes by what lies in its folder."""
-    config = plain(cfg)
+    config = find_start(plain(cfg))
     evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
     load_named_plugins(config)
     run = identify(config)

@@ -26,7 +26,7 @@ from seqrl.runs.stages import KINDS
 # Settings by section that say where and how to run, how to call the run, or what follows the training.
 IRRELEVANT = {
     "": {"runs_dir", "trial", "name", "experiment_name", "plugins", "evaluation", "objective_metric", "landmarks"}
-    | {"check_plugins"},
+    | {"check_plugins", "init_from"},
     "trainer": {"accelerator", "compile", "devices", "max_time", "num_nodes", "num_threads", "strategy"},
     "data": {"cache_dir", "url", "sha256"},
     "training": {"checkpoint_every", "keep_last", "log_every", "loggers", "progress_bar"},
@@ -122,10 +122,13 @@ def identify(config: Mapping[str, Any]) -> RunIdentity:
     whole = RunConfig.from_saved(config).to_dict()
     kept = {section: _relevant(section, value) for section, value in whole.items() if section not in IRRELEVANT[""]}
     kept["layout"] = _without_later(kept["layout"], _LATER)
-    content = _hash([hashed(path) for path in _named_paths(whole["data"])])
+    start = [] if whole["init_from"] is None else [find_path(whole["init_from"])]
+    if not start:
+        kept.pop("warm_start")
+    content = _hash([hashed(path) for path in [*_named_paths(whole["data"]), *start]])
     names = ["tokenizer", "model", *(["critic"] if whole["critic"] else [])]
     stages = {stage: _identify_stage(stage, kept, content, whole["plugins"]) for stage in names}
-    return RunIdentity(stages, tuple((str(path), hashed(path)) for path in _source_files(whole["data"])))
+    return RunIdentity(stages, tuple((str(path), hashed(path)) for path in [*_source_files(whole["data"]), *start]))
 
 
 def _without_later(settings: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

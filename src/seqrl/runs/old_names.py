@@ -39,7 +39,7 @@ _NEWER_OF_SOURCES: dict[str, dict[str, Any]] = {"maze2d": {"time_limit": None}}
 # What decides the model, the seed aside.
 _TRAINED = (
     *("data", "window", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "critic", "plugins"),
-    *("training", "tokenizer_training", "critic_training"),
+    *("training", "tokenizer_training", "critic_training", "init_from", "warm_start"),
 )
 
 
@@ -58,6 +58,8 @@ def _digest(config: Mapping[str, Any]) -> str:
     for section in ("trainer", "training"):
         if isinstance(kept.get(section), Mapping):
             kept[section] = {k: v for k, v in kept[section].items() if k not in _NOT_HASHED[section]}
+    if kept.get("init_from") is None:
+        kept = {key: value for key, value in kept.items() if key not in ("init_from", "warm_start")}
     for section, newer in _NEWER.items():
         if isinstance(kept.get(section), Mapping):
             kept[section] = {k: v for k, v in kept[section].items() if k not in newer or v != newer[k]}

@@ -35,6 +35,7 @@ from seqrl.training.module import SequenceModule
 from seqrl.training.parallel import replicated
 from seqrl.training.stage_module import CODEBOOK, SLOW_COPY
 from seqrl.training.tokenizer_module import TokenizerModule
+from seqrl.training.warm_start import start_from
 
 _REPORT_WINDOWS = 1024
 _REPORT_SCALARS = 2**23  # of the transitions whose round trip is reported: more take seconds and tell nothing new
@@ -78,7 +79,8 @@ class Stage:
 def list_stages(config: Mapping[str, Any]) -> list[StageKind]:
     """The stages that a configuration asks for, in order."""
     trainable = getattr(TOKENIZERS.get(config["tokenizer"]["name"]), "trainable", False)
-    return [kind for kind in KINDS if kind.is_asked(config) or (trainable and kind is TOKENIZER)]
+    kept = bool(config.get("init_from")) and config["warm_start"]["tokenizer"] == "keep"  # as it was trained
+    return [kind for kind in KINDS if kind.is_asked(config) or (trainable and not kept and kind is TOKENIZER)]
 
 
 def check_stages(config: Mapping[str, Any], objective: str) -> None:
@@ -159,10 +161,14 @@ def make_stages(config: Mapping[str, Any], store: EpisodeStore, folder: RunFolde
     )
     module = SequenceModule(config)
     critic = CriticModule(config) if CRITIC.is_asked(config) else None
+    if run.init_from is not None:
+        start_from(module, run.init_from, parts=run.warm_start.parts, tokenizer=run.warm_start.tokenizer)
     data.tokenize(module)
     stages = [model_stage(config, module, data)]
     if TOKENIZER in list_stages(config):
         stages.insert(0, _tokenizer_stage(run, config, module, data, folder))
+    elif isinstance(module.model.tokenizer, TrajectoryAutoencoder):  # kept as another run trained it
+        _report_reconstruction(module, data, folder)
     else:
         values = sample_transitions(store, layout, scalars=_REPORT_SCALARS)
         _write_report(folder.path / "tokenizer.csv", round_trip_report(module.model.tokenizer, values, layout))
