@@ -55,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--beam-width", type=int, default=8, metavar="W", help="as in planner=beam (8)")
     parser.add_argument("--n-expand", type=int, default=2, metavar="N", help="as in planner=beam (2)")
     parser.add_argument("--horizon", type=int, default=5, metavar="H", help="transitions to look ahead (5)")
+    parser.add_argument(
+        "--search",
+        choices=("beam", "rollouts"),
+        default="beam",
+        help="beam, or rollouts of the critic's policy from W * N first actions (beam)",
+    )
     parser.add_argument("--use", choices=("q", "v"), default="v", help="how a critic rates, as in score=critic (v)")
     parser.add_argument("--tail-mass", type=float, metavar="P", help="of the model's actions, as planner.cdf_act")
     parser.add_argument(
@@ -83,7 +89,7 @@ def _settings(options: argparse.Namespace) -> LadderSettings:
     if options.tail_mass is not None and not 0 <= options.tail_mass < 1:
         raise ConfigError(f"--tail-mass {options.tail_mass:g} is outside [0, 1); give a probability below 1")
     return LadderSettings(
-        **{name: getattr(options, name) for name in (*counts, "seed", "use", "tail_mass", "short")},
+        **{name: getattr(options, name) for name in (*counts, "seed", "use", "search", "tail_mass", "short")},
         start_cells=_cells(options.start_cell),
     )
 

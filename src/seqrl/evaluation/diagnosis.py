@@ -57,6 +57,7 @@ class Choices:
     candidates: dict[str, Candidates]
     learnt_value: str
     true_value: str
+    policy: Candidates | None = None  # of rollouts; None for a beam
 
     def parts(self, swap: Swap) -> Parts:
         return Parts(self.dynamics[swap.dynamics], self.value[swap.value], self.candidates[swap.candidates])
@@ -93,7 +94,8 @@ def diagnose_checkpoint(
         tell(rung)
     rungs = []
     for swap in SHORT_SWAPS if settings.short else ALL_SWAPS:
-        rungs.append(climb_swapped(swap, choices.parts(swap), loaded.model, env_id, settings))
+        parts = choices.parts(swap)
+        rungs.append(climb_swapped(swap, parts, loaded.model, env_id, settings, choices.policy))
         tell(rungs[-1])
     return Ladder(
         str(checkpoint),
@@ -140,7 +142,8 @@ def gather_choices(
         "data": DataCandidates(store, layout.chunk),
         "uniform": UniformCandidates(low, high),
     }
-    return Choices(dynamics, {"learnt": learnt, "true": true}, candidates, said, truly)
+    policy = _policy_of(model, critic) if settings.search == "rollouts" else None
+    return Choices(dynamics, {"learnt": learnt, "true": true}, candidates, said, truly, policy)
 
 
 def _learnt_value(model: TokenModel, critic: Critic | None, settings: LadderSettings) -> tuple[Valuation, str]:
@@ -165,13 +168,17 @@ def _true_value(
         maze, speed = maze_of(env_id), _fast_speed(store)
         valuation = MazeValuation(maze, maze.target, speed, layout.discount, layout.stride)
         return valuation, f"the shortest way to the target at {speed:.3f} a step, and staying there"
-    policy: Candidates = ModelCandidates(model, temperature=0.0) if critic is None else ActorCandidates(critic)
-    count = settings.value_transitions
+    policy, count = _policy_of(model, critic), settings.value_transitions
     who = "greedy imitation" if critic is None else "the critic's policy"
     return (
         RolloutValuation(dynamics, policy, count, layout.step_discount),
         f"what {who} earns in {count} further transitions of the simulator",
     )
+
+
+def _policy_of(model: TokenModel, critic: Critic | None) -> Candidates:
+    """That of the critic; without one, greedy imitation."""
+    return ModelCandidates(model, temperature=0.0) if critic is None else ActorCandidates(critic)
 
 
 def _fast_speed(store: EpisodeStore) -> float:
@@ -183,14 +190,17 @@ def _fast_speed(store: EpisodeStore) -> float:
     return float(max(np.quantile(lengths[inside], _FAST), 1e-6))
 
 
-def climb_swapped(swap: Swap, parts: Parts, model: Model, env_id: str, settings: LadderSettings) -> Rung:
-    """Run the episodes of a search that is made of some parts."""
+def climb_swapped(
+    swap: Swap, parts: Parts, model: Model, env_id: str, settings: LadderSettings, policy: Candidates | None = None
+) -> Rung:
+    """Run the episodes of a search that is made of some parts, and perhaps of a policy that it follows."""
     search = SwappedSearch(
         parts,
         discount=model.layout.step_discount,
         beam_width=settings.beam_width,
         n_expand=settings.n_expand,
         horizon=settings.horizon,
+        policy=policy,
     )
     likelihood = SCORE.build({"name": "likelihood"}, discount=model.layout.step_discount)
     strategy = Strategy(search, CONDITION.build({"name": "none"}), likelihood)
@@ -213,6 +223,17 @@ def _climb(
 
 def _own_search(critic: Critic | None, settings: LadderSettings) -> Decoding:
     """The product's search with the settings of the ladder."""
+    score = {"name": "reward"} if critic is None else {"name": "critic", "use": settings.use}
+    if settings.search == "rollouts" and critic is not None:
+        count = settings.beam_width * settings.n_expand
+        given = {
+            "actor_share": 1 / count,
+            "actor_noise": 0.0,
+            "follow": "actor",
+            "k_obs": 1,
+            "cdf_act": settings.tail_mass,
+        }
+        return {"name": "rollouts", "candidates": count, "horizon": settings.horizon, **given}, score
     planner = {
         "name": "beam",
         "beam_width": settings.beam_width,
@@ -221,7 +242,6 @@ def _own_search(critic: Critic | None, settings: LadderSettings) -> Decoding:
         "context": None,
         "cdf_act": settings.tail_mass,
     }
-    score = {"name": "reward"} if critic is None else {"name": "critic", "use": settings.use}
     return planner, score
 
 

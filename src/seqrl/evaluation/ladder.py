@@ -148,6 +148,8 @@ class LadderSettings:
         beam_width, n_expand, horizon: of the search, as in `planner=beam`.
         use: how a critic rates, `q` or `v`, as in `score=critic`.
         tail_mass: of the model's candidates, as `planner.cdf_act`.
+        search: `beam`, or `rollouts` of the critic's policy (without a critic, of greedy imitation): `beam_width *
+            n_expand` candidates for the first transition, then the policy.
         value_transitions: how far the true value is followed where it is a policy's.
         short: leave out what the verdict does not need.
     """
@@ -161,6 +163,7 @@ class LadderSettings:
     horizon: int = 5
     use: Literal["q", "v"] = "v"
     tail_mass: float | None = None
+    search: Literal["beam", "rollouts"] = "beam"
     value_transitions: int = 25
     short: bool = False
 

@@ -89,18 +89,30 @@ class Parts:
 
 
 class SwappedSearch(Planner):
-    """Beam search like `planner=beam`, over states instead of tokens.
+    """Beam search like `planner=beam`, over states instead of tokens; or rollouts of a policy like `planner=rollouts`.
 
     Args:
         parts: what it is made of.
         discount: gamma between two transitions.
         beam_width, n_expand, horizon: as in `planner=beam`.
+        policy: who acts after the first transition; then nothing is ranked before the end, `beam_width * n_expand`
+            candidates go all the way, and the first of them begins with the policy's action as well. None for a beam.
     """
 
     serves = Model
 
-    def __init__(self, parts: Parts, *, discount: float, beam_width: int, n_expand: int, horizon: int) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        discount: float,
+        beam_width: int,
+        n_expand: int,
+        horizon: int,
+        policy: Candidates | None = None,
+    ) -> None:
         self.parts = parts
+        self.policy = policy
         self.discount = discount
         self.beam_width = beam_width
         self.n_expand = n_expand
@@ -123,7 +135,8 @@ class SwappedSearch(Planner):
             "actions": states.new_zeros(batch, 1, 0, model.layout.field("action").size),
         }
         for depth in range(self.horizon):
-            copies = self.n_expand * (self.beam_width if depth == 0 else 1)
+            later = 1 if self.policy else self.n_expand
+            copies = self.n_expand * self.beam_width if depth == 0 else later
             columns = {name: column.repeat_interleave(copies, 1) for name, column in columns.items()}
             actions, outcome, rating = self._extend(columns["states"], noise, depth)
             gone, power = columns["over"], self.discount**depth
@@ -135,16 +148,22 @@ class SwappedSearch(Planner):
                 "actions": torch.cat([columns["actions"], actions[:, :, None]], 2),
             }
             best, order = promised.sort(dim=1, descending=True, stable=True)
-            kept = order[:, : self.beam_width]
-            columns = {name: column[rows, kept] for name, column in columns.items()}
+            if self.policy is None or depth + 1 == self.horizon:
+                kept = order[:, : self.beam_width]
+                columns = {name: column[rows, kept] for name, column in columns.items()}
         return Plan(columns["actions"][:, 0].float(), best[:, 0])
 
     def _extend(self, states: Tensor, noise: Noise, depth: int) -> tuple[Tensor, Outcome, Tensor]:
         """One transition of (B, C, O) states: (B, C, A) actions, what follows, and (B, C) what it is worth."""
         parts, beams = self.parts, states.shape[1]
-        draws = [noise.uniform(depth * 100 + draw, beams=beams) for draw in range(parts.candidates.num_draws)]
         flat = states.flatten(0, 1)
-        actions = parts.candidates.propose(flat, torch.stack(draws, -1).flatten(0, 1).to(flat.device))
+        actions = self._propose(
+            parts.candidates if depth == 0 or self.policy is None else self.policy, states, noise, depth
+        )
+        if depth == 0 and self.policy is not None:
+            first = self._propose(self.policy, states[:, :1], noise, depth)
+            actions = actions.clone()
+            actions[::beams] = first.to(actions)
         found = parts.dynamics.advance(flat, actions)
         rating = parts.valuation.rate(flat, actions, found)
 
@@ -154,3 +173,10 @@ class SwappedSearch(Planner):
 
         outcome = Outcome(*(unflatten(each) for each in (found.rewards, found.observations, found.over)))
         return unflatten(actions), outcome, unflatten(rating)
+
+    def _propose(self, who: Candidates, states: Tensor, noise: Noise, depth: int) -> Tensor:
+        """(B * C, A) actions for (B, C, O) states."""
+        beams, flat = states.shape[1], states.flatten(0, 1)
+        draws = [noise.uniform(depth * 100 + draw, beams=beams) for draw in range(who.num_draws)]
+        uniform = torch.stack(draws, -1).flatten(0, 1) if draws else flat.new_zeros(len(flat), 0)
+        return who.propose(flat, uniform.to(flat.device))
