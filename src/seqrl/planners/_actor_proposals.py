@@ -60,15 +60,14 @@ class ActorProposals:
             [noise.uniform(-1 - depth * size - dim, beams=partial.shape[1]) for dim in range(size)] * layout.chunk, -1
         )
         low, high = self.critic.action_low, self.critic.action_high
-        spread = self.noise * (high - low) / 2 * self._is_noisy(partial.shape[1], copies).to(low)[:, None]
+        spread = self.noise * (high - low) / 2 * (~self.exact(partial.shape[1], copies)).to(low)[:, None]
         normal = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)).to(actions)
         scalars = states.new_zeros(*states.shape[:2], layout.size)
         scalars[..., layout.field("observation").slice] = states
         scalars[..., layout.field("action").slice] = (actions + spread * normal).clamp(low, high).to(states)
         return model.tokenizer.encode(scalars)[..., model.places("action")]
 
-    def _is_noisy(self, candidates: int, copies: int) -> Tensor:
-        """(C,) bool; of the copies of one beam, the first that is the policy's is exact."""
+    def exact(self, candidates: int, copies: int) -> Tensor:
+        """(C,) bool; of the copies of one beam, the first that is the policy's has no noise."""
         chosen = self.chosen(candidates).view(-1, copies)
-        first = chosen & (chosen.cumsum(1) == 1)
-        return ~first.flatten()
+        return (chosen & (chosen.cumsum(1) == 1)).flatten()

@@ -50,6 +50,8 @@ class RolloutsPlanner(Planner):
             model, in [0, 1]; one of them is exactly the policy's. 0 needs no critic.
         actor_noise: standard deviation of Gaussian noise on the other proposals, in halves of the range of the data's
             actions, 0 or more.
+        actor_margin: how much more than the policy's own plan another must promise to be carried out instead, in units
+            of the score, 0 or more, so that what a model errs on draws no good policy away from what it does.
         follow: who acts after the first transition, in all candidates: the `model`, or the critic's policy (`actor`).
         critic: of the same run; None where it has none.
 
@@ -73,6 +75,7 @@ class RolloutsPlanner(Planner):
         cache: CacheMode = "exact",
         actor_share: Annotated[float, Interval(ge=0, le=1)] = 0.0,
         actor_noise: Annotated[float, Ge(0)] = 0.2,
+        actor_margin: Annotated[float, Ge(0)] = 0.0,
         follow: Literal["model", "actor"] = "model",
         critic: Critic | None = None,
     ) -> None:
@@ -82,7 +85,7 @@ class RolloutsPlanner(Planner):
         self.temperature = temperature
         self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, None)}
         self.cache = cache
-        self.actor_share, self.follow = actor_share, follow
+        self.actor_share, self.actor_margin, self.follow = actor_share, actor_margin, follow
         self.proposals: ActorProposals | None = None
         self.policy: ActorProposals | None = None
         if critic is not None:
@@ -120,6 +123,9 @@ class RolloutsPlanner(Planner):
         present = history.tokens[:, -observation.stop :]
         beams = Beams(session, present, history.target, distributions=score.wants_distributions)
         beams.repeat(self.candidates)
+        if self.proposals is not None:
+            own = self.proposals.exact(self.candidates, self.candidates).to(present.device)
+            beams.record("own", own.expand(len(present), -1))
         for depth in range(self.horizon):
             proposed = self._propose(model, history, beams, noise, depth)
             for name in model.fields[1:]:
@@ -131,8 +137,12 @@ class RolloutsPlanner(Planner):
                 lost = score.find_lost(beams.trace(model, score, partial=True))
                 if lost is not None and lost.any():
                     beams.select(_replace(lost))
-        value, best = score(beams.trace(model, score)).max(1)
-        return beams.plan_of(model, best, value, self.horizon)
+        value = score(beams.trace(model, score))
+        ranked = value
+        if "own" in beams.columns:  # where it was not lost
+            ranked = value + self.actor_margin * beams.columns["own"][..., 0]
+        best = ranked.argmax(1)
+        return beams.plan_of(model, best, value.gather(1, best[:, None])[:, 0], self.horizon)
 
     def _propose(
         self, model: TokenModel, history: TokenHistory, beams: Beams, noise: Noise, depth: int

@@ -126,6 +126,18 @@ def test_noise_is_the_same_for_all_actions_of_a_chunk() -> None:
     assert plan.actions[:, 0, 0].tolist() == pytest.approx(trace.actions[:, :, 0, 0].amin(1).tolist())
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.05, 0.2, 10.0])
+def test_another_plan_must_promise_more_than_the_policys_own(margin: float) -> None:
+    """The score is minus the first number of the action."""
+    trace, plan, _, _ = imagined(actor_share=1.0, actor_noise=0.3, actor_margin=margin)
+    assert trace.actions is not None
+    first = trace.actions[:, :, 0, 0]
+    own, least = first[:, 0], first.amin(1)
+    wanted = torch.where(least < own - margin, least, own)
+    assert plan.actions[:, 0, 0].tolist() == pytest.approx(wanted.tolist())
+    assert plan.value.tolist() == pytest.approx((-wanted).tolist())
+
+
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
 def test_the_contracts_of_planners_hold_with_a_policy(contract: Contract) -> None:
     options = {"candidates": 4, "horizon": 3, "actor_share": 0.5, "follow": "actor"}
