@@ -93,9 +93,9 @@ def _process(settings: TrainSettings, rank: int, ranks: int, port: int, together
         settings = replace(settings, batch_size=own)
     config = settings.config()
     if together:
-        config["trainer"] |= {"devices": ranks, "strategy": "ddp"}
+        config = replace(config, trainer=replace(config.trainer, devices=ranks, strategy="ddp"))
     elif settings.device == "cuda":
-        config["trainer"] |= {"devices": [rank]}
+        config = replace(config, trainer=replace(config.trainer, devices=(rank,)))
     callback = _Together(TCPStore("127.0.0.1", port, is_master=False), ranks)
     with tempfile.TemporaryDirectory() as folder:
         seconds, batches, _ = train_block(config, settings.data(), Path(folder), callbacks=[callback])

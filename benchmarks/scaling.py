@@ -21,7 +21,7 @@ from seqrl.data.token_cache import token_dtype
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
-from seqrl.training.defaults import model_config
+from seqrl.training.defaults import compose_sequence
 
 ADAM_BYTES = 16  # per parameter while training in float32: weight, gradient and Adam's two moments
 SAVED_BYTES = 12  # per parameter in a checkpoint: weight and moments
@@ -66,10 +66,11 @@ class Shape:
 
     def model(self) -> TokenModel:
         """The model without memory for its weights."""
-        config = model_config({"backbone": {"num_layers": self.layers, "num_heads": self.heads, "dim": self.width}})
-        layout = Layout.from_config(config["layout"], self.observation, self.action)
+        backbone = {"num_layers": self.layers, "num_heads": self.heads, "dim": self.width}
+        config = compose_sequence({"backbone": backbone})
+        layout = Layout.from_config(config.layout, self.observation, self.action)
         with torch.device("meta"):
-            return TokenModel(layout, config["tokenizer"], config["backbone"], context=self.window)
+            return TokenModel(layout, config.tokenizer, config.backbone, context=self.window)
 
 
 def training(shape: Shape, gpus: int, rates: Rates) -> dict[str, float]:
@@ -116,7 +117,7 @@ def data(shape: Shape, transitions: float) -> dict[str, float]:
         are computed; `permutation_gb`, what it would be.
     """
     size = shape.observation + shape.action
-    bytes_per_token = token_dtype(model_config({})["tokenizer"]["num_bins"]).itemsize
+    bytes_per_token = token_dtype(compose_sequence({}).tokenizer["num_bins"]).itemsize
     permutation = 8 * transitions / GB
     return {
         "episodes_gb": 4 * (size + 1) * transitions / GB,

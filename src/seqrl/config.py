@@ -2,7 +2,8 @@
 
 A section is a frozen dataclass, a component a plain mapping `{name: ..., **options}` whose options its constructor
 says. `conf/train.yaml` and `conf/evaluate.yaml` compose the same keys. `RunConfig.from_dict` and
-`EvaluationConfig.from_dict` refuse everything else; checkpoints and `config.yaml` keep plain dicts.
+`EvaluationConfig.from_dict` refuse everything else. Checkpoints and `config.yaml` keep plain dicts, which `from_saved`
+reads. A function asks for as much of a run as it reads: a `ModelConfig`, a `SequenceConfig`, a `CriticConfig`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from annotated_types import Ge, Gt, Interval, Len, Lt, MinLen
 
 from seqrl.errors import ConfigError
 from seqrl.layout import FieldConfig, LayoutConfig
-from seqrl.registry import Slot
-from seqrl.schema import check_value
+from seqrl.registry import OPTIMIZER, Slot
+from seqrl.schema import check_value, options_of, section_of
 
 Count = Annotated[int, Ge(1)]
 BatchSize = Annotated[int, Interval(ge=1, le=1_000_000)]
@@ -48,6 +49,52 @@ Cell = tuple[int, int]
 Region = tuple[float, float, float, float]
 
 
+class Checked:
+    """What is made of a plain mapping by a check of all its values."""
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """Of a composed configuration.
+
+        Raises:
+            ConfigError: an unknown key anywhere, or a value that is not allowed.
+        """
+        checked: Self = check_value("", config, cls)
+        object.__setattr__(checked, "_given", dict(config))
+        return checked
+
+    @classmethod
+    def from_saved(cls, config: Mapping[str, Any]) -> Self:
+        """Of a `config.yaml` or checkpoint, perhaps of an older version, or of a script's mapping.
+
+        What it learnt of its data is left out, as are keys that no setting has any more; an optimizer without a name
+        is AdamW.
+
+        Raises:
+            ConfigError: a setting that is missing, or a value that is not allowed.
+        """
+        kept = {key: value for key, value in config.items() if key != "evaluation"}  # the rows of then, not of now
+        if "optimizer" in kept:
+            kept["optimizer"] = {"name": "adamw", **kept["optimizer"]}
+        checked = cls.from_dict(_known(cls, kept))
+        object.__setattr__(checked, "_given", dict(config))
+        return checked
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """The mapping that it was made of, word for word; `to_dict` where it was made otherwise.
+
+        Checkpoints and `config.yaml` keep it, and hashes of older versions are of it: -100 and -100.0 are one setting.
+        """
+        found: Mapping[str, Any] = vars(self).get("_given") or self.to_dict()
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting, plain, as yaml and JSON hold it."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+
 @dataclass(frozen=True)
 class WindowConfig:
     """How windows are cut from episodes.
@@ -56,10 +103,17 @@ class WindowConfig:
         length: T, transitions; models of tokens need 2.
         terminate_truncated: past the end of an episode, termination tokens are learnt even where the end was a time
             limit or a cut, as the published system does; False learns them at true ends only, and nothing elsewhere.
+
+    Raises:
+        ConfigError: a window without transitions.
     """
 
     length: Annotated[int, Interval(ge=1, le=1_000_000)] = 10
     terminate_truncated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ConfigError(f"window.length={self.length} is too short; a window needs 1 transition or more")
 
 
 @dataclass(frozen=True)
@@ -199,6 +253,11 @@ class TrainerConfig:
                 "half hours"
             )
 
+    @property
+    def needs_processes(self) -> bool:
+        """Whether a run trains in processes of its own, one for each rank."""
+        return self.devices != 1 or self.num_nodes != 1 or self.strategy not in ("auto", "single_device")
+
 
 @dataclass(frozen=True)
 class TrialConfig:
@@ -304,7 +363,7 @@ class _Components:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig(RowSettings, _Components):
+class EvaluationConfig(RowSettings, _Components, Checked):
     """One evaluation: `conf/evaluate.yaml`, resolved.
 
     Attributes:
@@ -319,29 +378,52 @@ class EvaluationConfig(RowSettings, _Components):
     label: Text | None = None
     strategy_name: str = ""
 
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        """The evaluation of a composed configuration.
 
-        Raises:
-            ConfigError: an unknown key, or a value that is not allowed.
-        """
-        evaluation: Self = check_value("", config, cls)
-        return evaluation
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Checked):
+    """What decides a model."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain, as yaml and JSON hold it."""
-        return _plain(self)
+    layout: LayoutConfig
+    tokenizer: TokenizerComponent
+    backbone: BackboneComponent
+    window: WindowConfig
 
 
-@dataclass(frozen=True)
-class RunConfig:
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig(ModelConfig):
+    """What decides how a model is trained: all that a `seqrl.SequenceModule` reads.
+
+    Attributes:
+        plugins: files and modules that register components.
+    """
+
+    objective: ObjectiveComponent
+    optimizer: OptimizerComponent
+    scheduler: SchedulerComponent
+    trainer: TrainerConfig = TrainerConfig()
+    plugins: tuple[str, ...] = ()
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig(Checked):
+    """What decides a critic and its training: all that a `seqrl.CriticModule` reads."""
+
+    layout: LayoutConfig
+    critic: CriticComponent | None
+    critic_training: CriticTrainingConfig = CriticTrainingConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    plugins: tuple[str, ...] = ()
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(CriticConfig, SequenceConfig):
     """A run: `conf/train.yaml`, resolved.
 
     Attributes:
         name: of the run, the first part of its folder's name; null: named after the experiment and what was changed.
         experiment_name: the first part of the folder's name where the run has no name.
-        plugins: files and modules that register components.
         check_plugins: whether the quick contracts of plugins' components are run before a training.
         objective_metric: what sweepers optimise: `val/...`, `train/...`, or `eval/<row>/return_mean`.
         trial: null outside of a search.
@@ -368,13 +450,10 @@ class RunConfig:
     critic: CriticComponent | None = None
     optimizer: OptimizerComponent = field(default_factory=lambda: {"name": "adamw"})
     scheduler: SchedulerComponent = field(default_factory=lambda: {"name": "cosine"})
-    trainer: TrainerConfig = TrainerConfig()
     name: Text | None = None
     experiment_name: Text = "run"
     runs_dir: Text = "runs"
-    plugins: tuple[str, ...] = ()
     check_plugins: bool = True
-    seed: Seed = 0
     objective_metric: Text = "val/loss"
     trial: TrialConfig | None = None
     landmarks: LandmarksConfig | None = None
@@ -383,46 +462,24 @@ class RunConfig:
     window: WindowConfig = WindowConfig()
     training: TrainingConfig = TrainingConfig()
     tokenizer_training: TokenizerTrainingConfig = TokenizerTrainingConfig()
-    critic_training: CriticTrainingConfig = CriticTrainingConfig()
     evaluation: ResultsConfig = field(default_factory=ResultsConfig)
 
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        """The run of a composed configuration.
-
-        Raises:
-            ConfigError: an unknown key anywhere, or a value that is not allowed.
-        """
-        run: Self = check_value("", config, cls)
-        return run
-
-    @classmethod
-    def from_saved(cls, config: Mapping[str, Any]) -> Self:
-        """The run of a `config.yaml` or checkpoint, perhaps of an older version.
-
-        What it learnt of its data is left out, as are keys that no setting has any more; an optimizer without a name
-        is AdamW.
-
-        Raises:
-            ConfigError: a value that is not allowed.
-        """
-        kept = {key: value for key, value in config.items() if key != "evaluation"}  # the rows of then, not of now
-        return cls.from_dict(_known(cls, {**kept, "optimizer": {"name": "adamw", **config.get("optimizer", {})}}))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain, as checkpoints and yaml hold it."""
-        return _plain(self)
+    @property
+    def clip_norm(self) -> float | None:
+        """Of the gradient of the model, and of a tokenizer that has no other; null clips nothing."""
+        norm: float | None = OPTIMIZER.shared_value(self.optimizer, "clip_norm")
+        return norm
 
 
 def _known(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a mapping that a dataclass has, in its sections too."""
+    """The keys of a mapping that a dataclass has, in its sections too; all of a layout, which decides a model."""
     kept = {}
-    for each in dataclasses.fields(cls):
-        if each.name in config:
-            value = config[each.name]
-            section = type(each.default)
-            nested = dataclasses.is_dataclass(section) and isinstance(value, Mapping)
-            kept[each.name] = _known(section, value) if nested else value
+    for name, option in {option.name: option for option in options_of(cls)}.items():
+        if name in config:
+            value, section = config[name], section_of(option.annotation)
+            if section not in (None, LayoutConfig) and isinstance(value, Mapping):
+                value = _known(section, value)
+            kept[name] = value
     return kept
 
 

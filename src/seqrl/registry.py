@@ -152,6 +152,10 @@ class Registry:
         accepted = inspect.signature(cls).parameters
         return cls(**options, **{key: value for key, value in runtime.items() if key in accepted})
 
+    def shared_value(self, config: Mapping[str, Any], option: str) -> Any:
+        """What a component's config says of an option that is `shared`; else its default."""
+        return config.get(option, next(each.default for each in self.shared if each.name == option))
+
     def options(self, name: str) -> list[Option]:
         """What a user may set, read off the constructor's annotations; less what is `shared`."""
         return options_of(self.get(name), leave_out=self.runtime)

@@ -207,6 +207,12 @@ def _find(path: str, value: Any, annotation: Any, location: Sequence[Any]) -> tu
     return path, value, annotation, ()
 
 
+def section_of(annotation: Any) -> type | None:
+    """The dataclass that an annotation allows, perhaps beside null; None where it allows something else."""
+    kind = _strip(annotation)
+    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
+
+
 def _fields(annotation: Any) -> dict[str, Option] | None:
     """The fields of a dataclass; None of anything else."""
     if not (isinstance(annotation, type) and dataclasses.is_dataclass(annotation)):

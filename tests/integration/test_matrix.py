@@ -16,7 +16,9 @@ import torch
 import yaml
 
 from seqrl.acting.policy import Policy
+from seqrl.config import CriticConfig, ModelConfig
 from seqrl.critics import build_critic
+from seqrl.data.summary import DataSizes
 from seqrl.errors import ConfigError
 from seqrl.models.building import build_model, model_class
 from seqrl.models.vector import VectorModel
@@ -147,7 +149,7 @@ def test_what_fits_learns_and_plans_and_the_rest_says_why(
     torch.manual_seed(0)
     config = run_config(tokenizer, backbone, layout)
     wanted = layout in FITS.get((tokenizer, backbone), set())
-    refused = refusal(lambda: build_model(config))
+    refused = refusal(lambda: build_model(ModelConfig.from_saved(config), DataSizes.from_saved(config)))
     if refused is not None:
         assert not wanted, refused
         return
@@ -175,7 +177,12 @@ def refusal(make: Callable[[], object]) -> str | None:
 
 def plans(module: SequenceModule, name: str, config: dict[str, Any]) -> bool:
     """Whether a strategy takes two actions; False if it is refused with a reason."""
-    make = partial(Policy, module.model, **strategy(name), critic=build_critic(config))
+    make = partial(
+        Policy,
+        module.model,
+        **strategy(name),
+        critic=build_critic(CriticConfig.from_saved(config), DataSizes.from_saved(config)),
+    )
     if refusal(make) is not None:
         return False
     policy, goal = make(), module.model.layout.goal

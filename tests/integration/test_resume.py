@@ -23,11 +23,12 @@ import torch
 
 from seqrl.checkpoints.reading import checkpoint_step
 from seqrl.cli.application import plain
+from seqrl.config import RunConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder, StageStatus
 from seqrl.training.module import SequenceModule
-from seqrl.training.run import finished, train
+from seqrl.training.run import find_finished, train
 from seqrl.training.stages import list_stages
 
 pytestmark = pytest.mark.filterwarnings(
@@ -47,22 +48,11 @@ RUNS = {
 SPEED = ("tokens_per_second", "steps_per_second")
 
 
-def compose(words: Sequence[str]) -> dict[str, Any]:
+def compose(words: Sequence[str]) -> RunConfig:
     import hydra
 
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return plain(hydra.compose("train", list(words)))
-
-
-@pytest.fixture(autouse=True)
-def _tiny(tiny_store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Source:
-        def load(self) -> EpisodeStore:
-            return tiny_store
-
-    from seqrl.registry import DATA
-
-    monkeypatch.setattr(DATA, "build", lambda config: Source())
+        return RunConfig.from_dict(plain(hydra.compose("train", list(words))))
 
 
 @contextmanager
@@ -88,13 +78,13 @@ def end_of(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def train_in(folder: Path, config: dict[str, Any]) -> Path:
+def train_in(folder: Path, config: RunConfig) -> Path:
     run = RunFolder(folder)
     with run.held():
         return train(config, run)
 
 
-def killed_at(folder: Path, config: dict[str, Any], place: str) -> None:
+def killed_at(folder: Path, config: RunConfig, place: str) -> None:
     """Train until the process kills itself at a place in the code."""
 
     def work() -> None:
@@ -157,9 +147,11 @@ def _arm(place: str) -> None:
 
 
 @pytest.fixture
-def whole(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], tuple[dict[str, Any], Path]]:
-    def trained(name: str) -> tuple[dict[str, Any], Path]:
-        config = compose(RUNS[name])
+def whole(tiny_store: EpisodeStore, tmp_path: Path) -> Callable[[str], tuple[RunConfig, Path]]:
+    tiny_store.save(tmp_path / "episodes")
+
+    def trained(name: str) -> tuple[RunConfig, Path]:
+        config = compose([*RUNS[name], "data=store", f"data.path={tmp_path / 'episodes'}"])
         with process(lambda: train_in(tmp_path / "whole", config)) as pid:
             assert end_of(pid) == 0
         return config, tmp_path / "whole"
@@ -182,7 +174,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def assert_equal_runs(config: dict[str, Any], whole: Path, parts: Path) -> None:
+def assert_equal_runs(config: RunConfig, whole: Path, parts: Path) -> None:
     """Metrics line by line, and of every stage both checkpoints with optimizer, schedule and what callbacks keep."""
     assert metrics(parts) == metrics(whole)
     assert RunFolder(parts).status() == RunFolder(whole).status()
@@ -198,25 +190,25 @@ def assert_equal_runs(config: dict[str, Any], whole: Path, parts: Path) -> None:
 PLACES = ["step:3", "writing:5", "validation:6", "step:7", "written:10", "writing:12", "validation:30", "written:41"]
 
 
-def test_killed_at_chosen_places(whole: Callable[[str], tuple[dict[str, Any], Path]], tmp_path: Path) -> None:
+def test_killed_at_chosen_places(whole: Callable[[str], tuple[RunConfig, Path]], tmp_path: Path) -> None:
     """In a step, in a validation, while a last.ckpt (5) or best.ckpt (12) is written, and before the end is told."""
     config, reference = whole("goals")
     for place in PLACES:
         killed_at(tmp_path / "parts", config, place)
     with process(lambda: train_in(tmp_path / "parts", config)) as pid:
         assert end_of(pid) == 0
-    assert finished(config, RunFolder(tmp_path / "parts"))
+    assert find_finished(config, RunFolder(tmp_path / "parts"))
     assert_equal_runs(config, reference, tmp_path / "parts")
     assert scalars(tmp_path / "parts") == scalars(reference)
     logged = {(name, int(step)): float(value) for step, name, value in metrics(reference)[1:]}
     assert scalars(reference).keys() == logged.keys()
 
 
-def test_killed_between_stages(whole: Callable[[str], tuple[dict[str, Any], Path]], tmp_path: Path) -> None:
+def test_killed_between_stages(whole: Callable[[str], tuple[RunConfig, Path]], tmp_path: Path) -> None:
     config, reference = whole("critic")
     killed_at(tmp_path / "parts", config, "stage:critic")
     assert RunFolder(tmp_path / "parts").status() == {"model": StageStatus("done", 41)}
-    assert finished(config, RunFolder(tmp_path / "parts")) is None
+    assert find_finished(config, RunFolder(tmp_path / "parts")) is None
     trained = (tmp_path / "parts" / "model" / "last.ckpt").stat().st_mtime_ns
     with process(lambda: train_in(tmp_path / "parts", config)) as pid:
         assert end_of(pid) == 0
@@ -237,13 +229,13 @@ def scalars(folder: Path) -> dict[tuple[str, int], float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_killed_at_any_moment(name: str, whole: Callable[[str], tuple[dict[str, Any], Path]], tmp_path: Path) -> None:
+def test_killed_at_any_moment(name: str, whole: Callable[[str], tuple[RunConfig, Path]], tmp_path: Path) -> None:
     """Eight times each, after a random share of the time that a whole run takes."""
     started = time.monotonic()
     config, reference = whole(name)
     seconds = time.monotonic() - started
     rng, kills, runs = random.Random(name), 0, 0
-    while kills < 8 or not finished(config, RunFolder(tmp_path / f"parts{runs}")):
+    while kills < 8 or not find_finished(config, RunFolder(tmp_path / f"parts{runs}")):
         parts = tmp_path / f"parts{runs}"
         with process(partial(train_in, parts, config)) as pid:
             if kills < 8:

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from seqrl.config import TrainerConfig
 from seqrl.errors import ConfigError
 from seqrl.processes import bound_command, safe_environment, usable_cores
 from seqrl.training.launch import MAX_RANKS, check_ranks
@@ -90,28 +92,28 @@ def test_a_child_of_a_parent_that_is_gone_does_not_begin(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("trainer", [{"devices": 99}, {"devices": 1000, "accelerator": "auto", "strategy": "fsdp"}])
-def test_more_ranks_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch, trainer: dict[str, object]) -> None:
+def test_more_ranks_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch, trainer: dict[str, Any]) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
     monkeypatch.delenv(MAX_RANKS, raising=False)
-    trainer = {"accelerator": "cpu", **trainer}
-    with pytest.raises(ConfigError, match=rf"devices={trainer['devices']} is refused: at most 3 ranks .* {MAX_RANKS}="):
-        check_ranks(trainer)
-    monkeypatch.setenv(MAX_RANKS, str(trainer["devices"]))
-    check_ranks(trainer)
+    chosen = TrainerConfig(**trainer)
+    with pytest.raises(ConfigError, match=rf"devices={chosen.devices} is refused: at most 3 ranks .* {MAX_RANKS}="):
+        check_ranks(chosen)
+    monkeypatch.setenv(MAX_RANKS, str(chosen.devices))
+    check_ranks(chosen)
 
 
 @pytest.mark.parametrize(
     "trainer", [{"devices": 2}, {"devices": 99, "num_nodes": 2}, {"devices": "auto"}, {"devices": usable_cores()}]
 )
-def test_ranks_that_other_machines_judge_or_that_fit_are_allowed(trainer: dict[str, object]) -> None:
-    check_ranks({"accelerator": "cpu", **trainer})
+def test_ranks_that_other_machines_judge_or_that_fit_are_allowed(trainer: dict[str, Any]) -> None:
+    check_ranks(TrainerConfig(**trainer))
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(ConfigError, match="this machine shows 2 GPUs"):
-        check_ranks({"accelerator": "gpu", "devices": 4})
+        check_ranks(TrainerConfig(accelerator="gpu", devices=4))
 
 
 def wait_until_gone(*processes: int, seconds: float = 5.0) -> None:

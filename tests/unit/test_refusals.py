@@ -10,9 +10,11 @@ import torch
 import yaml
 
 from seqrl.acting.strategy import Strategy
-from seqrl.checkpoints.loading import build_model
+from seqrl.config import RunConfig
 from seqrl.critics import build_critic
+from seqrl.data.summary import DataSizes
 from seqrl.errors import ConfigError
+from seqrl.models.building import build_model
 from seqrl.paths import config_dir
 
 GOAL = r"no goal, .* 'layout\.goal=\{dims: \[0, 1\]"
@@ -88,15 +90,13 @@ def build(name: str, checkpoint: str, **options: Any) -> None:
         "backbone": read(f"backbone/{'mlp' if method in ('bc', 'rvs_goal', 'rvs_return') else 'gpt'}"),
         "window": {"length": 24},
         "critic": {"name": "iql"} if "with iql" in changes else None,
-        "observation_size": 3,
-        "action_size": 2,
-        "longest_episode": 30,
     }
+    run, sizes = RunConfig.from_dict(config), DataSizes(3, 2, longest_episode=30)
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_model(run, sizes)
     parts = {**strategy(name), **options}
     plan_every = parts.pop("plan_every")
-    Strategy.build(model.layout, **parts, critic=build_critic(config)).check(model, plan_every=plan_every)
+    Strategy.build(model.layout, **parts, critic=build_critic(run, sizes)).check(model, plan_every=plan_every)
 
 
 def test_the_table_is_whole() -> None:

@@ -14,9 +14,12 @@ from torch.nn import functional as F
 
 from seqrl.benchmarks.timing import describe_machine, interleaved, open_device, spread, synchronize
 from seqrl.benchmarks.workload import WARM_UP, TrainSettings, train_block
+from seqrl.config import RunConfig
 from seqrl.console import say
+from seqrl.data.summary import DataSizes
+from seqrl.registry import OPTIMIZER
 from seqrl.training.module import SequenceModule
-from seqrl.training.optim import make_optimizer, make_scheduler
+from seqrl.training.optim import make_scheduler
 from seqrl.types import TokenBatch
 
 
@@ -39,7 +42,7 @@ def bench_train(settings: TrainSettings) -> dict[str, Any]:
             return seconds
 
         def plain(repeat: int) -> float:
-            return plain_block(config, seen, data.steps_per_epoch)[0]
+            return plain_block(config, settings.sizes(), seen, data.steps_per_epoch)[0]
 
         measured = interleaved({"seqrl": ours, "plain": plain}, settings.repeats, say)
     tokens = settings.steps * seen[0].tokens.numel()
@@ -59,19 +62,21 @@ def bench_train(settings: TrainSettings) -> dict[str, Any]:
     }
 
 
-def plain_block(config: dict[str, Any], batches: list[TokenBatch], steps_per_epoch: int) -> tuple[float, nn.Module]:
+def plain_block(
+    config: RunConfig, sizes: DataSizes, batches: list[TokenBatch], steps_per_epoch: int
+) -> tuple[float, nn.Module]:
     """The same training as a bare loop: no Lightning, metrics, logs or loader; the batches lie ready in memory.
 
     Returns:
         Seconds as `seqrl.benchmarks.workload.train_block` takes them, and the trained module.
     """
     device = batches[0].tokens.device
-    torch.manual_seed(config["seed"])
-    module = SequenceModule(config).to(device).train()
+    torch.manual_seed(config.seed)
+    module = SequenceModule(config, sizes).to(device).train()
     model = module.model
-    clip_norm = config["optimizer"]["clip_norm"]
-    optimizer = make_optimizer(config["optimizer"]).build(module)
-    schedule = make_scheduler(config["scheduler"], max_steps=len(batches), steps_per_epoch=steps_per_epoch)
+    clip_norm = config.clip_norm or float("inf")
+    optimizer = OPTIMIZER.build(config.optimizer).build(module)
+    schedule = make_scheduler(config.scheduler, max_steps=len(batches), steps_per_epoch=steps_per_epoch)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     places = torch.arange(1, batches[0].tokens[0].numel(), device=device) % model.tokens_per_step
     weights = torch.tensor(model.layout.loss_weights, device=device)[places]

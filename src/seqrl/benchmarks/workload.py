@@ -16,14 +16,16 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from seqrl.benchmarks.timing import synchronize
+from seqrl.config import RunConfig
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.runs.folder import RunFolder
 from seqrl.training.callbacks import StopAtInterrupt
 from seqrl.training.datamodule import EpisodeDataModule
-from seqrl.training.defaults import model_config, training_defaults
+from seqrl.training.defaults import compose_sequence
 from seqrl.training.loading import batches_done
 from seqrl.training.module import SequenceModule
-from seqrl.training.stages import model_stage
+from seqrl.training.stages import make_model_stage
 from seqrl.training.trainer import make_trainer, quiet_lightning
 from seqrl.types import TokenBatch
 
@@ -62,25 +64,20 @@ class TrainSettings:
     repeats: int = 3
     device: str = "cpu"
 
-    def config(self) -> dict[str, Any]:
-        """The resolved config of the run; checkpoints come at their default interval."""
+    def config(self) -> RunConfig:
+        """The run; checkpoints come at their default interval."""
         backbone: dict[str, Any] = {
             "name": self.backbone, "num_layers": self.layers, "num_heads": self.heads, "dim": self.width,
         }  # fmt: skip
-        defaults = model_config({"backbone": self.backbone})["backbone"]
+        defaults = compose_sequence({"backbone": self.backbone}).backbone
         backbone |= {option: self.dropout for option in defaults if option.endswith("dropout")}
         training = {"max_steps": WARM_UP + self.steps + 1, "batch_size": self.batch_size, "log_every": self.log_every}
-        return {
-            **model_config({"backbone": backbone}, window=self.window),
-            "observation_size": self.observation,
-            "action_size": self.action,
-            "training": {**training_defaults(), **training},
-            "trainer": {
-                "accelerator": "gpu" if self.device == "cuda" else "cpu",
-                "devices": 1,
-                "num_threads": self.threads,
-            },
-        }
+        trainer = {"accelerator": "gpu" if self.device == "cuda" else "cpu", "num_threads": self.threads}
+        sections = compose_sequence({"backbone": backbone}, window=self.window).to_dict()
+        return RunConfig.from_dict({**sections, "training": training, "trainer": trainer})
+
+    def sizes(self) -> DataSizes:
+        return DataSizes(self.observation, self.action)
 
     def data(self) -> EpisodeDataModule:
         """Tokenized random episodes, none of them held out."""
@@ -94,15 +91,15 @@ class TrainSettings:
             ends,
             np.zeros(count, bool),
         )
-        module = SequenceModule(self.config())
+        module = SequenceModule(self.config(), self.sizes())
         return EpisodeDataModule.for_module(module, store, batch_size=self.batch_size, validation_fraction=0.0)
 
 
 class _Stamped(SequenceModule):
     """A module that notes when its steps begin, and keeps their batches."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
+    def __init__(self, config: RunConfig, sizes: DataSizes) -> None:
+        super().__init__(config, sizes)
         self.batches: list[TokenBatch] = []
         self.starts: list[float] = []
 
@@ -115,7 +112,7 @@ class _Stamped(SequenceModule):
 
 
 def train_block(
-    config: dict[str, Any], data: EpisodeDataModule, folder: Path, callbacks: Sequence[Callback] = ()
+    config: RunConfig, data: EpisodeDataModule, folder: Path, callbacks: Sequence[Callback] = ()
 ) -> tuple[float, list[TokenBatch], _Stamped]:
     """Train as `seqrl train` does, with everything that a run has beside the optimisation.
 
@@ -127,11 +124,11 @@ def train_block(
         Seconds from the first step after the warm-up to the last one; the batches of all steps; the trained module.
     """
     quiet_lightning()
-    torch.manual_seed(config["seed"])
-    module = _Stamped(config)
+    torch.manual_seed(config.seed)
+    module = _Stamped(config, DataSizes.of(data.store))
     interrupt = StopAtInterrupt()
     with _silent():
-        stage = model_stage(config, module, data)
+        stage = make_model_stage(config, module, data, DataSummary("arrays"))
         trainer = make_trainer(stage, RunFolder(folder), callbacks=[interrupt, *callbacks])
         trainer.fit(module, data)
     if interrupt.interrupted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from seqrl.checkpoints.exported import CRITIC, WEIGHTS, find_published, is_exported, zoo_dir
+from seqrl.checkpoints.loaded import Loaded
 from seqrl.checkpoints.reading import find_newest, read_checkpoint, step_of
+from seqrl.config import CriticConfig, ModelConfig
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.data.landmarks import LandmarkGraph
+from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.models import Model
 from seqrl.models.building import build_model
@@ -28,33 +31,6 @@ T = TypeVar("T", bound=nn.Module | None)
 ZOO = "zoo:"  # before the name of a model that comes with seqrl
 _PREFIX = "model."
 _SMALL = 2**26  # bytes that a model may take whatever its file holds: masks and the like are not kept
-# What is known of the data of a checkpoint that somebody else's script wrote.
-_UNKNOWN_DATA = {
-    "name": "arrays",
-    "env_id": None,
-    "num_transitions": 0,
-    "num_episodes": 0,
-    "behaviour_return_mean": None,
-    "behaviour_return_max": None,
-    "behaviour_score": None,
-}
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A trained model and how it came about.
-
-    Attributes:
-        model: in eval mode, on the CPU.
-        config: the resolved config of its run.
-        versions: packages it was trained with.
-        step: optimiser steps it has seen.
-    """
-
-    model: Model
-    config: dict[str, Any]
-    versions: dict[str, str]
-    step: int
 
 
 def load(path: str | Path) -> Loaded:
@@ -71,8 +47,8 @@ def load(path: str | Path) -> Loaded:
         CheckpointError: the file is missing, damaged, from another program, or from a newer seqrl.
     """
     path = checkpoint_file(path)
-    model, config, content = _rebuilt(path, build_model, _PREFIX)
-    config = {"dataset": _UNKNOWN_DATA, "seed": 0, **config}
+    model, config, content = _rebuilt(path, _build_model, _PREFIX)
+    config = {"dataset": asdict(DataSummary("arrays")), "seed": 0, **config}
     graph = landmarks_file(path)
     model.landmarks = LandmarkGraph.read(graph) if graph.is_file() else None
     versions = content["seqrl"].get("versions")
@@ -172,7 +148,7 @@ def load_critic(path: str | Path) -> Critic | None:
     file = critic_file(path)
     if file is None:
         return None
-    critic, _, _ = _rebuilt(file, build_critic, "critic.")
+    critic, _, _ = _rebuilt(file, _build_critic, "critic.")
     if critic is None:
         raise CheckpointError(f"{str(file)!r} is no checkpoint of a critic; give the folder of the run")
     return critic.eval()
@@ -214,13 +190,21 @@ def critic_settings(path: str | Path) -> dict[str, Any]:
     return {key: config[key] for key in ("critic", "critic_training") if key in config}
 
 
+def _build_model(config: Mapping[str, Any]) -> Model:
+    return build_model(ModelConfig.from_saved(config), DataSizes.from_saved(config))
+
+
+def _build_critic(config: Mapping[str, Any]) -> Critic | None:
+    return build_critic(CriticConfig.from_saved(config), DataSizes.from_saved(config))
+
+
 def _rebuilt(
     path: Path, build: Callable[[Mapping[str, Any]], T], prefix: str
 ) -> tuple[T, Mapping[str, Any], dict[str, Any]]:
     """The module that a checkpoint was written of, its config, and all that the file holds.
 
     Args:
-        build: makes the untrained module of a config.
+        build: makes the untrained module of a config as a file keeps it.
         prefix: of its weights in the file.
     """
     content = read_checkpoint(path, prefix.removesuffix("."))

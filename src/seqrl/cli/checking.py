@@ -139,22 +139,21 @@ def check_objective(name: str, labels: Sequence[str]) -> None:
         )
 
 
-def check_plugged(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+def check_plugged(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None:
     """Run the quick contracts of plugins' components that a run and its rows use; ours are tested.
 
     Sources are left out, which would have to read all their data.
 
     Args:
-        config: of the run, resolved.
-        rows: of its results table, resolved.
+        rows: of its results table.
 
     Raises:
         PluginError: a contract is violated.
     """
-    parts = [(slot, config.get(slot)) for slot in _TRAINED]
+    parts = [(slot, getattr(run, slot)) for slot in _TRAINED]
     for row in rows:
-        parts += [(slot, row.get(slot)) for slot in ("planner", "condition", "score")]
-        terms = (row.get("score") or {}).get("terms")
+        parts += [(slot, getattr(row, slot)) for slot in ("planner", "condition", "score")]
+        terms = row.score.get("terms")
         parts += [("score", term) for term in (terms.values() if isinstance(terms, Mapping) else ())]
     plugged = [
         (slot, part)
@@ -183,19 +182,6 @@ def check_training(run: RunConfig) -> None:
             raise ConfigError(f"training.callbacks names {name!r} twice; name it once")
 
 
-def check_row(config: Mapping[str, Any]) -> EvaluationConfig:
-    """The row of a results table, typed.
-
-    Args:
-        config: a resolved `conf/evaluate.yaml` with the row's `label`.
-
-    Raises:
-        ConfigError: an unknown key or a value that is not allowed, told with the row.
-    """
-    with _of_row(config["label"]):
-        return EvaluationConfig.from_dict(config)
-
-
 def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None:
     """Refuse parts that do not fit each other, with a model of the same shape.
 
@@ -211,8 +197,9 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
 
     from seqrl.critics import build_critic
     from seqrl.data.landmarks import LandmarkGraph
+    from seqrl.data.summary import DataSizes
+    from seqrl.models.building import build_model
     from seqrl.training.landmarks import check_landmarks
-    from seqrl.training.module import SequenceModule
     from seqrl.training.stages import check_stages
 
     shared = {option.name for option in DATA.shared}
@@ -220,18 +207,13 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
     known = source.check()
     env_id, sized = known.pop("env_id", None), "observation_size" in known
     goal = run.layout.goal.dims if run.layout.goal is not None else ()
-    config = {
-        **run.to_dict(),
-        "observation_size": max(4, *(dim + 1 for dim in goal)) if goal else 4,
-        "action_size": 2,
-        "longest_episode": 1000,
-        **known,
-    }
+    usual = {"observation_size": max(4, *(dim + 1 for dim in goal)) if goal else 4, "action_size": 2}
+    sizes = DataSizes(**{**usual, "longest_episode": 1000, **known})
     with _as_refusal("the parts make no model"), torch.device("meta"):
-        check_stages(config, run.objective_metric)
-        model = SequenceModule(config).model
-        critic = build_critic(config)
-    check_landmarks(config)
+        check_stages(run, sizes)
+        model = build_model(run, sizes)
+        critic = build_critic(run, sizes)
+    check_landmarks(run)
     model.landmarks = None if run.landmarks is None else LandmarkGraph.promise()
     for row in rows:
         with _of_row(row.label), _as_refusal("the parts make no strategy"), torch.device("meta"):
@@ -250,7 +232,7 @@ def check_with_checkpoint(config: EvaluationConfig, checkpoint: Path) -> None:
     from seqrl.checkpoints.loading import load, load_critic
 
     loaded = load(checkpoint)
-    env_id = loaded.config["dataset"].get("env_id") if loaded.config.get("dataset") else None
+    env_id = loaded.dataset.env_id
     _check_strategy(config, loaded.model, load_critic(checkpoint), env_id)
     _check_environment(config, loaded.model.layout, env_id)
 

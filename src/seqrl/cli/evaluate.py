@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -30,20 +30,19 @@ def run(arguments: list[str]) -> int:
         return 2
 
 
-def _read(cfg: DictConfig) -> dict[str, Any]:
+def _read(cfg: DictConfig) -> EvaluationConfig:
     """The composed evaluation, refused here if its settings are wrong."""
     config = plain(cfg)
     check_deletions(HydraConfig.get().overrides.task)
     load_named_plugins(config)
-    EvaluationConfig.from_dict(config)
-    return config
+    return EvaluationConfig.from_dict(config)
 
 
 def _check(cfg: DictConfig, job: Job) -> None:
     config = _read(cfg)
     from seqrl.checkpoints.loading import checkpoint_file
 
-    check_with_checkpoint(EvaluationConfig.from_dict(config), checkpoint_file(find_path(config["checkpoint"])))
+    check_with_checkpoint(config, checkpoint_file(find_path(config.checkpoint)))
     say("the configuration is sound, and the checkpoint serves it")
 
 
@@ -52,13 +51,13 @@ def _task(cfg: DictConfig, job: Job) -> None:
     from seqrl.checkpoints.loading import checkpoint_file, run_folder
     from seqrl.evaluation.evaluate import evaluate_all
 
-    checkpoint = checkpoint_file(find_path(config["checkpoint"]))
+    checkpoint = checkpoint_file(find_path(config.checkpoint))
     folder = run_folder(checkpoint)
-    done = evaluate_all([{**config, "label": config["label"] or config["strategy_name"]}], checkpoint, folder)
+    done = evaluate_all([replace(config, label=config.label or config.strategy_name)], checkpoint, folder)
     job.folder = str(folder)
     job.results = [str(each.folder) for each in done]
     job.add_rows([each.row for each in done])
-    if config["diagnostics"]:
+    if config.diagnostics:
         from seqrl.cli.pictures import draw_plans
 
         draw_plans(done)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from seqrl.cli.application import composing, plain
 from seqrl.cli.explaining import translate
 from seqrl.cli.words import DECODED
+from seqrl.config import EvaluationConfig
 from seqrl.console import say
 from seqrl.errors import ConfigError, did_you_mean, show_value
 from seqrl.registry import registry_of
@@ -30,12 +31,12 @@ class Rows:
     """The rows of a results table.
 
     Attributes:
-        configs: a resolved `conf/evaluate.yaml` each, with its `label`.
+        configs: with a `label` each.
         baseline: label of the row that the others are compared with, or None.
         figure: whether to draw paths toward goals.
     """
 
-    configs: list[dict[str, Any]]
+    configs: list[EvaluationConfig]
     baseline: str | None
     figure: bool
 
@@ -48,7 +49,8 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
             a config file (`debug=fast`) may fit none.
 
     Raises:
-        ConfigError: a row that does not compose, a setting that fits no row, or a baseline typed that is none.
+        ConfigError: a row that does not compose or has a value that is not allowed, a setting that fits no row, or a
+            baseline typed that is none.
     """
     trees = choose_rows(evaluation)
     decoding = dict(_leaves(evaluation["decoding"]))
@@ -61,18 +63,26 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
         fitting = {key: value for key, value in decoding.items() if key not in own and _has(config, key)}
         used.update(key for key in decoding if key in fitting)
         settings = {**evaluation["settings"], **fitting, **dict(_leaves(tree))}
-        configs.append({**_fill(label, config, settings), "label": label})
+        configs.append(_check_row({**_fill(label, config, settings), "label": label}))
     labels = list(trees)
     for key in decoding:
         if key not in used and any(f"decoding.{key}=" in word for word in typed):
             if not configs:
                 raise ConfigError(f"{key} has no effect, since no row is evaluated; leave it out, or evaluation=none")
-            known = {name for row in configs for name, _ in _leaves({k: row[k] for k in DECODED})}
+            known = {name for row in configs for name, _ in _leaves({k: getattr(row, k) for k in DECODED})}
             if key in known:
                 raise ConfigError(f"{key} is set by every row that has it; give evaluation.rows.LABEL.{key}=...")
             listed = ", ".join(repr(label) for label in labels)
             raise ConfigError(f"{key} fits none of the rows {listed}.{did_you_mean(key, known)}")
     return Rows(configs, _find_baseline(evaluation, labels, typed), evaluation["figure"])
+
+
+def _check_row(config: Mapping[str, Any]) -> EvaluationConfig:
+    """A composed `conf/evaluate.yaml` with the row's `label`, typed; a refusal names the row."""
+    try:
+        return EvaluationConfig.from_dict(config)
+    except ConfigError as error:
+        raise ConfigError(f"row {config['label']!r} of the evaluation: {error}") from error
 
 
 def _find_baseline(evaluation: Mapping[str, Any], labels: Sequence[str], typed: Sequence[str]) -> str | None:

@@ -130,7 +130,9 @@ def of_run(path: Path) -> Status:
     file = path / "status.json"
     reached = read_status(path)
     held = is_held(path)
-    wanted = [kind for kind in KINDS if kind.name in reached or kind.is_asked(config)] or [MODEL]
+    # By the file as it is, which may be of another version, or half written.
+    asked = [kind for kind in KINDS if kind.asked_by is not None and config.get(kind.asked_by)]
+    wanted = [kind for kind in KINDS if kind.name in reached or kind in asked] or [MODEL]
     unfinished = next((kind for kind in wanted if kind.name not in reached or reached[kind.name].state != "done"), None)
     stage = None if unfinished is None else unfinished.name
     entry = reached.get(stage or "evaluation")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,6 @@ from seqrl.cli.checking import (
     check_deletions,
     check_objective,
     check_plugged,
-    check_row,
     check_sections,
     check_training,
     check_without_data,
@@ -29,7 +27,7 @@ from seqrl.cli.checking import (
 from seqrl.cli.rows import Rows, compose_rows
 from seqrl.cli.sweep import Identity, forget_failure
 from seqrl.cli.words import spell_words
-from seqrl.config import RunConfig
+from seqrl.config import RunConfig, TrainerConfig
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, DataError, SeqrlError
 from seqrl.evaluation.jobs import Job
@@ -55,50 +53,47 @@ def run(arguments: list[str]) -> int:
         return 2
 
 
-def _read(cfg: DictConfig) -> tuple[RunConfig, dict[str, Any], Rows]:
-    """The composed run, typed and plain, and the rows that follow it; refused here if its settings are wrong."""
+def _read(cfg: DictConfig) -> tuple[RunConfig, Rows]:
+    """The composed run, and the rows that follow it; refused here if its settings are wrong."""
     config = find_start(plain(cfg))
     words = list(HydraConfig.get().overrides.task)
     check_sections(config)
     check_deletions(words)
     load_named_plugins(config)
     run = RunConfig.from_dict(config)
-    if _needs_processes(config["trainer"]):
+    if run.trainer.needs_processes:
         from seqrl.training.launch import check_ranks
 
-        check_ranks(config["trainer"])
+        check_ranks(run.trainer)
     check_training(run)
-    name_beginning(config)
+    name_beginning(run)
     rows = compose_rows(run.to_dict()["evaluation"], words)
-    for row in rows.configs:
-        check_row(row)
-    check_objective(run.objective_metric, [row["label"] for row in rows.configs])
+    check_objective(run.objective_metric, [str(row.label) for row in rows.configs])
     if run.check_plugins:
-        check_plugged(config, rows.configs)
-    return run, config, rows
+        check_plugged(run, rows.configs)
+    return run, rows
 
 
 def _check(cfg: DictConfig, job: Job) -> None:
-    run, _, rows = _read(cfg)
-    check_without_data(run, [check_row(row) for row in rows.configs])
+    run, rows = _read(cfg)
+    check_without_data(run, rows.configs)
     say("the configuration is sound, as far as it can be told without reading episodes")
 
 
 def _task(cfg: DictConfig, job: Job) -> None:
-    _, config, rows = _read(cfg)
-    evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
-    identity = identify(config)
-    found = find_run(config, identity)
+    run, rows = _read(cfg)
+    objective, identity = run.objective_metric, identify(run)
+    found = find_run(run, identity)
     if found is None:
-        found = find_path(config["runs_dir"]) / name_run(config, identity, _changed(cfg))
+        found = find_path(run.runs_dir) / name_run(run, identity, _find_changes(cfg))
     folder = RunFolder(found)
     job.folder = str(folder.path)
     say(f"run folder: {folder.path}")
     with folder.held(), keep_console(folder.path):
         forget_failure(folder)
-        path = folder.write_config({**config, "evaluation": evaluation, "objective_metric": objective})
-        note_invocation(folder.path, list(HydraConfig.get().overrides.task), config["trainer"])
-        _train_and_evaluate(config, folder, path, rows, job, identity, objective)
+        folder.write_config(run.given)
+        note_invocation(folder.path, list(HydraConfig.get().overrides.task), run.trainer)
+        _train_and_evaluate(run, folder, rows, job, identity)
     job.objective = (objective, job.metrics.get(objective))
     if objective not in job.metrics and objective != "val/loss":  # as without held-out episodes
         say(f"objective_metric={objective!r} was not measured. Measured: {', '.join(sorted(job.metrics))}")
@@ -107,13 +102,13 @@ def _task(cfg: DictConfig, job: Job) -> None:
 def _identify(cfg: DictConfig) -> Identity:
     """Of a run as it will be named; `complete` goes by what lies in its folder."""
     config = find_start(plain(cfg))
-    evaluation, objective = config.pop("evaluation"), config.pop("objective_metric")
     load_named_plugins(config)
-    run = identify(config)
-    name = f"{name_beginning(config)}-{run.digest}"
-    folder = find_run(config, run) or find_path(config["runs_dir"]) / name
-    complete = folder.is_dir() and _is_complete(RunFolder(folder)) and is_certain(RunFolder(folder), run)
-    return Identity.of([name, evaluation, objective], folder, complete=complete)
+    run = RunConfig.from_dict(config)
+    identity = identify(run)
+    name = f"{name_beginning(run)}-{identity.digest}"
+    folder = find_run(run, identity) or find_path(run.runs_dir) / name
+    complete = folder.is_dir() and _is_complete(RunFolder(folder)) and is_certain(RunFolder(folder), identity)
+    return Identity.of([name, config["evaluation"], run.objective_metric], folder, complete=complete)
 
 
 def _is_complete(folder: RunFolder) -> bool:
@@ -121,7 +116,7 @@ def _is_complete(folder: RunFolder) -> bool:
     return MODEL in begun and all(folder.is_done(kind.name) for kind in begun)
 
 
-def _changed(cfg: DictConfig) -> dict[str, Any]:
+def _find_changes(cfg: DictConfig) -> dict[str, Any]:
     """What the command sets otherwise than the defaults, or than those of its experiment, by key."""
     settings = HydraConfig.get()
     overrides = OverridesParser.create().parse_overrides(list(settings.overrides.task))
@@ -141,20 +136,12 @@ def _changed(cfg: DictConfig) -> dict[str, Any]:
     return changed
 
 
-def _train_and_evaluate(
-    config: Mapping[str, Any],
-    folder: RunFolder,
-    path: Path,
-    rows: Rows,
-    job: Job,
-    identity: RunIdentity,
-    objective: str,
-) -> None:
+def _train_and_evaluate(run: RunConfig, folder: RunFolder, rows: Rows, job: Job, identity: RunIdentity) -> None:
     # torch and Lightning take seconds to import: --help and --cfg must not wait for them.
     from seqrl.evaluation.evaluate import evaluate_all
 
     try:
-        last = _train(config, folder, path, rows, identity, objective)
+        last = _train(run, folder, rows, identity)
     except Exception:
         _draw_curves(folder)
         raise
@@ -164,7 +151,7 @@ def _train_and_evaluate(
     done = evaluate_all(rows.configs, last, folder.path, baseline=rows.baseline)
     job.results = [str(each.folder) for each in done]
     job.add_rows([each.row for each in done])
-    if any(config["diagnostics"] for config in rows.configs):
+    if any(config.diagnostics for config in rows.configs):
         from seqrl.cli.pictures import draw_plans
 
         draw_plans(done)
@@ -176,7 +163,7 @@ def _train_and_evaluate(
     from seqrl.evaluation.publishing import publish_results
 
     pictures = [folder.path / CURVES, *sorted(folder.path.glob("paths*.png"))]
-    publish_results(config["training"]["loggers"], folder.path, done, pictures)
+    publish_results(run.training.loggers, folder.path, done, pictures)
 
 
 def _draw_curves(folder: RunFolder) -> None:
@@ -190,77 +177,68 @@ def _draw_curves(folder: RunFolder) -> None:
                 say(f"picture: {drawn}")
 
 
-def _train(
-    config: Mapping[str, Any], folder: RunFolder, path: Path, rows: Rows, identity: RunIdentity, objective: str
-) -> Path:
-    from seqrl.evaluation.evaluate import check
-    from seqrl.training.run import finished, load_data, summarize_data, train
+def _train(run: RunConfig, folder: RunFolder, rows: Rows, identity: RunIdentity) -> Path:
+    from seqrl.data.summary import DataSizes
+    from seqrl.evaluation.evaluate import check_evaluation
+    from seqrl.sources import load_episodes
+    from seqrl.training.run import find_finished, summarize_data, train
     from seqrl.training.same_data import check_trained, saw
     from seqrl.training.stages import check_stages
 
-    certain = begin(folder, identity) and not has_plugin_source(config["data"])
-    last = finished(config, folder)
+    certain = begin(folder, identity) and not has_plugin_source(run.data)
+    last = find_finished(run, folder)
     if last is not None and certain:
         say(f"the model is trained already: {last}")
         return last
     try:
-        store = load_data(config)
+        store = load_episodes(run.data)
     except DataError as error:
         if last is None:
             raise
         say(f"the model is trained already: {last}; whether on these data cannot be told ({error})")
         return last
-    identity = _identify_again(config, identity)
+    identity = _identify_again(run, identity)
     if last is None:  # before the training, not after it
-        check_stages({**config, **store.sizes, "longest_episode": int(store.lengths.max())}, objective)
+        check_stages(run, DataSizes.of(store))
         for row in rows.configs:
-            check(row, config, store)
+            check_evaluation(row, run, store)
     dataset = cache(lambda: summarize_data(store))
     if not certain:
         check_trained(folder, dataset())
     note_files(folder, identity)
     share_stages(folder, identity, lambda checkpoint, kind: saw(checkpoint, kind, dataset()))
-    last = finished(config, folder)
+    last = find_finished(run, folder)
     if last is not None:
         say(f"the model is trained already: {last}")
         return last
-    if _needs_processes(config["trainer"]):
-        return _train_in_processes(path, config["trainer"])
-    return train(config, folder, store)
+    if run.trainer.needs_processes:
+        return _train_in_processes(folder, run.trainer)
+    return train(run, folder, store)
 
 
-def _identify_again(config: Mapping[str, Any], before: RunIdentity) -> RunIdentity:
+def _identify_again(run: RunConfig, before: RunIdentity) -> RunIdentity:
     """The identity of a run after its data were read, with the files that were fetched.
 
     Raises:
         DataError: something was exchanged meanwhile.
     """
-    now = identify(config)
+    now = identify(run)
     if now != before or now.changed_files(before):
         what = now.difference(before) or " and ".join(now.changed_files(before)) or "a file"
         raise DataError(f"{what} changed while it was read; start the command again when it is written")
     return now
 
 
-def _needs_processes(trainer: Mapping[str, Any]) -> bool:
-    several = trainer.get("devices", 1) != 1 or trainer.get("num_nodes", 1) != 1
-    return several or str(trainer.get("strategy", "auto")) not in ("auto", "single_device")
-
-
-def _train_in_processes(path: Path, trainer: Mapping[str, Any]) -> Path:
-    """Train in ranks that start without Hydra, from the config alone."""
+def _train_in_processes(folder: RunFolder, trainer: TrainerConfig) -> Path:
+    """Train in ranks that start without Hydra, from the `config.yaml` of the run alone."""
     from seqrl.training.launch import run_ranks
 
     try:
-        run_ranks(path, trainer)
+        run_ranks(folder.config_file, trainer)
     except KeyboardInterrupt:
         # Where srun ends the other ranks after one failed, their interruption is all that its exit status tells.
-        reasons = [
-            stage.reason or "a rank failed"
-            for stage in RunFolder(path.parent).status().values()
-            if stage.state == "failed"
-        ]
+        reasons = [stage.reason or "a rank failed" for stage in folder.status().values() if stage.state == "failed"]
         if reasons:
             raise SeqrlError(reasons[0]) from None
         raise
-    return path.parent / "model" / "last.ckpt"
+    return folder.checkpoint(MODEL.name)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seqrl.config import CriticConfig
+from seqrl.data.summary import DataSizes
 from seqrl.errors import ConfigError
-from seqrl.layout import Layout
 from seqrl.registry import CRITIC
 
 
@@ -103,24 +102,21 @@ class Critic(nn.Module, ABC):
         """
 
 
-def build_critic(config: Mapping[str, Any]) -> Critic | None:
-    """The untrained critic that the resolved config of a run asks for, or None.
-
-    Args:
-        config: with `layout`, `observation_size`, `action_size`, and perhaps `critic`.
+def build_critic(config: CriticConfig, sizes: DataSizes) -> Critic | None:
+    """The untrained critic that a run asks for, or None.
 
     Raises:
         ConfigError: an option that the critic refuses, or discrete observations or actions.
     """
-    if not config.get("critic"):
+    if config.critic is None:
         return None
-    discrete = sorted(config.get("categories") or {})
+    discrete = sorted(sizes.categories or {})
     if discrete:
         raise ConfigError(
-            f"critic={config['critic']['name']} works on vectors, and these data have a discrete {discrete[0]}; train "
+            f"critic={config.critic['name']} works on vectors, and these data have a discrete {discrete[0]}; train "
             "without a critic"
         )
-    layout = Layout.from_config(config["layout"], config["observation_size"], config["action_size"])
-    sizes = {f"{name}_size": layout.field(name).size for name in ("observation", "action")}
-    critic: Critic = CRITIC.build(config["critic"], **sizes, discount=layout.step_discount)
+    layout = sizes.lay_out(config.layout)
+    widths = {f"{name}_size": layout.field(name).size for name in ("observation", "action")}
+    critic: Critic = CRITIC.build(config.critic, **widths, discount=layout.step_discount)
     return critic

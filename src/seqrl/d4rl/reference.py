@@ -6,13 +6,13 @@ The numbers stand once, in D4RL's catalogue (`seqrl.d4rl.catalogue`). Here is wh
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from seqrl.d4rl import catalogue
+from seqrl.data.summary import DataSummary
 from seqrl.errors import ConfigError
 from seqrl.formats.minari import MINARI
 
@@ -130,12 +130,11 @@ def normalised_score(env_id: str, returns: Returns) -> Returns | None:
     return None if found is None else found.score(returns)
 
 
-def reference_note(env_id: str, dataset: Mapping[str, Any]) -> str:
+def reference_note(env_id: str, dataset: DataSummary) -> str:
     """What must stand beside a score: another environment or other data than the published scores have.
 
     Args:
-        dataset: what is known of the data that was trained on; `d4rl_id` is its id in D4RL's catalogue, if any, and
-            `minari_id` its id in Minari.
+        dataset: that was trained on; its ids in D4RL's catalogue and in Minari tell which.
 
     Returns:
         A sentence without its full stop; empty where the score compares with D4RL's.
@@ -144,7 +143,7 @@ def reference_note(env_id: str, dataset: Mapping[str, Any]) -> str:
     if found is None:
         return ""
     notes = [found.note] if found.note else []
-    dataset_id, minari_id = dataset.get("d4rl_id"), dataset.get("minari_id")
+    dataset_id, minari_id = dataset.d4rl_id, dataset.minari_id
     if dataset_id is None and minari_id is not None:
         likened = catalogue.find_minari(minari_id)
         than = "D4RL's" if likened is None else f"D4RL's {likened.id}"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from seqrl.config import WindowConfig
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.windows import Windows, WindowSettings
+from seqrl.data.windows import Windows
 from seqrl.layout import Layout
 from seqrl.types import CodeBatch, TokenBatch, ValueBatch, VectorBatch
 
@@ -27,7 +28,7 @@ class TokenWindows(Windows[TokenBatch]):
         store: EpisodeStore,
         tokens: np.ndarray,
         layout: Layout,
-        settings: WindowSettings,
+        settings: WindowConfig,
         *,
         termination_token: int,
         goal_columns: Sequence[int] | None = None,
@@ -64,7 +65,7 @@ class VectorWindows(Windows[VectorBatch]):
         store: EpisodeStore,
         values: np.ndarray,
         layout: Layout,
-        settings: WindowSettings,
+        settings: WindowConfig,
         *,
         episodes: np.ndarray | None = None,
     ) -> None:
@@ -96,7 +97,7 @@ class ValueWindows(Windows[ValueBatch]):
         store: EpisodeStore,
         values: np.ndarray,
         layout: Layout,
-        settings: WindowSettings,
+        settings: WindowConfig,
         *,
         episodes: np.ndarray | None = None,
     ) -> None:
@@ -125,7 +126,7 @@ class CodeWindows(Windows[CodeBatch]):
         codes: np.ndarray,
         values: np.ndarray,
         layout: Layout,
-        settings: WindowSettings,
+        settings: WindowConfig,
         *,
         steps_per_code: int,
         episodes: np.ndarray | None = None,
@@ -144,7 +145,7 @@ class CodeWindows(Windows[CodeBatch]):
 
 
 def values_from(
-    store: EpisodeStore, values: np.ndarray, starts: np.ndarray, settings: WindowSettings, layout: Layout
+    store: EpisodeStore, values: np.ndarray, starts: np.ndarray, settings: WindowConfig, layout: Layout
 ) -> np.ndarray:
     """(B, T, S) windows of (N, S) values that start at (B,) rows of a store, NaN past the end of the episode."""
     stops = store.offsets[np.searchsorted(store.offsets, starts, side="right")]

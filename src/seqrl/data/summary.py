@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Self
+
+from annotated_types import Ge
+
+from seqrl.data.episodes import EpisodeStore
+from seqrl.layout import Layout, LayoutConfig
+from seqrl.schema import check_value
 
 # What tells data apart of which an older checkpoint holds no fingerprint.
 _COUNTED = ("num_transitions", "num_episodes")  # 0: unknown
@@ -41,18 +47,58 @@ class DataSummary:
     minari_id: str | None = None
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> DataSummary:
-        """Of a checkpoint's configuration; what an older one does not say is None."""
+    def from_saved(cls, config: Mapping[str, Any]) -> DataSummary:
+        """Of a checkpoint's configuration; what an older one, or somebody else's script, does not say is None."""
+        known, said = {field.name for field in fields(cls)}, config.get("dataset")
+        said = said if isinstance(said, Mapping) else {}
+        return cls(**{"name": "arrays"} | {key: value for key, value in said.items() if key in known})
+
+
+@dataclass(frozen=True)
+class DataSizes:
+    """What models and critics must know of the data; a checkpoint keeps it in its configuration.
+
+    Attributes:
+        observation_size, action_size: O and A.
+        longest_episode: in transitions, which models of vectors tell times up to; None where nobody said.
+        categories: see `seqrl.layout.Layout`.
+    """
+
+    observation_size: Annotated[int, Ge(1)]
+    action_size: Annotated[int, Ge(1)]
+    longest_episode: Annotated[int, Ge(1)] | None = None
+    categories: Mapping[str, int] | None = None
+
+    @classmethod
+    def of(cls, store: EpisodeStore) -> Self:
+        return cls(**store.sizes, longest_episode=int(store.lengths.max()))
+
+    @classmethod
+    def from_saved(cls, config: Mapping[str, Any]) -> Self:
+        """Of a checkpoint's configuration.
+
+        Raises:
+            ConfigError: a size is missing, or is none.
+        """
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in config["dataset"].items() if key in known})
+        sizes: Self = check_value("", {key: value for key, value in config.items() if key in known}, cls)
+        return sizes
+
+    def lay_out(self, layout: LayoutConfig) -> Layout:
+        """The fields of a layout over the scalars of these data.
+
+        Raises:
+            ConfigError: a goal dimension that observations lack.
+        """
+        return Layout.from_config(layout, self.observation_size, self.action_size, self.categories)
 
 
-def same_episodes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def same_episodes(saved: DataSummary, now: DataSummary) -> bool:
     """Whether two summaries are of the same episodes; by what was measured where one lacks a fingerprint."""
-    if saved.get("fingerprint") and now.get("fingerprint"):
-        return bool(saved["fingerprint"] == now["fingerprint"])
-    counted = all(_close(saved.get(key) or None, now.get(key) or None) for key in _COUNTED)
-    return counted and all(_close(saved.get(key), now.get(key)) for key in _MEASURED)
+    if saved.fingerprint and now.fingerprint:
+        return saved.fingerprint == now.fingerprint
+    counted = all(_close(getattr(saved, key) or None, getattr(now, key) or None) for key in _COUNTED)
+    return counted and all(_close(getattr(saved, key), getattr(now, key)) for key in _MEASURED)
 
 
 def _close(one: Any, other: Any) -> bool:

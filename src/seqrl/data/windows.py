@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from seqrl.config import WindowConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Goal, Layout
@@ -16,25 +17,7 @@ from seqrl.types import Batch
 B = TypeVar("B", bound=Batch)
 
 
-@dataclass(frozen=True)
-class WindowSettings:
-    """How windows are cut.
-
-    Attributes:
-        length: T, transitions, 1 or more; models of tokens need 2.
-        terminate_truncated: past the end of an episode, termination tokens are learnt even where the end was a time
-            limit or a cut, as the published system does; False learns them at true ends only, and nothing elsewhere.
-
-    Raises:
-        ConfigError: a window without transitions.
-    """
-
-    length: int
-    terminate_truncated: bool = True
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ConfigError(f"window.length={self.length} is too short; a window needs 1 transition or more")
+WindowSettings = WindowConfig  # its name in scripts of before
 
 
 @dataclass(frozen=True)
@@ -81,7 +64,7 @@ class Windows(ABC, Generic[B]):
     learns_ends = True
 
     def __init__(
-        self, store: EpisodeStore, layout: Layout, settings: WindowSettings, *, episodes: np.ndarray | None = None
+        self, store: EpisodeStore, layout: Layout, settings: WindowConfig, *, episodes: np.ndarray | None = None
     ) -> None:
         self.goal = layout.goal
         self.length = settings.length

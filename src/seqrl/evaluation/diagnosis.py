@@ -12,11 +12,11 @@ import numpy as np
 
 from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
-from seqrl.checkpoints.loading import Loaded, load, load_critic
+from seqrl.checkpoints.loaded import Loaded
+from seqrl.checkpoints.loading import load, load_critic
 from seqrl.config import EvaluationConfig
 from seqrl.critics import Critic
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.summary import DataSummary, same_episodes
 from seqrl.envs import make_environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.ladder import ALL_SWAPS, SHORT_SWAPS, Ladder, LadderSettings, Rung, Swap, judge_rungs
@@ -35,10 +35,10 @@ from seqrl.evaluation.search_parts import (
 )
 from seqrl.evaluation.simulators import simulator_of
 from seqrl.evaluation.swapped_search import Candidates, Dynamics, Parts, SwappedSearch, Valuation
+from seqrl.evaluation.training_data import load_training_data
 from seqrl.models import Model
 from seqrl.models.token import TokenModel
 from seqrl.registry import CONDITION, SCORE
-from seqrl.sources import load_episodes
 from seqrl.worlds.environments import is_maze, maze_of
 
 _FAST = 0.95  # quantile of the data's speeds that a true value drives at
@@ -78,13 +78,10 @@ def diagnose_checkpoint(
         DataError: the data of the run are not there any more.
     """
     loaded, critic = load(checkpoint), load_critic(checkpoint)
-    env_id = DataSummary.from_config(loaded.config).env_id
+    env_id = loaded.dataset.env_id
     if env_id is None:
         raise ConfigError("the data of this checkpoint name no environment, so that there is no true simulator")
-    store = load_episodes(loaded.config["data"])
-    now = {"fingerprint": store.fingerprint(), "num_transitions": len(store), "num_episodes": store.num_episodes}
-    if not same_episodes(loaded.config["dataset"], now):
-        raise ConfigError(f"{str(checkpoint)!r} was trained on other data than are there now; put back those of then")
+    store = load_training_data(loaded, "the search is judged in states of the data")
     choices = gather_choices(loaded, critic, store, env_id, settings)
     beside = [_climb("greedy imitation", _GREEDY, loaded, critic, env_id, settings)]
     if critic is not None:
@@ -100,7 +97,7 @@ def diagnose_checkpoint(
     return Ladder(
         str(checkpoint),
         env_id,
-        int(loaded.config["seed"]),
+        loaded.seed,
         choices.learnt_value,
         choices.true_value,
         settings,

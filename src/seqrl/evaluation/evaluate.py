@@ -6,20 +6,19 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
 from seqrl.checkpoints import loading as checkpoints
-from seqrl.checkpoints.loading import Loaded
-from seqrl.config import EvaluationConfig
+from seqrl.checkpoints.loaded import Loaded
+from seqrl.config import EvaluationConfig, RunConfig
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.landmarks import LandmarkGraph
-from seqrl.data.summary import DataSummary, same_episodes
+from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import (
     Evaluation,
@@ -37,6 +36,7 @@ from seqrl.evaluation.plan_quality import PlanLog, diagnose
 from seqrl.evaluation.protocol import EpisodeResults, check_environment, check_protocol, run_episodes
 from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table, write_tables
+from seqrl.evaluation.training_data import load_training_data
 from seqrl.evaluation.video import VIDEO, film_episodes
 from seqrl.files import fingerprint, fingerprint_files
 from seqrl.models import Model
@@ -44,17 +44,16 @@ from seqrl.models.building import build_model
 from seqrl.runs.code import hash_plugins
 from seqrl.runs.folder import read_status
 from seqrl.runs.stages import MODEL
-from seqrl.sources import load_episodes
 from seqrl.worlds.environments import maze_of
 
 
 def evaluate_all(
-    configs: Sequence[Mapping[str, Any]], checkpoint: Path, folder: Path, *, baseline: str | None = None
+    configs: Sequence[EvaluationConfig], checkpoint: Path, folder: Path, *, baseline: str | None = None
 ) -> list[Evaluation]:
     """Run evaluations of one checkpoint, write their files, print their table.
 
     Args:
-        configs: resolved `conf/evaluate.yaml` each, with a `label`.
+        configs: with a `label` each.
         folder: of the run; results go to `folder/evaluations`, the table of several rows to `folder`.
         baseline: label of the row that the others are compared with, start by start.
 
@@ -63,10 +62,9 @@ def evaluate_all(
     """
     if not configs:
         return []
-    settings = [EvaluationConfig.from_dict(config) for config in configs]
     loaded = checkpoints.load(checkpoint)
-    wanted = loaded.config.get("training", {}).get("max_steps", 0)
-    if loaded.step < wanted and not _is_finished(checkpoint, folder):
+    wanted = loaded.max_steps
+    if wanted is not None and loaded.step < wanted and not _is_finished(checkpoint, folder):
         say(f"{checkpoint} is of step {loaded.step} of {wanted}: these are results of a model in the midst of training")
     critic_file = checkpoints.critic_file(checkpoint)
     critic, trained = None, {"critic": None}
@@ -79,12 +77,12 @@ def evaluate_all(
         mapped = fingerprint_files(*files, checkpoints.landmarks_file(checkpoint))
     code = hash_plugins(loaded.config, [])  # of the model
     done = []
-    for each in settings:
+    for each in configs:
         own = mapped if each.condition["name"] == "landmarks" else digest
         place = place_evaluation(each, fingerprint([own, code]) if code else own, folder)
         done.append(evaluate(each, loaded, place, critic))
     rows, comparisons = [each.row for each in done], compare_rows(done, baseline)
-    dataset = DataSummary.from_config(loaded.config)
+    dataset = loaded.dataset
     print_table(rows, comparisons, dataset)
     if len(done) > 1:
         for path in write_tables(folder, rows, comparisons, dataset):
@@ -112,7 +110,7 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
     """
     if config.output is None and is_finished(folder):
         return read_evaluation(folder)
-    dataset = DataSummary.from_config(loaded.config)
+    dataset = loaded.dataset
     env_id = config.env_id or dataset.env_id
     if env_id is None:
         raise ConfigError(f"the data {dataset.name!r} names no environment; set env_id=... to a Gymnasium id")
@@ -122,7 +120,7 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
     check_protocol(config, policy.strategy, loaded.model.layout, env_id)  # what is refused leaves no folder
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
     log = PlanLog() if config.diagnostics else None
-    store = None if config.near is None else _data_of(loaded)
+    store = None if config.near is None else load_training_data(loaded, "near goals are drawn from the data")
     outcome = run_episodes(config, policy, env_id, watch=log, store=store)
     row = summarize(config, loaded, env_id, outcome)
     evaluation = Evaluation(folder, row, outcome.results, outcome.episodes.plans)
@@ -143,19 +141,6 @@ def _with_landmarks(model: Model, config: EvaluationConfig, env_id: str) -> Mode
     return other
 
 
-def _data_of(loaded: Loaded) -> EpisodeStore:
-    """The episodes that a model was trained on.
-
-    Raises:
-        ConfigError: those that are there now are others.
-    """
-    store = load_episodes(loaded.config["data"])
-    now = {"fingerprint": store.fingerprint(), "num_transitions": len(store), "num_episodes": store.num_episodes}
-    if not same_episodes(loaded.config["dataset"], now):
-        raise ConfigError("near goals are drawn from the data, and the checkpoint was trained on other data than these")
-    return store
-
-
 def _far_target(target: float | None, dataset: DataSummary) -> str | None:
     """What to say of a desired return that is further above the best of the data than that is above their mean."""
     best, mean = dataset.behaviour_return_max, dataset.behaviour_return_mean
@@ -167,23 +152,21 @@ def _far_target(target: float | None, dataset: DataSummary) -> str | None:
     )
 
 
-def check(row: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeStore) -> None:
+def check_evaluation(config: EvaluationConfig, run: RunConfig, store: EpisodeStore) -> None:
     """Refuse an evaluation that would fail after the training, before it.
 
     Args:
-        row: a resolved `conf/evaluate.yaml`, with a `label`.
-        training: the resolved config of the run.
-        store: its episodes.
+        config: with a `label`.
+        store: the episodes of the run.
 
     Raises:
         ConfigError: no environment, a strategy that the layout cannot serve, a context beyond the window, or a model
             that cannot be built, or an environment in which no episode can be run.
     """
-    config = EvaluationConfig.from_dict(row)
-    run = {**training, **store.sizes, "longest_episode": int(store.lengths.max())}
+    sizes = DataSizes.of(store)
     with torch.device("meta"):  # without memory for its weights
-        model = build_model(run)
-    model.landmarks = None if training.get("landmarks") is None else LandmarkGraph.promise()
+        model = build_model(run, sizes)
+    model.landmarks = None if run.landmarks is None else LandmarkGraph.promise()
     layout = model.layout
     try:
         device_of(config.device)
@@ -192,7 +175,7 @@ def check(row: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeSto
             planner=config.planner,
             condition=config.condition,
             score=config.score,
-            critic=build_critic(run),
+            critic=build_critic(run, sizes),
         )
         strategy.check(model, plan_every=config.plan_every)
         env_id = config.env_id or store.attributes.get("env_id")
@@ -205,7 +188,7 @@ def check(row: Mapping[str, Any], training: Mapping[str, Any], store: EpisodeSto
         check_environment(config, layout, env_id)
     except ConfigError as error:
         raise ConfigError(f"row {config.label!r} of the evaluation: {error}") from error
-    if config.score["name"] == "critic" and training["window"]["terminate_truncated"] and not store.terminated.all():
+    if config.score["name"] == "critic" and run.window.terminate_truncated and not store.terminated.all():
         say(
             f"{config.label}: score=critic counts nothing past an imagined end, and this model learns ends at time "
             "limits as well, which its critic does not; train with window.terminate_truncated=false"

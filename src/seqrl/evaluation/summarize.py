@@ -9,10 +9,9 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from seqrl.checkpoints.loading import Loaded
+from seqrl.checkpoints.loaded import Loaded
 from seqrl.config import EvaluationConfig
 from seqrl.d4rl.reference import Reference, reference, reference_note
-from seqrl.data.summary import DataSummary
 from seqrl.evaluation.archive import label_of
 from seqrl.evaluation.placement import device_of
 from seqrl.evaluation.protocol import EpisodeResults
@@ -30,7 +29,7 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         loaded: the model that acted.
         env_id: of the environment that it acted in.
     """
-    model, returns, dataset = loaded.model, outcome.results["returns"], DataSummary.from_config(loaded.config)
+    model, returns, dataset = loaded.model, outcome.results["returns"], loaded.dataset
     bounds, known = bootstrap(returns).interval, _reference(config, env_id)
     return ResultsRow(
         strategy=label_of(config),
@@ -52,7 +51,7 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         length_mean=float(outcome.results["lengths"].mean()),
         score_mean=None if known is None else known.score(float(returns.mean())),
         score_ci95=None if known is None or bounds is None else [known.score(bound) for bound in bounds],
-        score_note=None if known is None else reference_note(env_id, loaded.config["dataset"]),
+        score_note=None if known is None else reference_note(env_id, dataset),
         ms_per_action=outcome.episodes.ms_per_action,
         environments_per_batch=int(returns.size),
         device=str(device_of(config.device)),
@@ -65,7 +64,7 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         shuffle_goals=config.shuffle_goals,
         min_cells=config.min_cells,
         training=training_digest(loaded.config),
-        training_seed=loaded.config["seed"],
+        training_seed=loaded.seed,
         training_steps=loaded.step,
         versions={package: version(package) for package in ("seqrl", "torch", "gymnasium", "mujoco")},
         goals=_summarize_goals(outcome.results, config, env_id) if "success" in outcome.results else None,

@@ -164,11 +164,12 @@ def _prior(left: Renaming, settings: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _no_prior(settings: Mapping[str, Any], sizes: tuple[int, int]) -> dict[str, Tensor]:
     """Weights under which every code is as likely as any other."""
-    from seqrl.training.defaults import model_config
+    from seqrl.data.summary import DataSizes
+    from seqrl.training.defaults import compose_sequence
     from seqrl.training.module import SequenceModule
 
-    config = model_config({k: v for k, v in settings.items() if k != "window"}, window=settings["window"])
-    module = SequenceModule({**config, "observation_size": sizes[0], "action_size": sizes[1], "longest_episode": 1})
+    config = compose_sequence({k: v for k, v in settings.items() if k != "window"}, window=settings["window"])
+    module = SequenceModule(config, DataSizes(*sizes, longest_episode=1))
     weights = {n: v.detach() for n, v in module.model.state_dict().items() if not n.startswith("tokenizer.")}
     return {**weights, "head.weight": torch.zeros_like(weights["head.weight"])}
 

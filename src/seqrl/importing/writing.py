@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import yaml
 from seqrl.config import RunConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
+from seqrl.data.summary import DataSizes
 from seqrl.errors import ConfigError
 from seqrl.files import fingerprint_files, write_folder
 from seqrl.importing import Imported, Wishes
@@ -23,9 +23,9 @@ from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.sources import find_source, source_config
 from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.tokenizers.vq import VqTokenizer
-from seqrl.training.checkpoint_io import note
+from seqrl.training.checkpoint_io import describe_checkpoint
 from seqrl.training.datamodule import EpisodeDataModule
-from seqrl.training.defaults import model_config
+from seqrl.training.defaults import compose_sequence
 from seqrl.training.module import SequenceModule
 from seqrl.training.run import summarize_data
 
@@ -57,8 +57,7 @@ def import_checkpoint(
             f"{str(source)!r} lacks the statistics that its tokens or states were made with, as every {kind} does; "
             "give the data that it was trained on, --data PATH or a D4RL id"
         )
-    config = _compose(found, store, data)
-    module = SequenceModule(config)
+    module = _compose(found, store, data)
     _fill(module, found, store)
     if store is not None and found.statistics is None:
         yield f"taken from the data {data}: {_statistics(module, found)}"
@@ -82,20 +81,17 @@ def _check_sizes(found: Imported, store: EpisodeStore, name: str) -> None:
         )
 
 
-def _compose(found: Imported, store: EpisodeStore | None, data: str | None) -> dict[str, Any]:
-    """The resolved config of a run, with what data add to it."""
+def _compose(found: Imported, store: EpisodeStore | None, data: str | None) -> SequenceModule:
+    """The untrained module of a run with the settings of a source."""
     groups = {key: value for key, value in found.settings.items() if key in _SECTIONS}
-    sections = model_config(groups, window=found.settings["window"])
+    sections = compose_sequence(groups, window=found.settings["window"]).to_dict()
     sections["window"] |= found.settings.get("window_options", {})
     if data is not None:
         sections["data"] = source_config(data)
-    run = RunConfig.from_dict({**sections, "experiment_name": "imported"}).to_dict()
-    longest = 1000 if store is None else int(store.lengths.max())
-    facts: dict[str, Any] = {"observation_size": found.observation_size, "action_size": found.action_size}
-    facts["longest_episode"] = found.longest_episode or longest
-    if store is not None:
-        facts["dataset"] = asdict(summarize_data(store))
-    return {**run, **facts}
+    whole = RunConfig.from_dict({**sections, "experiment_name": "imported"}).to_dict()
+    longest = found.longest_episode or (1000 if store is None else int(store.lengths.max()))
+    sizes = DataSizes(found.observation_size, found.action_size, longest)
+    return SequenceModule(RunConfig.from_dict(whole), sizes, None if store is None else summarize_data(store))
 
 
 def _fill(module: SequenceModule, found: Imported, store: EpisodeStore | None) -> None:
@@ -184,14 +180,15 @@ def _write(folder: Path, module: SequenceModule, found: Imported) -> None:
     parts = {"tokenizer": module.model.tokenizer, "backbone": module.model.backbone}
     checkpoint = {
         "state_dict": {f"model.{name}": value for name, value in module.model.state_dict().items()},
-        "hyper_parameters": {"config": module.config},
-        "seqrl": note(module.config, parts, model=module.model.made_of),
+        "hyper_parameters": dict(module.hparams),
+        "seqrl": describe_checkpoint(module.config, parts, model=module.model.made_of),
         "global_step": found.step,
         "stage": "model",
     }
     (folder / "model").mkdir()
     torch.save(checkpoint, folder / "model" / "last.ckpt")
-    (folder / "config.yaml").write_text(yaml.safe_dump(module.config, sort_keys=False), encoding="utf-8")
+    kept = yaml.safe_dump(dict(module.hparams["config"]), sort_keys=False)
+    (folder / "config.yaml").write_text(kept, encoding="utf-8")
     status = {"model": {"state": "done", "step": found.step}}
     (folder / "status.json").write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from seqrl.config import ModelConfig
+from seqrl.data.summary import DataSizes
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models import Model
@@ -33,21 +35,18 @@ def model_class(tokenizer: Mapping[str, Any]) -> type[Model]:
     raise ConfigError(f"tokenizer={tokenizer['name']} is of no kind that a model reads; derive it from one of {kinds}")
 
 
-def build_model(config: Mapping[str, Any]) -> Model:
-    """The untrained model that a run's config asks for.
-
-    Args:
-        config: resolved, with `observation_size`, `action_size`, `longest_episode` and, where there are any,
-            `categories` of the data.
+def build_model(config: ModelConfig, sizes: DataSizes) -> Model:
+    """The untrained model that a run asks for.
 
     Raises:
         ConfigError: whatever the components refuse.
     """
-    sizes = (config["observation_size"], config["action_size"], config.get("categories"))
-    layout = Layout.from_config(config["layout"], *sizes)
-    tokenizer, backbone, context = config["tokenizer"], config["backbone"], config["window"]["length"]
+    layout, tokenizer, backbone = sizes.lay_out(config.layout), config.tokenizer, config.backbone
+    context, longest = config.window.length, sizes.longest_episode
     if model_class(tokenizer) is VectorModel:
-        return VectorModel(layout, tokenizer, backbone, context=context, longest_episode=config["longest_episode"])
+        if longest is None:
+            raise ConfigError("longest_episode is not set, and a model of vectors needs it; give 1 or more")
+        return VectorModel(layout, tokenizer, backbone, context=context, longest_episode=longest)
     return SequenceModel(layout, tokenizer, backbone, context=context)
 
 

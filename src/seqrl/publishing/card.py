@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from seqrl.checkpoints.exported import CONFIG, WEIGHTS
-from seqrl.checkpoints.loading import Loaded
+from seqrl.checkpoints.loaded import Loaded
 from seqrl.data.summary import DataSummary
 from seqrl.files import read_json, read_text
 

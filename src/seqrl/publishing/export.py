@@ -10,7 +10,6 @@ from typing import Any
 from seqrl.checkpoints.exported import write_digests, write_exported
 from seqrl.checkpoints.loading import checkpoint_file, critic_file, landmarks_file, load, run_folder
 from seqrl.checkpoints.reading import read_checkpoint
-from seqrl.data.summary import DataSummary
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import ROW, list_evaluations, read_row
 from seqrl.evaluation.tables import write_tables
@@ -58,7 +57,7 @@ def export_model(
         if graph.is_file():
             (new / "landmarks").mkdir()
             shutil.copyfile(graph, new / "landmarks" / graph.name)
-        dataset = DataSummary.from_config(loaded.config)
+        dataset = loaded.dataset
         if rows:
             write_tables(new, rows, [], dataset)
         table = (new / RESULTS).read_text(encoding="utf-8") if rows else None

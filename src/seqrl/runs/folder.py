@@ -78,11 +78,15 @@ class RunFolder:
                 f"run folder {str(path)!r} cannot be written ({error.strerror}); set runs_dir to a folder that can"
             ) from error
 
+    @property
+    def config_file(self) -> Path:
+        """Where the configuration lies, once it is written."""
+        return self.path / "config.yaml"
+
     def write_config(self, config: Mapping[str, Any]) -> Path:
-        """Keep the resolved config, for people and for the worker processes of this run."""
-        target = self.path / "config.yaml"
-        write_text(target, yaml.safe_dump(dict(config), sort_keys=False))
-        return target
+        """Keep the configuration of the run, plain, for people and for its worker processes."""
+        write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+        return self.config_file
 
     def status(self) -> dict[str, StageStatus]:
         """How far its stages came, by name; empty for a new run.

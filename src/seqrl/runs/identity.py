@@ -111,15 +111,15 @@ class RunIdentity:
         return " and ".join(changed) or None
 
 
-def identify(config: Mapping[str, Any]) -> RunIdentity:
-    """What the run of a resolved `conf/train.yaml` or of a `config.yaml` computes. Its plugins are loaded already.
+def identify(run: RunConfig) -> RunIdentity:
+    """What a run computes. Its plugins are loaded already.
 
     Raises:
         ConfigError: a setting that is not allowed.
         DataError: data that cannot be read.
     """
     hashed = cache(hash_content)
-    whole = RunConfig.from_saved(config).to_dict()
+    whole = run.to_dict()
     kept = {section: _relevant(section, value) for section, value in whole.items() if section not in IRRELEVANT[""]}
     kept["layout"] = _without_later(kept["layout"], _LATER)
     start = [] if whole["init_from"] is None else [find_path(whole["init_from"])]

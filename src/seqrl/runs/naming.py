@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seqrl.config import RunConfig
 from seqrl.errors import ConfigError
 from seqrl.paths import find_path
 from seqrl.runs.identity import IRRELEVANT, RunIdentity
@@ -19,56 +20,52 @@ _UNSAFE = re.compile(r"[^\w.+-]+", re.ASCII)
 _DATA_FILE = re.compile(r"\.(hdf5|h5|npz)$")
 
 
-def find_run(config: Mapping[str, Any], identity: RunIdentity) -> Path | None:
+def find_run(run: RunConfig, identity: RunIdentity) -> Path | None:
     """The folder of a run that was begun before; None where there is none.
 
     It carries the name that the user gives, or that of the experiment, whatever its other words; or a name by the
     rule of before (see `old_run_name`), which it keeps.
-
-    Args:
-        config: resolved, of the run.
     """
-    parent, beginning = find_path(config["runs_dir"]), name_beginning(config)
+    parent, beginning = find_path(run.runs_dir), name_beginning(run)
     folders = [parent / f"{beginning}-{identity.digest}"]
-    if not config.get("name") and parent.is_dir():
+    if run.name is None and parent.is_dir():
         folders += sorted(parent.glob(f"{glob.escape(beginning)}-*-{identity.digest}"))
     for folder in folders:
         if folder.is_dir() and RunIdentity.read(folder / IDENTITY) in (None, identity):
             return folder
-    old = parent / old_run_name(config)
-    leaves = {"", ".", ".."} & set(str(config.get("experiment_name") or "run").split("/"))  # the folder of the runs
-    if not config.get("name") and not leaves and (old / "config.yaml").is_file():
+    old = parent / old_run_name(run.given)
+    leaves = {"", ".", ".."} & set(run.experiment_name.split("/"))  # the folder of the runs
+    if run.name is None and not leaves and (old / "config.yaml").is_file():
         known = RunIdentity.read(old / IDENTITY)
         if known is None or known == identity:
             return old
     return None
 
 
-def name_run(config: Mapping[str, Any], identity: RunIdentity, overrides: Mapping[str, Any]) -> str:
+def name_run(run: RunConfig, identity: RunIdentity, overrides: Mapping[str, Any]) -> str:
     """The name of a new run's folder: `<name>-<hash>`, or `<experiment_name>-<words>-<hash>`.
 
     Args:
-        config: resolved, of the run.
         overrides: what the user set otherwise than the defaults, by key, as in `{"backbone": "llama", "seed": 1}`.
 
     Raises:
         ConfigError: a `name` that is no name of a folder.
     """
-    beginning = name_beginning(config)
-    words = [] if config.get("name") else _words(config, overrides)
+    beginning = name_beginning(run)
+    words = [] if run.name is not None else _words(run, overrides)
     return "-".join([beginning, *words, identity.digest])
 
 
-def name_beginning(config: Mapping[str, Any]) -> str:
+def name_beginning(run: RunConfig) -> str:
     """The user's `name`, or that of the experiment.
 
     Raises:
         ConfigError: a `name` that is no name of a folder.
     """
-    name = config.get("name")
-    if not name:
-        return _safe(str(config.get("experiment_name") or "run")) or "run"
-    if not isinstance(name, str) or _safe(name) != name or len(name) > _LONGEST:
+    name = run.name
+    if name is None:
+        return _safe(run.experiment_name) or "run"
+    if _safe(name) != name or len(name) > _LONGEST:
         raise ConfigError(
             f"name={name!r} cannot begin the name of a folder; give up to {_LONGEST} letters, digits, '.', '_', '+' or "
             "'-', the first a letter or digit"
@@ -76,14 +73,14 @@ def name_beginning(config: Mapping[str, Any]) -> str:
     return name
 
 
-def _words(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
+def _words(run: RunConfig, overrides: Mapping[str, Any]) -> list[str]:
     """As many of the overrides that decide what is computed as there is room for."""
     words: list[str] = []
     for key, value in overrides.items():
         section, _, option = key.partition(".")
         if section in IRRELEVANT[""] or section.startswith("hydra") or option in IRRELEVANT.get(section, ()):
             continue
-        if value == config.get("experiment_name"):
+        if value == run.experiment_name:
             continue  # it is said already
         word = _word(key, value)
         if word and len("-".join([*words, word])) <= _LONGEST:

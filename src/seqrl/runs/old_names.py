@@ -44,12 +44,20 @@ _TRAINED = (
 
 
 def old_run_name(config: Mapping[str, Any]) -> str:
-    """`<experiment_name>-<8 hex digits>`: the folder that the same run would have had by the rule of before."""
+    """`<experiment_name>-<8 hex digits>`: the folder that the same run would have had by the rule of before.
+
+    Args:
+        config: of the run, word for word, see `seqrl.config.Checked.given`.
+    """
     return f"{config.get('experiment_name') or 'run'}-{_digest(config)}"
 
 
 def training_digest(config: Mapping[str, Any]) -> str:
-    """8 hex digits of what was trained how, which runs that differ in the training seed alone have in common."""
+    """8 hex digits of what was trained how, which runs that differ in the training seed alone have in common.
+
+    Args:
+        config: as a checkpoint keeps it, word for word.
+    """
     return _digest({key: config[key] for key in _TRAINED if key in config})
 
 

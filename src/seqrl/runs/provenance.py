@@ -9,7 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -17,19 +17,20 @@ from typing import Any
 
 import yaml
 
+from seqrl.config import TrainerConfig
 from seqrl.files import read_text, write_file
 
 PROVENANCE = "provenance.yaml"
 
 
-def note_invocation(folder: Path, overrides: Sequence[str], trainer: Mapping[str, Any]) -> None:
+def note_invocation(folder: Path, overrides: Sequence[str], trainer: TrainerConfig) -> None:
     """Append to a run's `provenance.yaml` how it was started this time.
 
     An entry holds no environment variables, and of the machine no more than its name and what computes there.
 
     Args:
         overrides: of the command.
-        trainer: that section of the configuration.
+        trainer: of the run.
     """
     import torch
 
@@ -40,9 +41,9 @@ def note_invocation(folder: Path, overrides: Sequence[str], trainer: Mapping[str
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "accelerator": trainer.get("accelerator"),
+        "accelerator": trainer.accelerator,
         "cores": os.cpu_count(),
-        "threads": trainer.get("num_threads") or torch.get_num_threads(),
+        "threads": trainer.num_threads or torch.get_num_threads(),
         "git": {"seqrl": _git_state(Path(__file__).parents[1]), "working_folder": _git_state(Path.cwd())},
         "versions": {"python": platform.python_version(), **_versions()},
     }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from seqrl.config import RunConfig
 from seqrl.console import say
 from seqrl.errors import ConfigError
 from seqrl.files import copy_file, write_text
@@ -68,11 +68,8 @@ def share_stages(folder: RunFolder, identity: RunIdentity, saw_the_same: Callabl
         _take_over(kind, folder, identity, neighbours, saw_the_same)
 
 
-def check_content(folder: RunFolder, config: Mapping[str, Any]) -> None:
+def check_content(folder: RunFolder, run: RunConfig) -> None:
     """Refuse to go on with a run whose data or plugins were changed since it began.
-
-    Args:
-        config: resolved, of the run.
 
     Raises:
         ConfigError: says which.
@@ -80,7 +77,7 @@ def check_content(folder: RunFolder, config: Mapping[str, Any]) -> None:
     begun = RunIdentity.read(folder.path / IDENTITY)
     if begun is None:
         return
-    identity = identify(config)
+    identity = identify(run)
     files = identity.changed_files(begun)
     if begun != identity or files:
         what = begun.difference(identity) or (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from seqrl.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class StageKind:
         """What sentences about the stage begin with; those about the model need no beginning."""
         return f"{self.name}: " if self.prefix else ""
 
-    def is_asked(self, config: Mapping[str, Any]) -> bool:
+    def is_asked(self, run: RunConfig) -> bool:
         """Whether a run's configuration alone tells that it has this stage; a tokenizer's class tells of its own."""
-        return self.asked_by is not None and bool(config.get(self.asked_by))
+        return self.asked_by is not None and getattr(run, self.asked_by) is not None
 
     def owns(self, metric: str) -> bool:
         """Whether a name of metrics.csv is this stage's."""

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seqrl.config import CriticConfig
 from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
+from seqrl.data.summary import DataSizes
 from seqrl.layout import FIELDS, Layout
 from seqrl.models.code import CodeModel
 from seqrl.models.token import TokenModel
@@ -95,15 +97,11 @@ def code_model(fields: Layout, *, window: int = WINDOW) -> CodeModel:
 
 def critic() -> Critic:
     """A small critic in float64, fitted to `store()`, with values that differ."""
-    config = {
-        "layout": {"fields": {"observation": {}, "action": {}}, "discount": 0.9},
-        "observation_size": OBSERVATION_SIZE,
-        "action_size": ACTION_SIZE,
-        "critic": {"name": "iql", "dim": 8},
-    }
+    layout = {"fields": {"observation": {}, "action": {}}, "discount": 0.9}
+    config = CriticConfig.from_dict({"layout": layout, "critic": {"name": "iql", "dim": 8}})
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of the biases, which `scramble` adds to
-        made = build_critic(config)
+        made = build_critic(config, DataSizes(OBSERVATION_SIZE, ACTION_SIZE))
     assert made is not None
     episodes = store()
     made.fit(torch.from_numpy(episodes.observations), torch.from_numpy(episodes.actions))

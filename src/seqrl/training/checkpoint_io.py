@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from seqrl.checkpoints.migration import FORMAT
 from seqrl.checkpoints.reading import find_newest, read_file
+from seqrl.config import CriticConfig, SequenceConfig
 from seqrl.console import say
 from seqrl.errors import CheckpointError
 from seqrl.files import copy_file, write_file
@@ -187,11 +188,12 @@ def resumable(folder: Path, stage: str) -> tuple[Path | None, int]:
     return found.path, found.step
 
 
-def note(config: Mapping[str, Any], parts: Mapping[str, Any], *, model: str | None = None) -> dict[str, Any]:
+def describe_checkpoint(
+    config: SequenceConfig | CriticConfig, parts: Mapping[str, Any], *, model: str | None = None
+) -> dict[str, Any]:
     """What a checkpoint says of itself: its format, the plugins that its parts come from, and versions.
 
     Args:
-        config: of the run.
         parts: components by slot.
         model: what its sequences are made of; None of stages that train no model.
     """
@@ -200,9 +202,9 @@ def note(config: Mapping[str, Any], parts: Mapping[str, Any], *, model: str | No
     return {
         "format": FORMAT,
         "model": model,
-        "plugins": list(config.get("plugins", [])),
+        "plugins": list(config.plugins),
         "origins": {slot: Path(origins[slot]).name for slot in others},
         "code": {slot: source(type(parts[slot]).__module__) for slot in others},
-        "machine": describe_machine(config.get("trainer", {})),
+        "machine": describe_machine(config.trainer),
         "versions": {package: version(package) for package in ("seqrl", "torch", "lightning", "numpy")},
     }

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqrl.config import CriticConfig
 from seqrl.critics import Transitions, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.order import StepOrder, split_episodes
 from seqrl.data.returns import join_actions, sample_transitions
+from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.training.checkpoint_io import note
+from seqrl.training.checkpoint_io import describe_checkpoint
 from seqrl.training.loading import TrainingLoader, ValidationLoader, followed
 from seqrl.training.metrics import ScalarMeans
 from seqrl.training.seeding import seed_step
-from seqrl.training.stage_module import SLOW_COPY, StageModule
+from seqrl.training.stage_module import SLOW_COPY, StageModule, check_precision, keep_config
 
 
 class CriticModule(StageModule):
@@ -30,25 +32,33 @@ class CriticModule(StageModule):
     Logs the means of what the critic's loss returns, under `train/` and `val/`.
 
     Args:
-        config: plain dict with `observation_size`, `action_size`, `layout`, `critic`, `critic_training` (its
-            `learning_rate`) and `seed`; it travels in the checkpoint and may hold more.
+        config: of a run; or a plain dict with `layout`, `critic`, `critic_training` and `seed`, and with
+            `observation_size` and `action_size`. It travels in the checkpoint, word for word, and may hold more.
+        sizes: of the data, where `config` does not hold them.
+        dataset: what the data are, for the checkpoint.
 
     Raises:
         ConfigError: no critic, or whatever it refuses.
     """
 
+    config: CriticConfig
     moving_average = SLOW_COPY
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        config: CriticConfig | Mapping[str, Any],
+        sizes: DataSizes | None = None,
+        dataset: DataSummary | None = None,
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters({"config": dict(config)}, logger=False)
-        self.config = dict(config)
-        critic = build_critic(config)
+        kept = keep_config(config, sizes, dataset)
+        self.save_hyperparameters({"config": kept}, logger=False)
+        self.config = config if isinstance(config, CriticConfig) else CriticConfig.from_saved(kept)
+        sizes = DataSizes.from_saved(kept)
+        critic = build_critic(self.config, sizes)
         if critic is None:
             raise ConfigError("there is no critic to train; add critic=iql")
-        self.learning_rate = config["critic_training"]["learning_rate"]
-        if not self.learning_rate > 0:
-            raise ConfigError(f"critic_training.learning_rate={self.learning_rate} is no rate; give more than 0")
+        check_precision(self.config.trainer.precision, SLOW_COPY)
         self.critic = critic
         state, action = (torch.zeros(1, len(each)) for each in (critic.observation_mean, critic.action_low))
         nothing = Transitions(state, action, torch.zeros(1), state, torch.zeros(1, dtype=torch.bool))
@@ -59,7 +69,7 @@ class CriticModule(StageModule):
         self.val_metrics = ScalarMeans(names)
 
     def training_step(self, batch: Transitions, batch_index: int) -> Tensor:
-        seed_step(self, self.config["seed"])
+        seed_step(self, self.config.seed)
         losses = self.critic.loss(batch)
         self.train_metrics.update(losses, len(batch.rewards))
         return self.tell_loss(losses["loss"])
@@ -69,11 +79,11 @@ class CriticModule(StageModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         learnt = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(learnt, lr=self.learning_rate)
+        return torch.optim.Adam(learnt, lr=self.config.critic_training.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["seqrl"] = note(self.config, {"critic": self.critic})
+        checkpoint["seqrl"] = describe_checkpoint(self.config, {"critic": self.critic})
 
 
 class TransitionDataModule(pl.LightningDataModule):

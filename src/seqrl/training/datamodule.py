@@ -10,12 +10,13 @@ import lightning.pytorch as pl
 import numpy as np
 from torch import Tensor
 
+from seqrl.config import TrainingConfig, WindowConfig
 from seqrl.data.batches import CodeWindows, TokenWindows, ValueWindows, VectorWindows
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.order import StepOrder, split_episodes
 from seqrl.data.returns import sample_transitions
 from seqrl.data.token_cache import encoder_identity, token_dtype
-from seqrl.data.windows import Windows, WindowSettings
+from seqrl.data.windows import Windows
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models import Model
@@ -23,7 +24,6 @@ from seqrl.models.code import CodeModel
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
 from seqrl.tokenizers import TrajectoryAutoencoder, VectorScaler
-from seqrl.training.defaults import training_defaults
 from seqrl.training.encoding import encode_store, encode_windows, identify_codes
 from seqrl.training.loading import TrainingLoader, ValidationLoader, followed
 from seqrl.training.module import SequenceModule
@@ -56,7 +56,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         store: EpisodeStore,
         layout: Layout,
         *,
-        window: WindowSettings,
+        window: WindowConfig,
         batch_size: int = 256,
         validation_fraction: float = 0.05,
         validation_batches: int = 8,
@@ -95,15 +95,15 @@ class EpisodeDataModule(pl.LightningDataModule):
         Args:
             batch_size, validation_fraction: as in `conf/train.yaml` where they are not given.
         """
-        training = training_defaults()
+        training = TrainingConfig()
         data = cls(
             store,
             module.model.layout,
-            window=WindowSettings(**module.config["window"]),
-            batch_size=training["batch_size"] if batch_size is None else batch_size,
-            validation_fraction=training["validation_fraction"] if validation_fraction is None else validation_fraction,
-            validation_batches=training["validation_batches"],
-            seed=module.config["seed"],
+            window=module.config.window,
+            batch_size=training.batch_size if batch_size is None else batch_size,
+            validation_fraction=training.validation_fraction if validation_fraction is None else validation_fraction,
+            validation_batches=training.validation_batches,
+            seed=module.config.seed,
         )
         data.tokenize(module)
         return data
@@ -150,14 +150,14 @@ class EpisodeDataModule(pl.LightningDataModule):
     def _encode_tokens(self, module: SequenceModule) -> None:
         model = module.model
         assert isinstance(model, TokenModel)
-        identity = encoder_identity(model.tokenizer, module.config["tokenizer"])
+        identity = encoder_identity(model.tokenizer, module.config.tokenizer)
         vocab_size, columns = model.tokenizer.vocab_size, model.goal_columns
         self.encode(model.tokenizer.encode, vocab_size, identity=identity, goal_columns=columns)
 
     def _encode_vectors(self, module: SequenceModule) -> None:
         tokenizer = module.model.tokenizer
         assert isinstance(tokenizer, VectorScaler)
-        identity = encoder_identity(tokenizer, module.config["tokenizer"])
+        identity = encoder_identity(tokenizer, module.config.tokenizer)
         values = encode_store(self.store, self.layout, tokenizer.normalise, np.dtype(np.float32), identity)
         self._cut(partial(VectorWindows, self.store, values, self.layout, self.window))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from seqrl.config import SequenceConfig
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.paths import config_dir
 
@@ -17,10 +18,10 @@ Setting = str | Mapping[str, Any] | None
 """A name, the options that differ from the defaults (perhaps with a `name`), or None for the defaults."""
 
 
-def model_config(
+def compose_sequence(
     groups: Mapping[str, Setting], *, window: int | None = None, seed: int | None = None
-) -> dict[str, Any]:
-    """A complete config of a `SequenceModule` (less the sizes of the data), from what differs from the defaults.
+) -> SequenceConfig:
+    """What a `SequenceModule` is made of, from what differs from the defaults.
 
     Args:
         groups: settings by group: `layout`, `tokenizer`, `backbone`, `objective`, `optimizer`, `scheduler`.
@@ -30,20 +31,14 @@ def model_config(
         What `seqrl train` would compose of the same words.
 
     Raises:
-        ConfigError: a name that has no yaml file (components of plugins need none).
+        ConfigError: a name that has no yaml file (components of plugins need none), or what `SequenceConfig` refuses.
     """
     train = _read("train")
     defaults = {group: name for entry in train["defaults"] if isinstance(entry, dict) for group, name in entry.items()}
     config: dict[str, Any] = {group: _group(group, defaults[group], groups.get(group)) for group in GROUPS}
     config["window"] = {**train["window"], **({} if window is None else {"length": window})}
     config["seed"] = train["seed"] if seed is None else seed
-    return config
-
-
-def training_defaults() -> dict[str, Any]:
-    """The section `training` of `conf/train.yaml`: batch size, validation, how often things happen."""
-    section: dict[str, Any] = _read("train")["training"]
-    return section
+    return SequenceConfig.from_saved(config)
 
 
 def _group(group: str, default: str, setting: Setting) -> dict[str, Any]:

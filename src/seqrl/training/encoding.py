@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from seqrl.config import WindowConfig
 from seqrl.console import say
 from seqrl.data.batches import values_from
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transition_chunks
 from seqrl.data.token_cache import cached_tokens, encoder_identity, token_dtype, token_key, tokens_in_memory
-from seqrl.data.windows import WindowSettings
 from seqrl.layout import Layout
 from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.training.module import SequenceModule
@@ -50,7 +51,8 @@ def encode_store(
 def identify_codes(module: SequenceModule) -> str | None:
     """Hash of all that decides which codes a module's tokenizer makes of given windows; None where none is certain."""
     weight = next(module.model.tokenizer.parameters())
-    parts = {name: module.config[name] for name in ("tokenizer", "backbone", "window")}
+    config = module.config
+    parts = {"tokenizer": config.tokenizer, "backbone": config.backbone, "window": asdict(config.window)}
     return encoder_identity(module.model.tokenizer, {**parts, "device": weight.device.type, "dtype": str(weight.dtype)})
 
 
@@ -58,7 +60,7 @@ def encode_windows(
     module: SequenceModule,
     store: EpisodeStore,
     values: np.ndarray,
-    settings: WindowSettings,
+    settings: WindowConfig,
     identity: str | None,
 ) -> np.ndarray:
     """(N, n) codes of the window that starts at each row of a store, computed on the device of the tokenizer.

@@ -36,7 +36,7 @@ def fit_stage(stage: Stage, folder: RunFolder) -> Path:
         seqrl.errors.ConfigError: a checkpoint that is there was trained on other data.
         seqrl.errors.CheckpointError: no checkpoint of those that are there can be read.
     """
-    name, dataset = stage.kind.name, stage.module.hparams["config"]["dataset"]
+    name, dataset = stage.kind.name, stage.dataset
     last = folder.checkpoint(name)
     if folder.is_done(name):
         content = read_checkpoint(last, name)
@@ -47,7 +47,7 @@ def fit_stage(stage: Stage, folder: RunFolder) -> Path:
     if checkpoint is not None:
         check_data(checkpoint, read_checkpoint(checkpoint, name), dataset)
     interrupt = StopAtInterrupt()
-    search = PruneTrial(**stage.trial) if stage.trial else None
+    search = PruneTrial(**vars(stage.trial)) if stage.trial else None
     callbacks = [interrupt, *([search] if search else [])]
     trainer = make_trainer(stage, folder, resumed_step=resumed_step, callbacks=callbacks)
     if trainer.is_global_zero and checkpoint is not None and checkpoint != last:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.checkpoints.loading import landmarks_file
@@ -13,17 +10,16 @@ from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.landmarks import LandmarkGraph, fit_landmarks
 from seqrl.errors import CheckpointError, ConfigError
-from seqrl.layout import Layout
 from seqrl.runs.folder import RunFolder
 
 
-def check_landmarks(config: Mapping[str, Any]) -> None:
+def check_landmarks(run: RunConfig) -> None:
     """Refuse landmarks of a run whose model is told no goals.
 
     Raises:
         ConfigError: says what to add.
     """
-    if config.get("landmarks") is not None and config["layout"].get("goal") is None:
+    if run.landmarks is not None and run.layout.goal is None:
         raise ConfigError(
             "landmarks are goals on the way to others, and the layout has no goal; add layout=tt_goal, or leave out "
             "landmarks"
@@ -31,27 +27,25 @@ def check_landmarks(config: Mapping[str, Any]) -> None:
 
 
 @rank_zero_only
-def map_landmarks(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore) -> None:
+def map_landmarks(run: RunConfig, folder: RunFolder, store: EpisodeStore) -> None:
     """Fit the graph that a run asks for, unless the same one is there.
 
     Raises:
         seqrl.errors.DataError: data in which nothing leads anywhere, or too many landmarks.
     """
-    if not lacks_landmarks(config, folder):
+    if not lacks_landmarks(run, folder):
         return
-    settings, layout = RunConfig.from_saved(config).landmarks, Layout.from_config(config["layout"], **store.sizes)
-    assert settings is not None and layout.goal is not None
-    graph = fit_landmarks(store, layout.goal.dims, settings, seed=config["seed"])
+    assert run.landmarks is not None and run.layout.goal is not None
+    graph = fit_landmarks(store, run.layout.goal.dims, run.landmarks, seed=run.seed)
     graph.save(landmarks_file(folder.path))
     say(f"landmarks: {len(graph.nodes)}, with {len(graph.steps)} edges")
 
 
-def lacks_landmarks(config: Mapping[str, Any], folder: RunFolder) -> bool:
+def lacks_landmarks(run: RunConfig, folder: RunFolder) -> bool:
     """Whether a run asks for a graph that it does not have; a damaged one is made again."""
-    settings = RunConfig.from_saved(config).landmarks
-    if settings is None:
+    if run.landmarks is None:
         return False
     try:
-        return LandmarkGraph.read(landmarks_file(folder.path)).settings != vars(settings)
+        return LandmarkGraph.read(landmarks_file(folder.path)).settings != vars(run.landmarks)
     except CheckpointError:
         return True

@@ -20,11 +20,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from seqrl import errors
+from seqrl.config import TrainerConfig
 from seqrl.errors import ConfigError, SeqrlError, Stopped
 from seqrl.processes import bound_command, safe_environment, usable_cores
 from seqrl.runs.folder import RunFolder
@@ -37,25 +37,24 @@ _SAVING = 60.0  # the same once one of them has stopped as it was asked to
 STOPPED = 128  # plus the number of a signal: the exit status of a worker that stopped after a whole step
 
 
-def ranks_per_node(trainer: Mapping[str, Any]) -> int:
-    """How many ranks `trainer.devices` asks for on each node.
-
-    Raises:
-        ConfigError: it is no whole number of 1 or more, no list of GPUs, and not `auto`.
-    """
-    devices = trainer.get("devices", 1)
+def count_ranks_per_node(trainer: TrainerConfig) -> int:
+    """How many ranks `trainer.devices` asks for on each node."""
+    devices = trainer.devices
+    if isinstance(devices, tuple):
+        return len(devices)
     if devices in ("auto", -1):
         import torch
 
-        return 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
-    if isinstance(devices, Sequence) and not isinstance(devices, str) and devices:
-        return len(devices)
-    if isinstance(devices, int) and not isinstance(devices, bool) and devices >= 1:
-        return devices
-    raise ConfigError(f"trainer.devices={devices!r} is no number of ranks; give 1 or more, a list of GPUs, or auto")
+        return 1 if trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
+    return int(devices)
 
 
-def check_ranks(trainer: Mapping[str, Any]) -> None:
+def count_ranks(trainer: TrainerConfig) -> int:
+    """How many ranks a trainer has on all its nodes."""
+    return trainer.num_nodes * count_ranks_per_node(trainer)
+
+
+def check_ranks(trainer: TrainerConfig) -> None:
     """Refuse more ranks on this machine than can be of use.
 
     Ranks on the CPU share its cores, and each holds torch, the data's windows and the model on its own; two are always
@@ -64,10 +63,10 @@ def check_ranks(trainer: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: more ranks than cores, or than GPUs.
     """
-    ranks = ranks_per_node(trainer)
-    if ranks <= 2 or int(trainer.get("num_nodes", 1)) > 1:
+    ranks = count_ranks_per_node(trainer)
+    if ranks <= 2 or trainer.num_nodes > 1:
         return
-    accelerator, gpus = trainer.get("accelerator", "auto"), 0
+    accelerator, gpus = trainer.accelerator, 0
     if accelerator in ("gpu", "cuda", "auto"):
         import torch
 
@@ -89,7 +88,7 @@ def _given_number(variable: str) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
-def run_ranks(config: Path, trainer: Mapping[str, Any]) -> None:
+def run_ranks(config: Path, trainer: TrainerConfig) -> None:
     """Train a run in as many processes as its trainer asks for, and wait for them.
 
     When one rank fails, the others have a few seconds to end and are then killed. Signals that stop training are
@@ -104,7 +103,7 @@ def run_ranks(config: Path, trainer: Mapping[str, Any]) -> None:
         seqrl.errors.Stopped: the ranks stopped after a whole step, and saved it.
         SeqrlError: what the rank that failed first said, with its traceback as the cause.
     """
-    nodes, devices = int(trainer.get("num_nodes", 1)), ranks_per_node(trainer)
+    nodes, devices = trainer.num_nodes, count_ranks_per_node(trainer)
     module = "seqrl.training.worker"
     if nodes > 1:
         worker = [sys.executable, "-P", "-m", module, str(config)]

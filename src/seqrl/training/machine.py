@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from seqrl.checkpoints.reading import find_newest, read_checkpoint
+from seqrl.config import TrainerConfig
 from seqrl.console import say
 from seqrl.errors import CheckpointError
 from seqrl.runs.folder import RunFolder
@@ -19,13 +20,13 @@ from seqrl.runs.stages import KINDS
 _MOST = 4096  # threads that a checkpoint may ask for
 
 
-def describe_machine(trainer: Mapping[str, Any]) -> dict[str, Any]:
+def describe_machine(trainer: TrainerConfig) -> dict[str, Any]:
     """What a checkpoint says of where it was computed: plain values.
 
     Args:
-        trainer: that section of the configuration.
+        trainer: tells whether a GPU computed.
     """
-    gpu = trainer.get("accelerator", "cpu") != "cpu" and torch.cuda.is_available()
+    gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
     return {
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -33,16 +34,16 @@ def describe_machine(trainer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def keep_threads(folder: RunFolder, trainer: Mapping[str, Any]) -> None:
+def keep_threads(folder: RunFolder, trainer: TrainerConfig) -> None:
     """Compute with the threads that a run began with, or with those that the user asks for; tell what else differs.
 
     Sums are split among threads, so that their rounding depends on the number: a run that goes on ends bit for bit as
     one that was never interrupted only with the same number, the same torch and the same instructions.
 
     Args:
-        trainer: that section of the configuration; its `num_threads` is the user's word.
+        trainer: its `num_threads` is the user's word.
     """
-    default, asked = _default_threads(), trainer.get("num_threads")
+    default, asked = _default_threads(), trainer.num_threads
     note = _newest_note(folder)
     before = _mapping(note.get("machine"))
     begun = before.get("threads")

@@ -10,20 +10,22 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from seqrl.config import SequenceConfig
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import ConfigError
 from seqrl.models.building import MODELS, build_model
 from seqrl.objectives import Objective, Outcome
 from seqrl.registry import OBJECTIVE
 from seqrl.schedulers import Scheduler
 from seqrl.tokenizers import TrajectoryAutoencoder
-from seqrl.training.checkpoint_io import note
-from seqrl.training.defaults import Setting, model_config
+from seqrl.training.checkpoint_io import describe_checkpoint
+from seqrl.training.defaults import Setting, compose_sequence
 from seqrl.training.metrics import FieldMeans, moved_whole
-from seqrl.training.optim import build_optimizer_and_schedule, build_scheduler, check_optimizer
+from seqrl.training.optim import build_optimizer_and_schedule, build_scheduler
 from seqrl.training.parallel import over_ranks, shard
 from seqrl.training.seeding import seed_step
-from seqrl.training.stage_module import CODEBOOK, SLOW_COPY, StageModule, check_precision
+from seqrl.training.stage_module import CODEBOOK, StageModule, check_precision, keep_config
 from seqrl.types import Batch
 
 
@@ -35,32 +37,42 @@ class SequenceModule(StageModule):
     `train/tokens_per_second` and `train/learning_rate`.
 
     Args:
-        config: plain dict with `observation_size`, `action_size`, `layout`, `tokenizer`, `backbone`, `objective`,
-            `window`, `optimizer`, `scheduler`, `seed`; it travels in the checkpoint and may hold more.
+        config: of a run; or a plain dict with `layout`, `tokenizer`, `backbone`, `objective`, `window`, `optimizer`,
+            `scheduler`, `seed`, and with `observation_size`, `action_size` and perhaps more of `DataSizes`. It travels
+            in the checkpoint, word for word, and may hold more.
+        sizes: of the data, where `config` does not hold them.
+        dataset: what the data are, for the checkpoint.
 
     Raises:
         seqrl.errors.ConfigError: whatever the components refuse.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    config: SequenceConfig
+
+    def __init__(
+        self,
+        config: SequenceConfig | Mapping[str, Any],
+        sizes: DataSizes | None = None,
+        dataset: DataSummary | None = None,
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters({"config": dict(config)}, logger=False)
-        self.config = dict(config)
-        self.model = build_model(config)
-        check_optimizer(config["optimizer"])
-        self._objective: Objective = OBJECTIVE.build(config["objective"])
+        kept = keep_config(config, sizes, dataset)
+        self.save_hyperparameters({"config": kept}, logger=False)
+        self.config = config if isinstance(config, SequenceConfig) else SequenceConfig.from_saved(kept)
+        self.schedule = self.config.scheduler
+        self.model = build_model(self.config, DataSizes.from_saved(kept))
+        self._objective: Objective = OBJECTIVE.build(self.config.objective)
         if not isinstance(self.model, self._objective.learns):
             learnt = " or ".join(model.made_of for model in MODELS if issubclass(model, self._objective.learns))
             objectives: dict[str, Any] = {name: OBJECTIVE.get(name) for name in OBJECTIVE.builtin_names()}
             fitting = [name for name, objective in objectives.items() if isinstance(self.model, objective.learns)]
             raise ConfigError(
-                f"objective={config['objective']['name']} learns {learnt}, and "
-                f"tokenizer={config['tokenizer']['name']} makes {self.model.made_of}; use objective={fitting[0]}"
+                f"objective={self.config.objective['name']} learns {learnt}, and "
+                f"tokenizer={self.config.tokenizer['name']} makes {self.model.made_of}; use objective={fitting[0]}"
             )
         self._objective.check(self.model)
-        trained = isinstance(self.model.tokenizer, TrajectoryAutoencoder)
-        if trained or config.get("critic"):  # of a run, whose stages share a trainer's options: before the first one
-            check_precision(config.get("trainer", {}).get("precision"), CODEBOOK if trained else SLOW_COPY)
+        if isinstance(self.model.tokenizer, TrajectoryAutoencoder):
+            check_precision(self.config.trainer.precision, CODEBOOK)
         self.train_metrics = FieldMeans(self.model.fields, modes=self.model.modal_fields)
         self.val_metrics = FieldMeans(self.model.fields, modes=self.model.modal_fields)
         self.tokenizer_fitted = False
@@ -101,8 +113,7 @@ class SequenceModule(StageModule):
             "optimizer": optimizer,
             "scheduler": scheduler,
         }
-        longest = int(store.lengths.max())
-        return cls({**model_config(groups, window=window, seed=seed), **store.sizes, "longest_episode": longest})
+        return cls(compose_sequence(groups, window=window, seed=seed), DataSizes.of(store))
 
     def fit_tokenizer(self, values: np.ndarray) -> None:
         """Give the tokenizer its statistics; `values` are (N, S) transitions of the training episodes."""
@@ -128,7 +139,7 @@ class SequenceModule(StageModule):
         return self
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        seed_step(self, self.config["seed"])
+        seed_step(self, self.config.seed)
         outcome = self._objective(self.model, batch)
         self.train_metrics.update(outcome)
         if self._scheduler is not None and self._scheduler.counts_targets:
@@ -158,7 +169,7 @@ class SequenceModule(StageModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         parts = {"tokenizer": self.model.tokenizer, "backbone": self.model.backbone, "objective": self._objective}
         super().on_save_checkpoint(checkpoint)
-        checkpoint["seqrl"] = note(self.config, parts, model=self.model.made_of)
+        checkpoint["seqrl"] = describe_checkpoint(self.config, parts, model=self.model.made_of)
         if self._scheduler is not None and self._scheduler.counts_targets:
             checkpoint["counted_targets"] = self._scheduler.targets
 

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
+from seqrl.config import SchedulerComponent, SequenceConfig
 from seqrl.errors import ConfigError
-from seqrl.optimizers import Optimizer
 from seqrl.registry import OPTIMIZER, SCHEDULER
 from seqrl.schedulers import Scheduler
 
 
-def check_optimizer(config: Mapping[str, Any]) -> None:
-    """Refuse a section `optimizer` before the training needs it.
-
-    Raises:
-        ConfigError: see `seqrl.registry.Registry.check`.
-    """
-    OPTIMIZER.check(_named(config))
-
-
-def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
-    """What the section `optimizer` of a run names."""
-    optimizer: Optimizer = OPTIMIZER.build(_named(config))
-    return optimizer
-
-
 def make_scheduler(
-    config: Mapping[str, Any], *, max_steps: int, steps_per_epoch: int, targets_per_epoch: int | None = None
+    config: SchedulerComponent, *, max_steps: int, steps_per_epoch: int, targets_per_epoch: int | None = None
 ) -> Scheduler:
     """What the section `scheduler` of a run names."""
     lengths = {"max_steps": max_steps, "steps_per_epoch": steps_per_epoch, "targets_per_epoch": targets_per_epoch}
@@ -41,8 +24,8 @@ def make_scheduler(
     return scheduler
 
 
-def build_scheduler(module: pl.LightningModule, config: Mapping[str, Any], targets: int | None = None) -> Scheduler:
-    """The section `scheduler` of a run's config, for the trainer that a module is in.
+def build_scheduler(module: pl.LightningModule, config: SequenceConfig, targets: int | None = None) -> Scheduler:
+    """The scheduler of a run, for the trainer that a module is in.
 
     Args:
         targets: of a window, where the module counts them.
@@ -52,7 +35,7 @@ def build_scheduler(module: pl.LightningModule, config: Mapping[str, Any], targe
     max_steps = trainer.estimated_stepping_batches  # loads the training data where epochs are counted
     batches = getattr(data, "steps_per_epoch", None) or _batches_of_epoch(trainer)
     return make_scheduler(
-        config["scheduler"],
+        config.scheduler,
         # Where there is no end, `check_length` has seen to it that nobody asks for it.
         max_steps=int(max_steps) if math.isfinite(max_steps) else 1,
         steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches),
@@ -61,14 +44,14 @@ def build_scheduler(module: pl.LightningModule, config: Mapping[str, Any], targe
 
 
 def build_optimizer_and_schedule(
-    module: pl.LightningModule, config: Mapping[str, Any], scheduler: Scheduler | None = None
+    module: pl.LightningModule, config: SequenceConfig, scheduler: Scheduler | None = None
 ) -> OptimizerLRScheduler:
-    """What `configure_optimizers` returns for the sections `optimizer` and `scheduler` of a run's config.
+    """What `configure_optimizers` returns for the optimizer and the scheduler of a run.
 
     Args:
         scheduler: of `build_scheduler`, where the module keeps it.
     """
-    optimizer = make_optimizer(config["optimizer"]).build(module)
+    optimizer = OPTIMIZER.build(config.optimizer).build(module)
     scheduler = scheduler or build_scheduler(module, config)
 
     def factor(step: int) -> float:  # a method's attributes would end in the checkpoint
@@ -78,17 +61,17 @@ def build_optimizer_and_schedule(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def check_length(trainer: pl.Trainer, config: Mapping[str, Any]) -> None:
+def check_length(trainer: pl.Trainer, scheduler: SchedulerComponent) -> None:
     """Refuse a training without an end to a schedule that needs one.
 
     Raises:
         ConfigError: neither `max_steps` nor `max_epochs`, and a scheduler that asks for `max_steps`.
     """
-    if trainer.max_steps != -1 or trainer.max_epochs != -1 or "scheduler" not in config:
+    if trainer.max_steps != -1 or trainer.max_epochs != -1:
         return
-    if "max_steps" in inspect.signature(SCHEDULER.named_by(config["scheduler"])).parameters:
+    if "max_steps" in inspect.signature(SCHEDULER.named_by(scheduler)).parameters:
         raise ConfigError(
-            f"scheduler={config['scheduler']['name']} spreads the learning rate over the whole training, of which "
+            f"scheduler={scheduler['name']} spreads the learning rate over the whole training, of which "
             "this trainer has neither max_steps nor max_epochs; give one of them (max_time may end it earlier), or use "
             "scheduler='constant'"
         )
@@ -98,8 +81,3 @@ def _batches_of_epoch(trainer: pl.Trainer) -> int:
     """Of a loader that came without its data module, as far as its length is known."""
     trainer.fit_loop.setup_data()
     return int(trainer.num_training_batches) if math.isfinite(trainer.num_training_batches) else 1
-
-
-def _named(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The section of a run that was saved before there was more than one optimizer has no name."""
-    return {"name": "adamw", **config}

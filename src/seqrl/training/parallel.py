@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from seqrl.config import TrainerConfig
 from seqrl.errors import ConfigError
 from seqrl.paths import cache_dir, private_dir
-from seqrl.training.launch import ranks_per_node
+from seqrl.training.launch import count_ranks, count_ranks_per_node
 
 
-def cluster_environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
+def cluster_environment(trainer: TrainerConfig) -> ClusterEnvironment:
     """Who started this process, and which rank it is.
 
     Lightning takes any process with SLURM's variables for a task of a batch job. Here it is one only where srun
@@ -47,7 +48,7 @@ def cluster_environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if "LOCAL_RANK" in os.environ or tasks == 1:
         return LightningEnvironment()
-    devices, nodes = ranks_per_node(trainer), int(trainer.get("num_nodes", 1))
+    devices, nodes = count_ranks_per_node(trainer), trainer.num_nodes
     if tasks != devices * nodes:
         raise ConfigError(
             f"srun started {tasks} tasks, but trainer.devices={devices} and trainer.num_nodes={nodes} are "
@@ -61,19 +62,17 @@ def cluster_environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
         return SLURMEnvironment(auto_requeue=False)
 
 
-def strategy(trainer: Mapping[str, Any]) -> Strategy | str:
+def strategy(trainer: TrainerConfig) -> Strategy | str:
     """The strategy that `trainer.strategy` names: `ddp`, `fsdp`, or another of `TrainerConfig`."""
-    name = str(trainer.get("strategy", "auto"))
-    if name == "ddp":
+    if trainer.strategy == "ddp":
         # Buffers are constants, and a parameter is used in every step or in none.
         options: dict[str, Any] = {"static_graph": True, "gradient_as_bucket_view": True}
         renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in torch 2.13
         options["forward_sync_buffers" if renamed else "broadcast_buffers"] = False
         return DDPStrategy(**options)
-    if name == "fsdp":
-        ranks = ranks_per_node(trainer) * int(trainer.get("num_nodes", 1))
-        return ShardedStrategy(ranks, 1, save_distributed_checkpoint=False)
-    return name
+    if trainer.strategy == "fsdp":
+        return ShardedStrategy(count_ranks(trainer), 1, save_distributed_checkpoint=False)
+    return trainer.strategy
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -103,10 +102,9 @@ class ShardedStrategy(ModelParallelStrategy):
         return checkpoint
 
 
-def replicated(trainer: Mapping[str, Any]) -> dict[str, Any]:
+def replicated(trainer: TrainerConfig) -> TrainerConfig:
     """The options for a stage whose model is too small to be worth sharding or compiling."""
-    plain = {"strategy": "ddp"} if trainer.get("strategy") == "fsdp" else {}
-    return {**trainer, **plain, "compile": False}
+    return replace(trainer, strategy="ddp" if trainer.strategy == "fsdp" else trainer.strategy, compile=False)
 
 
 def over_ranks(value: Tensor, operation: Any = torch.distributed.ReduceOp.SUM) -> Tensor:

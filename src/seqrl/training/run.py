@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 
 from seqrl.archives import is_whole
+from seqrl.config import RunConfig
 from seqrl.d4rl.reference import normalised_score
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.summary import DataSummary
@@ -25,8 +23,8 @@ from seqrl.training.stages import list_stages, make_stages
 from seqrl.training.trainer import quiet_lightning
 
 
-def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | None = None) -> Path:
-    """Train the stages that the resolved config of a run asks for, or what is left of them.
+def train(run: RunConfig, folder: RunFolder, store: EpisodeStore | None = None) -> Path:
+    """Train the stages that a run asks for, or what is left of them.
 
     Args:
         store: the episodes, where they are loaded already.
@@ -39,44 +37,33 @@ def train(config: Mapping[str, Any], folder: RunFolder, store: EpisodeStore | No
         seqrl.errors.SeqrlError: bad settings or data.
     """
     quiet_lightning()
-    done = finished(config, folder)
+    done = find_finished(run, folder)
     if done is not None:
         return done
-    keep_threads(folder, config["trainer"])
+    keep_threads(folder, run.trainer)
     if store is None:
-        store = load_data(config)
-        check_content(folder, config)  # while it was read
-    config = {
-        **config,
-        **store.sizes,
-        "longest_episode": int(store.lengths.max()),
-        "dataset": asdict(summarize_data(store)),
-    }
-    pl.seed_everything(max(0, config["seed"]), verbose=False)  # a negative seed is refused below, in our words
-    for stage in make_stages(config, store, folder):
+        store = load_episodes(run.data)
+        check_content(folder, run)  # while it was read
+    pl.seed_everything(run.seed, verbose=False)
+    for stage in make_stages(run, store, summarize_data(store), folder):
         fit_stage(stage, folder)
         stage.finish()
-    map_landmarks(config, folder, store)
+    map_landmarks(run, folder, store)
     return folder.checkpoint(MODEL.name)
 
 
-def finished(config: Mapping[str, Any], folder: RunFolder) -> Path | None:
+def find_finished(run: RunConfig, folder: RunFolder) -> Path | None:
     """The model's checkpoint of a run whose stages are all done, or None.
 
     A stage whose `last.ckpt` is damaged is not done any more, and goes on from an older one.
     """
-    stages = [kind.name for kind in list_stages(config)]
+    stages = [kind.name for kind in list_stages(run)]
     for name in stages:
         last = folder.checkpoint(name)
         if folder.is_done(name) and not is_whole(last):
             folder.set_status(name, "interrupted", folder.status()[name].step, f"{str(last)!r} is damaged")
-    whole = all(map(folder.is_done, stages)) and not lacks_landmarks(config, folder)
+    whole = all(map(folder.is_done, stages)) and not lacks_landmarks(run, folder)
     return folder.checkpoint(MODEL.name) if whole else None
-
-
-def load_data(config: Mapping[str, Any]) -> EpisodeStore:
-    """The episodes of a run."""
-    return load_episodes(config["data"])
 
 
 def summarize_data(store: EpisodeStore) -> DataSummary:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,23 @@ def check_trained(folder: RunFolder, dataset: DataSummary) -> None:
         with suppress(CheckpointError):  # none can be read, which whoever trains the stage tells
             found = find_newest(folder.path / kind.name, kind.name)
             if found is not None:
-                check_data(found.path, read_checkpoint(found.path, kind.name), asdict(dataset))
+                check_data(found.path, read_checkpoint(found.path, kind.name), dataset)
 
 
-def check_data(path: Path, content: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+def check_data(path: Path, content: Mapping[str, Any], dataset: DataSummary) -> None:
     """Refuse to go on from a checkpoint of other data.
 
     Args:
         path: of the checkpoint.
         content: what it holds.
-        dataset: a `DataSummary` of the data that are there now, as a dict.
+        dataset: the data that are there now.
 
     Raises:
         ConfigError: names the checkpoint and the data.
     """
     if not same_episodes(_dataset_of(content), dataset):
         raise ConfigError(
-            f"{str(path)!r} was trained on other data than {str(dataset.get('name'))!r} holds now; put back those of "
+            f"{str(path)!r} was trained on other data than {dataset.name!r} holds now; put back those of "
             "then, or give name=... to begin a run of its own"
         )
 
@@ -51,11 +50,10 @@ def check_data(path: Path, content: Mapping[str, Any], dataset: Mapping[str, Any
 def saw(path: Path, kind: StageKind, dataset: DataSummary) -> bool:
     """Whether a checkpoint can be read and was trained on these data."""
     try:
-        return same_episodes(_dataset_of(read_checkpoint(path, kind.name)), asdict(dataset))
+        return same_episodes(_dataset_of(read_checkpoint(path, kind.name)), dataset)
     except CheckpointError:
         return False
 
 
-def _dataset_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = content.get("hyper_parameters", {}).get("config", {}).get("dataset")
-    return found if isinstance(found, Mapping) else {}
+def _dataset_of(content: Mapping[str, Any]) -> DataSummary:
+    return DataSummary.from_saved(content["hyper_parameters"]["config"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,6 +11,8 @@ from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from torch import Tensor
 
 from seqrl.checkpoints.migration import migrate
+from seqrl.config import CriticConfig, SchedulerComponent, SequenceConfig
+from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import ConfigError
 from seqrl.training.callbacks import TrainingMetrics
 from seqrl.training.loading import follow_trainer, lacks_batches
@@ -19,6 +22,7 @@ from seqrl.training.parallel import over_ranks
 
 CODEBOOK, SLOW_COPY = "the codebook of a tokenizer", "the slow copy of a critic's networks"
 """What follows weights as a moving average, in words."""
+_FOLLOWING = ("evaluation", "objective_metric")  # sections of a run that no stage knows
 
 
 class StageModule(pl.LightningModule):
@@ -26,11 +30,13 @@ class StageModule(pl.LightningModule):
 
     Attributes:
         config: of the run.
+        schedule: of the learning rate; None: it is constant.
         train_metrics, val_metrics: means of what is logged.
         moving_average: what of the module follows its weights as a moving average, in words; None: nothing does.
     """
 
-    config: dict[str, Any]
+    config: SequenceConfig | CriticConfig
+    schedule: SchedulerComponent | None = None
     train_metrics: Any  # of `seqrl.training.metrics`
     val_metrics: Any
     moving_average: str | None = None
@@ -57,7 +63,8 @@ class StageModule(pl.LightningModule):
             )
         if stage != "fit":
             return
-        check_length(self.trainer, self.config)
+        if self.schedule is not None:
+            check_length(self.trainer, self.schedule)
         if self.moving_average is not None:
             check_precision(self.trainer.precision, self.moving_average)
             if any(isinstance(each, StochasticWeightAveraging) for each in self._callbacks()):
@@ -114,6 +121,25 @@ class StageModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(migrate(checkpoint, "the checkpoint"))
         self._gradients = checkpoint.get("gradients")
+
+
+def keep_config(
+    config: SequenceConfig | CriticConfig | Mapping[str, Any], sizes: DataSizes | None, dataset: DataSummary | None
+) -> dict[str, Any]:
+    """The hyperparameters that a module's checkpoint keeps, plain: its run, word for word, and what its data are.
+
+    Args:
+        config: of a run that is checked; or plain, with the sizes of the data, as a script or a checkpoint has it.
+
+    Raises:
+        ConfigError: a run whose data have no sizes.
+    """
+    if isinstance(config, Mapping):
+        return dict(config)
+    if sizes is None:
+        raise ConfigError("the sizes of the data are missing; give sizes=DataSizes.of(store)")
+    kept = {key: value for key, value in config.given.items() if key not in _FOLLOWING}
+    return kept | asdict(sizes) | ({} if dataset is None else {"dataset": asdict(dataset)})
 
 
 def check_precision(precision: Any, moving_average: str) -> None:

@@ -15,11 +15,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.callbacks import build_callbacks
-from seqrl.config import RunConfig, TrainingConfig
+from seqrl.config import RunConfig, TrainerConfig, TrainingConfig, TrialConfig
 from seqrl.critics import build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
-from seqrl.data.windows import WindowSettings
+from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.files import write_text
 from seqrl.layout import Layout
@@ -30,10 +30,10 @@ from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.tokenizers._report import reconstruction_report, round_trip_report
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
-from seqrl.training.launch import ranks_per_node
+from seqrl.training.launch import count_ranks
 from seqrl.training.module import SequenceModule
 from seqrl.training.parallel import replicated
-from seqrl.training.stage_module import CODEBOOK, SLOW_COPY
+from seqrl.training.stage_module import CODEBOOK, SLOW_COPY, check_precision
 from seqrl.training.tokenizer_module import TokenizerModule
 from seqrl.training.warm_start import start_from
 
@@ -56,46 +56,43 @@ class Stage:
             only after `seed_step(self, seed)`.
         data: its batches are a function of the global step, as those of `EpisodeDataModule`.
         settings: the section `training`, with what the stage's own section sets instead.
-        trainer: options of the Lightning trainer, as in `conf/trainer`.
+        dataset: what the data are.
+        trainer: where and how to compute.
         clip_norm: of the gradient; None or 0 leaves it as it is.
         has_validation: whether `data` has held-out batches.
         tell_loss: what the held-out loss is, in words, of the metrics that validations log.
         finish: what is to be done with the trained module, before the next stage.
-        trial: arguments of `PruneTrial`, where a search may give the stage up.
+        trial: where a search may give the stage up.
     """
 
     kind: StageKind
     module: pl.LightningModule
     data: EpisodeDataModule | TransitionDataModule
     settings: TrainingConfig
-    trainer: Mapping[str, Any]
+    dataset: DataSummary
+    trainer: TrainerConfig
     clip_norm: float | None
     has_validation: bool
     tell_loss: Callable[[Mapping[str, float]], str] = lambda logged: f"{logged['val/loss']:.4g}"
     finish: Callable[[], None] = _do_nothing
-    trial: Mapping[str, Any] | None = None
+    trial: TrialConfig | None = None
 
 
-def list_stages(config: Mapping[str, Any]) -> list[StageKind]:
-    """The stages that a configuration asks for, in order."""
-    trainable = getattr(TOKENIZERS.get(config["tokenizer"]["name"]), "trainable", False)
-    kept = bool(config.get("init_from")) and config["warm_start"]["tokenizer"] == "keep"  # as it was trained
-    return [kind for kind in KINDS if kind.is_asked(config) or (trainable and not kept and kind is TOKENIZER)]
+def list_stages(run: RunConfig) -> list[StageKind]:
+    """The stages that a run asks for, in order."""
+    trainable = getattr(TOKENIZERS.named_by(run.tokenizer), "trainable", False)
+    kept = run.init_from is not None and run.warm_start.tokenizer == "keep"  # as it was trained
+    return [kind for kind in KINDS if kind.is_asked(run) or (trainable and not kept and kind is TOKENIZER)]
 
 
-def check_stages(config: Mapping[str, Any], objective: str) -> None:
+def check_stages(run: RunConfig, sizes: DataSizes) -> None:
     """Refuse, before the first stage, what a later one would refuse after hours, or nobody would measure.
-
-    Args:
-        config: resolved, with what the episodes add to it, see `seqrl.training.run.train`.
-        objective: of the run, `objective_metric`.
 
     Raises:
         ConfigError: a batch that the ranks cannot share, an objective that no training logs, or what parts refuse.
     """
-    run = RunConfig.from_saved(config)
-    ranks = int(config["trainer"].get("num_nodes", 1)) * ranks_per_node(config["trainer"])
-    for kind in list_stages(config):
+    ranks, objective = count_ranks(run.trainer), run.objective_metric
+    for kind in list_stages(run):
         own = getattr(run, kind.section) if kind.section else None
         size = (own.on_top_of(run.training) if own else run.training).batch_size
         if size % ranks:
@@ -103,9 +100,10 @@ def check_stages(config: Mapping[str, Any], objective: str) -> None:
             raise ConfigError(f"{section}.batch_size={size} cannot be shared by {ranks} ranks; give a multiple")
         _check_callbacks(kind, own.on_top_of(run.training) if own else run.training, run)
     with torch.device("meta"):  # without memory for its weights
-        module = SequenceModule(config)
-        if CRITIC.is_asked(config):
-            build_critic(config)
+        module = SequenceModule(run, sizes)
+        build_critic(run, sizes)
+    if CRITIC.is_asked(run):
+        check_precision(run.trainer.precision, SLOW_COPY)
     of_training = objective.partition("/")[0] in ("train", "val")
     if of_training and "csv" not in map(_name_of, run.training.loggers) and objective != "val/loss":
         raise ConfigError(f"objective_metric={objective!r} is read from metrics.csv; add csv to training.loggers")
@@ -137,43 +135,43 @@ def _check_callbacks(kind: StageKind, settings: TrainingConfig, run: RunConfig) 
             raise ConfigError(f"{name!r} needs whole weights, which trainer.strategy=fsdp spreads over ranks; use ddp")
 
 
-def make_stages(config: Mapping[str, Any], store: EpisodeStore, folder: RunFolder) -> list[Stage]:
+def make_stages(run: RunConfig, store: EpisodeStore, dataset: DataSummary, folder: RunFolder) -> list[Stage]:
     """The stages of a run, in order; their models are made, and fitted where fitting is no training.
 
     Args:
-        config: resolved, with what the episodes add to it, see `seqrl.training.run.train`.
         store: the episodes.
+        dataset: what results say of them.
         folder: of the run; reports of the tokenizer go there.
 
     Raises:
         seqrl.errors.SeqrlError: bad settings or data.
     """
-    run = RunConfig.from_saved(config)
-    layout = Layout.from_config(run.layout, **store.sizes)
+    sizes = DataSizes.of(store)
+    layout = sizes.lay_out(run.layout)
     data = EpisodeDataModule(
         store,
         layout,
-        window=WindowSettings(run.window.length, run.window.terminate_truncated),
+        window=run.window,
         batch_size=run.training.batch_size,
         validation_fraction=run.training.validation_fraction,
         validation_batches=run.training.validation_batches,
         seed=run.seed,
     )
-    module = SequenceModule(config)
-    critic = CriticModule(config) if CRITIC.is_asked(config) else None
+    module = SequenceModule(run, sizes, dataset)
+    critic = CriticModule(run, sizes, dataset) if CRITIC.is_asked(run) else None
     if run.init_from is not None:
         start_from(module, run.init_from, parts=run.warm_start.parts, tokenizer=run.warm_start.tokenizer)
     data.tokenize(module)
-    stages = [model_stage(config, module, data)]
-    if TOKENIZER in list_stages(config):
-        stages.insert(0, _tokenizer_stage(run, config, module, data, folder))
+    stages = [make_model_stage(run, module, data, dataset)]
+    if TOKENIZER in list_stages(run):
+        stages.insert(0, _make_tokenizer_stage(run, module, data, dataset, folder))
     elif isinstance(module.model.tokenizer, TrajectoryAutoencoder):  # kept as another run trained it
         _report_reconstruction(module, data, folder)
     else:
         values = sample_transitions(store, layout, scalars=_REPORT_SCALARS)
         _write_report(folder.path / "tokenizer.csv", round_trip_report(module.model.tokenizer, values, layout))
     if critic is not None:
-        stages.append(_critic_stage(run, config, critic, store, layout))
+        stages.append(_make_critic_stage(run, critic, store, dataset, layout))
     _check_share(run.trainer.overfit_batches, stages)
     return stages
 
@@ -188,23 +186,24 @@ def _check_share(share: float, stages: Sequence[Stage]) -> None:
         )
 
 
-def model_stage(config: Mapping[str, Any], module: SequenceModule, data: EpisodeDataModule) -> Stage:
+def make_model_stage(run: RunConfig, module: SequenceModule, data: EpisodeDataModule, dataset: DataSummary) -> Stage:
     """The stage that trains the sequence model."""
     return Stage(
         MODEL,
         module,
         data,
-        settings=RunConfig.from_saved(config).training,
-        trainer=config["trainer"],
-        clip_norm=config["optimizer"]["clip_norm"],
+        settings=run.training,
+        dataset=dataset,
+        trainer=run.trainer,
+        clip_norm=run.clip_norm,
         has_validation=len(data.validation_episodes) > 0,
         tell_loss=_tell_model_loss,
-        trial=config.get("trial"),
+        trial=run.trial,
     )
 
 
-def _tokenizer_stage(
-    run: RunConfig, config: Mapping[str, Any], module: SequenceModule, data: EpisodeDataModule, folder: RunFolder
+def _make_tokenizer_stage(
+    run: RunConfig, module: SequenceModule, data: EpisodeDataModule, dataset: DataSummary, folder: RunFolder
 ) -> Stage:
     settings = run.tokenizer_training.on_top_of(run.training)
     if any(getattr(settings, name) != getattr(run.training, name) for name in _OF_BATCHES):
@@ -216,15 +215,16 @@ def _tokenizer_stage(
         TokenizerModule(module),
         data,
         settings=settings,
-        trainer=replicated(config["trainer"]),
-        clip_norm=run.tokenizer_training.clip_norm or config["optimizer"]["clip_norm"],
+        dataset=dataset,
+        trainer=replicated(run.trainer),
+        clip_norm=run.tokenizer_training.clip_norm or run.clip_norm,
         has_validation=len(data.validation_episodes) > 0,
         finish=partial(_report_reconstruction, module, data, folder),
     )
 
 
-def _critic_stage(
-    run: RunConfig, config: Mapping[str, Any], module: CriticModule, store: EpisodeStore, layout: Layout
+def _make_critic_stage(
+    run: RunConfig, module: CriticModule, store: EpisodeStore, dataset: DataSummary, layout: Layout
 ) -> Stage:
     settings = run.critic_training.on_top_of(run.training)
     data = TransitionDataModule(
@@ -242,7 +242,8 @@ def _critic_stage(
         module,
         data,
         settings=settings,
-        trainer=replicated(config["trainer"]),
+        dataset=dataset,
+        trainer=replicated(run.trainer),
         clip_norm=run.critic_training.clip_norm,
         has_validation=data.has_validation,
     )

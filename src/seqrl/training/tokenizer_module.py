@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from seqrl.config import SequenceConfig
 from seqrl.errors import ConfigError
 from seqrl.tokenizers import TrajectoryAutoencoder
-from seqrl.training.checkpoint_io import note
+from seqrl.training.checkpoint_io import describe_checkpoint
 from seqrl.training.metrics import ScalarMeans
 from seqrl.training.module import SequenceModule
 from seqrl.training.optim import build_optimizer_and_schedule
@@ -36,17 +37,18 @@ class TokenizerModule(StageModule):
         ConfigError: a tokenizer that is no `TrajectoryAutoencoder`.
     """
 
+    config: SequenceConfig
     moving_average = CODEBOOK
 
     def __init__(self, module: SequenceModule) -> None:
         super().__init__()
-        self.config = module.config
-        self.save_hyperparameters({"config": self.config}, logger=False)
+        self.config, self.schedule = module.config, module.schedule
+        self.save_hyperparameters(dict(module.hparams), logger=False)
         tokenizer = module.model.tokenizer
         if not isinstance(tokenizer, TrajectoryAutoencoder):
-            raise ConfigError(f"tokenizer={self.config['tokenizer']['name']} has nothing to train")
+            raise ConfigError(f"tokenizer={self.config.tokenizer['name']} has nothing to train")
         self.tokenizer: TrajectoryAutoencoder = tokenizer.requires_grad_(True)
-        nothing = torch.zeros(1, self.config["window"]["length"], module.model.layout.size)
+        nothing = torch.zeros(1, self.config.window.length, module.model.layout.size)
         with torch.no_grad():  # tells what will be logged
             names = list(tokenizer.eval().loss(nothing, torch.ones(nothing.shape[:2], dtype=torch.bool)))
         tokenizer.train()
@@ -54,7 +56,7 @@ class TokenizerModule(StageModule):
         self.val_metrics = ScalarMeans(names)
 
     def training_step(self, batch: ValueBatch, batch_index: int) -> Tensor:
-        seed_step(self, self.config["seed"])
+        seed_step(self, self.config.seed)
         losses = self.tokenizer.loss(batch.values, batch.mask)
         self.train_metrics.update(losses, len(batch))
         return self.tell_loss(losses["loss"])
@@ -68,4 +70,4 @@ class TokenizerModule(StageModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["seqrl"] = note(self.config, {"tokenizer": self.tokenizer})
+        checkpoint["seqrl"] = describe_checkpoint(self.config, {"tokenizer": self.tokenizer})

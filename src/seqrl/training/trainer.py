@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
+from seqrl.config import TrainerConfig
 from seqrl.errors import ConfigError
 from seqrl.runs.folder import RunFolder
 from seqrl.training.callbacks import ClipGradient, ShowProgress, TrainingMetrics
@@ -38,7 +39,7 @@ def make_trainer(
     """
     settings, name = stage.settings, stage.kind.name
     every, log_every = settings.checkpoint_every, settings.log_every
-    batches = stage.trainer.get("accumulate_grad_batches", 1)
+    batches = stage.trainer.accumulate_grad_batches
     gradient = ClipGradient(stage.clip_norm)
     found: list[Callback] = [
         *callbacks,
@@ -92,23 +93,24 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
+def build_trainer(options: TrainerConfig, **fixed: Any) -> pl.Trainer:
     """A Lightning trainer for a stage, counted in steps.
 
     Args:
-        options: `conf/trainer/*.yaml`, for `lightning.pytorch.Trainer`; `seqrl.config.TrainerConfig` has checked them.
+        options: of the run; those that are not ours go to `lightning.pytorch.Trainer` under their own names.
 
     Raises:
         ConfigError: options that the trainer refuses.
     """
-    if options.get("num_threads") is not None:
-        torch.set_num_threads(options["num_threads"])
-    ours = ("num_threads", "compile", "strategy", "max_time")
-    passed = {key: value for key, value in options.items() if key not in ours}
-    callbacks = [*fixed.pop("callbacks", []), *([CompileModel()] if options.get("compile") else [])]
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
+    ours = ("num_threads", "compile", "strategy", "max_time", "devices")
+    passed = {key: value for key, value in vars(options).items() if key not in ours}
+    passed["devices"] = list(options.devices) if isinstance(options.devices, tuple) else options.devices
+    callbacks = [*fixed.pop("callbacks", []), *([CompileModel()] if options.compile else [])]
     try:
-        if options.get("max_time") is not None:
-            callbacks.insert(0, StopAfter(options["max_time"]))  # before what saves and validates
+        if options.max_time is not None:
+            callbacks.insert(0, StopAfter(options.max_time))  # before what saves and validates
         return pl.Trainer(
             **passed,
             **fixed,
@@ -122,5 +124,5 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
             log_every_n_steps=1,
             enable_model_summary=False,
         )
-    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
-        raise ConfigError(f"trainer={dict(passed)} is refused by Lightning: {error}") from error
+    except (ImportError, TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer={passed} is refused by Lightning: {error}") from error

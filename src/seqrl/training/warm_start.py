@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seqrl.checkpoints.loading import Loaded, load
+from seqrl.checkpoints.loaded import Loaded
+from seqrl.checkpoints.loading import load
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.models import Model
 from seqrl.registry import TOKENIZER
@@ -53,7 +54,7 @@ def start_from(
                 "backbone, window and layout, or name the parts that fit: warm_start.parts=[backbone.blocks]"
             )
     if tokenizer == "keep":
-        _check_tokenizer(source.config[_TOKENIZER], module.config[_TOKENIZER])
+        _check_tokenizer(source.config[_TOKENIZER], module.config.tokenizer)
     module.model.load_state_dict({**ours, **{key: theirs[key] for key in taken}})
     if tokenizer == "keep":
         module.model.tokenizer.load_state_dict(source.model.tokenizer.state_dict())

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from seqrl.config import RunConfig
 from seqrl.console import open_streams, say_error
 from seqrl.errors import SeqrlError, Stopped, sentence
 from seqrl.plugins import load_plugins
@@ -38,17 +39,15 @@ def main(path: Path) -> int:
     open_streams()
     try:
         config = read_config(path)
-        for key in ("evaluation", "objective_metric"):  # which a model's checkpoint does not hold
-            config.pop(key, None)
         load_plugins(config.get("plugins", []))
-        folder = RunFolder(path.parent)
-        check_content(folder, config)
+        run, folder = RunConfig.from_saved(config), RunFolder(path.parent)
+        check_content(folder, run)
         first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
         with (
             folder.held() if _is_first_of_torchrun(line) else nullcontext(),
             keep_console(folder.path) if first else nullcontext(),
         ):
-            train(config, folder)
+            train(run, folder)
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         return STOPPED + number if getattr(rank_zero_only, "rank", 0) == 0 else 0

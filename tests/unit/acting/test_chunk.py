@@ -10,8 +10,10 @@ import torch
 
 from seqrl.acting.episode_history import EpisodeHistory
 from seqrl.acting.policy import Policy
+from seqrl.config import CriticConfig
 from seqrl.critics import build_critic
 from seqrl.data.returns import transition_chunks, transitions
+from seqrl.data.summary import DataSizes
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.testing import samples
@@ -67,8 +69,8 @@ def test_a_critic_learns_of_whole_chunks(chunk: int) -> None:
             assert found.actions[number].tolist() == pytest.approx(following_actions(row, stop, chunk))
             number += 1
     assert number == len(rows)
-    sizes = {"observation_size": samples.OBSERVATION_SIZE, "action_size": samples.ACTION_SIZE}
-    critic = build_critic({"layout": section(chunk), "critic": {"name": "iql", "dim": 4}, **sizes})
+    config = CriticConfig.from_dict({"layout": section(chunk), "critic": {"name": "iql", "dim": 4}})
+    critic = build_critic(config, DataSizes(samples.OBSERVATION_SIZE, samples.ACTION_SIZE))
     assert critic is not None
     critic.fit(*TransitionDataModule(store, made, batch_size=4, validation_fraction=0.0).statistics())
     assert critic.act(found.observations).shape == found.actions.shape

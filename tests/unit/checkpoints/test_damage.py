@@ -35,7 +35,7 @@ def content(plain_layout_config: Callable[..., dict[str, Any]]) -> dict[str, Any
         "seed": 0,
         "plugins": [],
         "optimizer": {},
-        "scheduler": {},
+        "scheduler": {"name": "constant"},
     }
     module = SequenceModule(config)
     module.fit_tokenizer(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32))
@@ -184,7 +184,7 @@ def write_bombs(whole: Path, folder: Path, content: dict[str, Any]) -> list[Path
             copy.file_size, copy.compress_size, copy.CRC = member.file_size, member.compress_size, member.CRC
             target.filelist.append(copy)
     config = content["hyper_parameters"]["config"]
-    for path, section, key, value in ((paths[2], "backbone", "dim", 20_000), (paths[3], "window", "length", 10**7)):
+    for path, section, key, value in ((paths[2], "backbone", "dim", 20_000), (paths[3], "window", "length", 10**6)):
         changed = {**config, section: {**config[section], key: value}}
         torch.save({**content, "hyper_parameters": {"config": changed}}, path)
     return paths

@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy.stats import expectile as scipy_expectile
 
+from seqrl.config import CriticConfig
 from seqrl.critics import Critic, Transitions, build_critic
 from seqrl.critics.iql import IqlCritic, expectile_loss
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.summary import DataSizes
 from seqrl.errors import ConfigError
-from seqrl.layout import Layout
 from seqrl.registry import CRITIC
 from seqrl.training.critic_module import TransitionDataModule
 
@@ -83,16 +84,12 @@ def table(store: EpisodeStore, share: float) -> dict[tuple[int, int], float]:
 
 
 def trained(store: EpisodeStore, steps: int, **options: Any) -> Critic:
-    config = {
-        "layout": LAYOUT,
-        "observation_size": store.observations.shape[1],
-        "action_size": store.actions.shape[1],
-        "critic": {"name": "iql", "dim": 32, "target_rate": 0.05, **options},
-    }
+    chosen = {"name": "iql", "dim": 32, "target_rate": 0.05, **options}
+    config, sizes = CriticConfig.from_dict({"layout": LAYOUT, "critic": chosen}), DataSizes.of(store)
     torch.manual_seed(0)
-    critic = build_critic(config)
+    critic = build_critic(config, sizes)
     assert critic is not None
-    layout = Layout.from_config(LAYOUT, config["observation_size"], config["action_size"])
+    layout = sizes.lay_out(config.layout)
     data = TransitionDataModule(store, layout, batch_size=128, validation_fraction=0.0)
     critic.fit(*data.statistics())
     optimizer = torch.optim.Adam([p for p in critic.parameters() if p.requires_grad], lr=3e-3)
@@ -180,9 +177,9 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 
 
 def test_discrete_actions_are_refused() -> None:
-    config = {"layout": LAYOUT, "observation_size": 3, "action_size": 1, "categories": {"action": 4}}
+    config = CriticConfig.from_dict({"layout": LAYOUT, "critic": {"name": "iql"}})
     with pytest.raises(ConfigError, match="these data have a discrete action; train without a critic"):
-        build_critic({**config, "critic": {"name": "iql"}})
+        build_critic(config, DataSizes(3, 1, categories={"action": 4}))
 
 
 @pytest.mark.parametrize("n_step", [1, 2, 5])

@@ -7,6 +7,7 @@ import pytest
 
 from seqrl.d4rl import catalogue
 from seqrl.d4rl.reference import FAMILIES, normalised_score, reference, reference_note
+from seqrl.data.summary import DataSummary
 
 
 @pytest.mark.parametrize(
@@ -109,16 +110,16 @@ def test_minari_names_stand_for_names_of_d4rl(minari_id: str, d4rl_id: str | Non
         known = reference(env_id)
         assert known is not None
         assert d4rl_id in known.note
-        note = reference_note(env_id, {"d4rl_id": None, "minari_id": minari_id})
+        note = reference_note(env_id, DataSummary("x", minari_id=minari_id))
         assert f"the training data is Minari's {minari_id}, another recording than D4RL's {d4rl_id}" in note
 
 
 def test_scores_are_labelled_by_environment_and_by_data() -> None:
-    assert reference_note("Hopper-v4", {"d4rl_id": "hopper-medium-v2"}) == ""
-    assert reference_note("CartPole-v1", {"d4rl_id": None}) == ""  # no score, so nothing to label
-    assert "Hopper-v5" in reference_note("Hopper-v5", {"d4rl_id": "hopper-medium-v2"})
-    assert "hopper-medium-v2" in reference_note("Hopper-v4", {"d4rl_id": "hopper-medium-v0"})
-    assert reference_note("Hopper-v4", {"name": "hopper-medium-v2"}) == "the training data is not D4RL's"
-    both = reference_note("Walker2d-v5", {})
+    assert reference_note("Hopper-v4", DataSummary("x", d4rl_id="hopper-medium-v2")) == ""
+    assert reference_note("CartPole-v1", DataSummary("x")) == ""  # no score, so nothing to label
+    assert "Hopper-v5" in reference_note("Hopper-v5", DataSummary("x", d4rl_id="hopper-medium-v2"))
+    assert "hopper-medium-v2" in reference_note("Hopper-v4", DataSummary("x", d4rl_id="hopper-medium-v0"))
+    assert reference_note("Hopper-v4", DataSummary("x")) == "the training data is not D4RL's"
+    both = reference_note("Walker2d-v5", DataSummary("x"))
     assert "friction" in both
     assert both.endswith("not D4RL's")

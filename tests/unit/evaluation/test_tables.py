@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seqrl.checkpoints.loading import Loaded
+from seqrl.checkpoints.loaded import Loaded
 from seqrl.config import EvaluationConfig
 from seqrl.data.summary import DataSummary
 from seqrl.errors import ConfigError, DataError

@@ -17,7 +17,9 @@ import yaml
 import seqrl
 from seqrl.checkpoints.loading import checkpoint_file, load, load_critic, run_folder
 from seqrl.cli import export, zoo
+from seqrl.config import CriticConfig
 from seqrl.critics import build_critic
+from seqrl.data.summary import DataSizes
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
@@ -47,7 +49,7 @@ def run(tmp_path: Path, plain_layout_config: Callable[..., dict[str, Any]]) -> P
     model.tokenizer.fit(torch.from_numpy(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
-    critic = build_critic(config)
+    critic = build_critic(CriticConfig.from_saved(config), DataSizes.from_saved(config))
     assert critic is not None
     folder = tmp_path / "run"
     for stage, module in (("model", model), ("critic", critic)):

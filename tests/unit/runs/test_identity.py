@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from seqrl.cli.application import plain
 from seqrl.config import RunConfig
 from seqrl.paths import config_dir
 from seqrl.plugins import load_plugins
-from seqrl.runs.identity import RunIdentity, identify
+from seqrl.runs import identity as runs_identity
+from seqrl.runs.identity import RunIdentity
 from seqrl.runs.old_names import old_run_name, training_digest
 
 CONFIG: dict[str, Any] = {
@@ -36,6 +37,10 @@ CONFIG: dict[str, Any] = {
     "critic_training": {"max_steps": 7, "batch_size": 4},
 }
 STAGES = {"tokenizer", "model", "critic"}
+
+
+def identify(config: Mapping[str, Any]) -> RunIdentity:
+    return runs_identity.identify(RunConfig.from_saved(config))
 
 
 def changed(path: str, value: object) -> dict[str, Any]:

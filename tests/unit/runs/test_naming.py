@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from seqrl.config import RunConfig
 from seqrl.errors import ConfigError
 from seqrl.runs.identity import identify
 from seqrl.runs.naming import IDENTITY, find_run, name_run
@@ -22,9 +24,13 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def run_of(**settings: Any) -> RunConfig:
+    return RunConfig.from_saved({**CONFIG, **settings})
+
+
 def named(overrides: dict[str, Any], **settings: Any) -> str:
-    config = {**CONFIG, **settings}
-    name, _, digest = name_run(config, identify(config), overrides).rpartition("-")
+    run = run_of(**settings)
+    name, _, digest = name_run(run, identify(run), overrides).rpartition("-")
     assert re.fullmatch("[0-9a-f]{8}", digest)
     return name
 
@@ -64,51 +70,60 @@ def test_the_users_name_stands_alone() -> None:
 
 @pytest.mark.parametrize("folder", ["maze-{}", "maze-llama-seed3-{}"])
 def test_a_run_is_found_whatever_its_words_say(tmp_path: Path, folder: str) -> None:
-    config = {**CONFIG, "runs_dir": str(tmp_path)}
-    identity = identify(config)
-    assert find_run(config, identity) is None
-    run = tmp_path / folder.format(identity.digest)
-    run.mkdir()
-    assert find_run(config, identity) == run
-    assert find_run({**config, "experiment_name": "maz"}, identity) is None
-    assert find_run({**config, "name": "mine"}, identity) is None
-    other = identify({**config, "seed": 1})
-    assert find_run({**config, "seed": 1}, other) is None
-    (run / IDENTITY).write_text(other.to_json())  # the same 8 digits by chance
-    assert find_run(config, identity) is None
+    run = run_of(runs_dir=str(tmp_path))
+    identity = identify(run)
+    assert find_run(run, identity) is None
+    place = tmp_path / folder.format(identity.digest)
+    place.mkdir()
+    assert find_run(run, identity) == place
+    assert find_run(replace(run, experiment_name="maz"), identity) is None
+    assert find_run(replace(run, name="mine"), identity) is None
+    another = replace(run, seed=1)
+    other = identify(another)
+    assert find_run(another, other) is None
+    (place / IDENTITY).write_text(other.to_json())  # the same 8 digits by chance
+    assert find_run(run, identity) is None
 
 
 def test_a_run_with_a_name_of_before_is_taken_over(tmp_path: Path) -> None:
-    config = {**CONFIG, "runs_dir": str(tmp_path)}
-    identity = identify(config)
-    old = tmp_path / old_run_name(config)
+    run = run_of(runs_dir=str(tmp_path))
+    identity = identify(run)
+    old = tmp_path / old_run_name(run.given)
     old.mkdir()
-    assert find_run(config, identity) is None  # an empty folder is no run
+    assert find_run(run, identity) is None  # an empty folder is no run
     (old / "config.yaml").write_text("")
-    assert find_run(config, identity) == old
+    assert find_run(run, identity) == old
     (old / IDENTITY).write_text(identity.to_json())
-    assert find_run(config, identity) == old
-    (old / IDENTITY).write_text(identify({**config, "seed": 1}).to_json())  # taken over with what was there then
-    assert find_run(config, identity) is None
+    assert find_run(run, identity) == old
+    (old / IDENTITY).write_text(identify(replace(run, seed=1)).to_json())  # taken over with what was there then
+    assert find_run(run, identity) is None
+
+
+def test_a_name_of_before_is_of_the_words_that_were_given(tmp_path: Path) -> None:
+    """Of -100, not of the -100.0 that it means, and of no setting that nobody had thought of."""
+    layout = {"fields": {"observation": {}, "action": {}}, "termination_penalty": -100}
+    run = run_of(runs_dir=str(tmp_path), layout=layout)
+    old = tmp_path / old_run_name({**CONFIG, "runs_dir": str(tmp_path), "layout": layout})
+    old.mkdir()
+    (old / "config.yaml").write_text("")
+    assert find_run(run, identify(run)) == old
 
 
 @pytest.mark.parametrize("name", ["../outside", "team/../../outside", "/outside", ".."])
-def test_a_name_does_not_lead_out_of_the_folder_of_the_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr("seqrl.runs.naming.old_run_name", lambda config: f"{config['experiment_name']}-12345678")
+def test_a_name_does_not_lead_out_of_the_folder_of_the_runs(tmp_path: Path, name: str) -> None:
     runs = tmp_path / "runs"
-    config = {**CONFIG, "runs_dir": str(runs), "experiment_name": name, "name": None}
-    for place in (runs / f"{name}-12345678", runs / "team" / f"{name}-12345678"):
+    run = run_of(runs_dir=str(runs), experiment_name=name)
+    old = old_run_name(run.given)
+    for place in (runs / old, runs / "team" / old):
         if place.resolve().is_relative_to(tmp_path):
             place.mkdir(parents=True, exist_ok=True)
             (place / "config.yaml").touch()
-    identity = identify(config)
-    assert find_run(config, identity) is None
-    made = runs / name_run(config, identity, {})
+    identity = identify(run)
+    assert find_run(run, identity) is None
+    made = runs / name_run(run, identity, {})
     assert made.resolve().parent == runs
-    nested = {**config, "experiment_name": "team/first"}
-    old = runs / "team" / "first-12345678"
-    old.mkdir(parents=True)
-    (old / "config.yaml").touch()
-    assert find_run(nested, identity) == old
+    nested = run_of(runs_dir=str(runs), experiment_name="team/first")
+    inside = runs / old_run_name(nested.given)
+    inside.mkdir(parents=True)
+    (inside / "config.yaml").touch()
+    assert find_run(nested, identity) == inside

@@ -16,12 +16,13 @@ import pytest
 import torch
 import yaml
 
+from seqrl.config import TrainerConfig
 from seqrl.errors import ConfigError
 from seqrl.runs.console_log import CONSOLE_LOG, keep_console
 from seqrl.runs.provenance import PROVENANCE, note_invocation
 
 WORDS = ["experiment=maze2d_umaze", "evaluation.rows={a: null}"]
-TRAINER = {"accelerator": "cpu", "num_threads": 3}
+TRAINER = TrainerConfig(num_threads=3)
 
 
 def noted(folder: Path) -> list[dict[str, Any]]:
@@ -31,7 +32,7 @@ def noted(folder: Path) -> list[dict[str, Any]]:
 
 def test_every_invocation_is_noted(tmp_path: Path) -> None:
     note_invocation(tmp_path, WORDS, TRAINER)
-    note_invocation(tmp_path, [], {"accelerator": "cpu", "num_threads": None})
+    note_invocation(tmp_path, [], TrainerConfig())
     first, second = noted(tmp_path)
     assert shlex.split(first["command"]) == ["seqrl", "train", *WORDS]
     assert (first["overrides"], second["command"]) == (WORDS, "seqrl train")

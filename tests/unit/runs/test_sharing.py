@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from seqrl.config import RunConfig
 from seqrl.errors import ConfigError
+from seqrl.runs import identity as runs_identity
 from seqrl.runs.folder import RunFolder, StageStatus
-from seqrl.runs.identity import RunIdentity, identify
+from seqrl.runs.identity import RunIdentity
 from seqrl.runs.sharing import begin, check_content, note_files, share_stages
 
 CONFIG: dict[str, Any] = {
@@ -22,6 +24,10 @@ CONFIG: dict[str, Any] = {
     "plugins": [],
 }
 OTHER_CRITIC = {**CONFIG, "critic": {"name": "iql", "expectile": 0.9}}
+
+
+def identify(config: dict[str, Any]) -> RunIdentity:
+    return runs_identity.identify(RunConfig.from_saved(config))
 
 
 @pytest.fixture(autouse=True)
@@ -104,10 +110,10 @@ def test_a_stage_that_was_begun_stays_what_it_is() -> None:
 
 def test_other_data_make_another_run_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     first = trained("first", CONFIG)
-    check_content(first, CONFIG)
+    check_content(first, RunConfig.from_saved(CONFIG))
     Path("x.npz").write_text("two")
     with pytest.raises(ConfigError, match=r"the content of 'x.npz' has changed since the run 'runs/first' began; "):
-        check_content(first, CONFIG)
+        check_content(first, RunConfig.from_saved(CONFIG))
     second = RunFolder(Path("runs/second"))
     start(second, CONFIG)
     assert content(second) == {}
@@ -116,7 +122,7 @@ def test_other_data_make_another_run_with_a_sentence(capsys: pytest.CaptureFixtu
 
 
 def test_a_run_that_nobody_identified_goes_on() -> None:
-    check_content(RunFolder(Path("runs/old")), CONFIG)
+    check_content(RunFolder(Path("runs/old")), RunConfig.from_saved(CONFIG))
 
 
 def test_a_stage_that_saw_other_data_is_not_shared(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from seqrl.config import RunConfig
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.stages import CRITIC, KINDS, MODEL, TOKENIZER, StageKind
 
@@ -20,9 +22,9 @@ def test_every_metric_is_of_one_stage(metric: str, owner: StageKind) -> None:
 
 
 def test_the_configuration_tells_of_model_and_critic() -> None:
-    config = {"training": {"max_steps": 1}, "tokenizer": {"name": "vq"}, "critic": None}
-    assert [kind for kind in KINDS if kind.is_asked(config)] == [MODEL]
-    assert [kind for kind in KINDS if kind.is_asked({**config, "critic": {"name": "iql"}})] == [MODEL, CRITIC]
+    run = RunConfig(tokenizer={"name": "vq"})
+    assert [kind for kind in KINDS if kind.is_asked(run)] == [MODEL]
+    assert [kind for kind in KINDS if kind.is_asked(replace(run, critic={"name": "iql"}))] == [MODEL, CRITIC]
 
 
 def test_a_stage_is_done_where_its_status_and_its_checkpoint_say_so(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from seqrl.cli.application import plain
 from seqrl.cli.words import spell_words
+from seqrl.config import RunConfig
 from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.gathered_rows import Rows, join_rows, select_rows
@@ -269,7 +270,7 @@ def composed_data(word: str) -> dict[str, Any]:
 
 
 def digest(config: dict[str, Any]) -> str:
-    return identify(config).digest
+    return identify(RunConfig.from_saved(config)).digest
 
 
 def test_the_short_word_and_the_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

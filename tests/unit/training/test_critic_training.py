@@ -15,14 +15,20 @@ import torch
 from seqrl.acting.policy import Policy
 from seqrl.checkpoints.loading import critic_file, load, load_critic
 from seqrl.cli.application import plain
+from seqrl.config import RunConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import CheckpointError, ConfigError, Stopped
 from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder
 from seqrl.sources.maze2d import Maze2dSource
+from seqrl.training import run
 from seqrl.training.critic_module import TransitionDataModule, TransitionRows
-from seqrl.training.run import train
+
+
+def train(config: dict[str, Any], folder: RunFolder) -> Path:
+    return run.train(RunConfig.from_dict(config), folder)
+
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*is deprecated",
@@ -84,25 +90,18 @@ def test_data_without_a_whole_transition_are_refused(tiny_layout: Layout) -> Non
 
 
 @pytest.fixture
-def config(tiny_store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def config(tmp_path: Path, tiny_store: EpisodeStore) -> dict[str, Any]:
     """A resolved run of 3 steps of a model and 12 of a critic."""
     import hydra
 
-    from seqrl.registry import DATA
-
-    words = ["debug=fast", "critic=iql", "critic.dim=16", "layout.termination_penalty=null", "training.max_steps=3",
+    tiny_store.save(tmp_path / "episodes")
+    words = ["debug=fast", "data=store", f"data.path={tmp_path / 'episodes'}",
+             "critic=iql", "critic.dim=16", "layout.termination_penalty=null", "training.max_steps=3",
              "critic_training.max_steps=12", "critic_training.batch_size=4", "training.checkpoint_every=5",
              "training.validate_every=4", "training.progress_bar=false", "window.length=3", "backbone.dim=8",
              "training.log_every=1", "training.loggers=[csv]"]  # fmt: skip
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        composed = plain(hydra.compose("train", words))
-
-    class Source:
-        def load(self) -> EpisodeStore:
-            return tiny_store
-
-    monkeypatch.setattr(DATA, "build", lambda config: Source())
-    return composed
+        return plain(hydra.compose("train", words))
 
 
 def test_a_resumed_critic_equals_an_uninterrupted_one_bit_for_bit(

@@ -8,13 +8,14 @@ import hydra
 import pytest
 
 from seqrl.cli.application import plain
+from seqrl.config import TrainingConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.paths import config_dir
 from seqrl.registry import TOKENIZER
 from seqrl.tokenizers.uniform import UniformTokenizer
 from seqrl.training.datamodule import EpisodeDataModule
-from seqrl.training.defaults import GROUPS, model_config, training_defaults
+from seqrl.training.defaults import GROUPS, compose_sequence
 from seqrl.training.module import SequenceModule
 
 KEYS = (*GROUPS, "window", "seed")
@@ -39,13 +40,18 @@ def test_a_script_gets_what_the_command_would_compose(
 ) -> None:
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         composed = plain(hydra.compose("train", words))
-    assert model_config(groups, window=window, seed=seed) == {key: composed[key] for key in KEYS}
-    assert training_defaults() == composed["training"]
+    assert compose_sequence(groups, window=window, seed=seed).given == {key: composed[key] for key in KEYS}
 
 
+@pytest.mark.usefixtures("clean_plugins")
 def test_a_component_without_yaml_keeps_its_own_defaults() -> None:
-    assert model_config({"tokenizer": "log_bins"})["tokenizer"] == {"name": "log_bins"}
-    assert model_config({"tokenizer": {"name": "log_bins", "k": 2}})["tokenizer"] == {"name": "log_bins", "k": 2}
+    @TOKENIZER.register("log_bins")
+    class LogBins(UniformTokenizer):
+        pass
+
+    assert compose_sequence({"tokenizer": "log_bins"}).tokenizer == {"name": "log_bins"}
+    chosen = {"name": "log_bins", "num_bins": 2}
+    assert compose_sequence({"tokenizer": chosen}).tokenizer == chosen
 
 
 def test_an_unknown_name_is_answered_with_what_there_is(tiny_store: EpisodeStore) -> None:
@@ -68,7 +74,7 @@ def test_the_tokenizer_is_fitted_once(tiny_store: EpisodeStore) -> None:
     assert high[0] > 0
     tiny_store.observations[:, 0] += 100
     again = EpisodeDataModule.for_module(module, tiny_store, validation_fraction=0.0)
-    assert again.batch_size == training_defaults()["batch_size"]
+    assert again.batch_size == TrainingConfig().batch_size
     assert (module.model.tokenizer.state_dict()["high"] == high).all()
 
 

@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from seqrl.cli.application import plain
 from seqrl.cli.checking import check_training
 from seqrl.config import RunConfig
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.summary import DataSizes
 from seqrl.errors import ConfigError
 from seqrl.paths import config_dir
 from seqrl.registry import register_callback
 from seqrl.runs.folder import RunFolder, StageStatus
 from seqrl.runs.identity import identify
-from seqrl.training.run import train
+from seqrl.training import run
 from seqrl.training.stages import check_stages
 
 pytestmark = pytest.mark.filterwarnings(
@@ -50,16 +52,14 @@ def compose_run(*words: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def compose(tiny_store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> Compose:
+def compose(tiny_store: EpisodeStore, tmp_path: Path) -> Compose:
     """`compose(words)`: a resolved run of 12 steps on the tiny store, with dropout and six validations."""
-    from seqrl.registry import DATA
+    tiny_store.save(tmp_path / "episodes")
+    return partial(compose_run, "data=store", f"data.path={tmp_path / 'episodes'}")
 
-    class Source:
-        def load(self) -> EpisodeStore:
-            return tiny_store
 
-    monkeypatch.setattr(DATA, "build", lambda config: Source())
-    return compose_run
+def train(config: dict[str, Any], folder: RunFolder) -> Path:
+    return run.train(RunConfig.from_dict(config), folder)
 
 
 def losses(folder: Path, name: str = "train/loss") -> dict[int, str]:
@@ -157,12 +157,12 @@ def test_averages_go_on_bit_for_bit(
     ],
 )
 def test_weights_that_cannot_be_averaged_are_refused(compose: Compose, words: list[str], message: str) -> None:
-    config = {**compose(*words), "observation_size": 3, "action_size": 2, "longest_episode": 9}
+    config, sizes = compose(*words), DataSizes(3, 2, longest_episode=9)
     with pytest.raises(ConfigError, match=message):
-        check_stages(config, "val/loss")
+        check_stages(RunConfig.from_dict(config), sizes)
     if "critic=iql" in words:
-        config = {**config, "critic_training": {**config["critic_training"], "callbacks": []}}
-        check_stages(config, "val/loss")
+        config["critic_training"]["callbacks"] = []
+        check_stages(RunConfig.from_dict(config), sizes)
 
 
 def test_a_callback_of_ones_own_by_its_name(compose: Compose, tmp_path: Path, clean_plugins: None) -> None:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import distributed
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
+from seqrl.config import RunConfig, TrainerConfig
 from seqrl.errors import ConfigError, DataError, SeqrlError, Stopped
 from seqrl.runs.folder import is_held
 from seqrl.training import launch, worker
 from seqrl.training.callbacks import StopAtInterrupt
-from seqrl.training.launch import ranks_per_node
+from seqrl.training.launch import count_ranks, count_ranks_per_node
 from seqrl.training.parallel import cluster_environment, over_ranks
 
 SAY = """
@@ -153,7 +155,7 @@ def test_signals_are_passed_on_and_ranks_may_save(
 def test_several_nodes_need_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(ConfigError, match=r"torchrun --nnodes 2 --nproc-per-node 3 .*config.yaml; then the same"):
-        launch.run_ranks(tmp_path / "config.yaml", {"num_nodes": 2, "devices": 3})
+        launch.run_ranks(tmp_path / "config.yaml", TrainerConfig(num_nodes=2, devices=3))
 
 
 def test_several_nodes_start_by_srun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -163,25 +165,27 @@ def test_several_nodes_start_by_srun(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    launch.run_ranks(tmp_path / "config.yaml", {"num_nodes": 2, "devices": 3})
+    launch.run_ranks(tmp_path / "config.yaml", TrainerConfig(num_nodes=2, devices=3))
     words = (tmp_path / "words").read_text().split()
     assert {"--nodes=2", "--ntasks=6", "--ntasks-per-node=3"} < set(words)
     assert words[-3:] == ["-m", "seqrl.training.worker", str(tmp_path / "config.yaml")], "and no line to this process"
 
 
 @pytest.mark.parametrize(
-    ("devices", "count"), [(3, 3), ([0, 2], 2), ("auto", 1), (0, None), ("two", None), ([], None), (True, None)]
+    ("devices", "count"),
+    [(3, 3), ([0, 2], 2), ("auto", 1), (-1, 1), (0, None), ("two", None), ([], None), (True, None), (None, None)],
 )
 def test_devices_are_ranks(devices: Any, count: int | None) -> None:
-    trainer = {"accelerator": "cpu", "devices": devices}
     if count is None:
-        with pytest.raises(ConfigError, match=r"is no number of ranks; give 1 or more"):
-            ranks_per_node(trainer)
+        with pytest.raises(ConfigError, match=r"trainer\.devices=.* give 1 or more, auto or -1 or a list of 1 or more"):
+            RunConfig.from_dict({"trainer": {"devices": devices}})
     else:
-        assert ranks_per_node(trainer) == count
+        trainer = RunConfig.from_dict({"trainer": {"devices": devices}}).trainer
+        assert count_ranks_per_node(trainer) == count
+        assert count_ranks(replace(trainer, num_nodes=2)) == 2 * count
 
 
-TRAINER = {"devices": 2, "num_nodes": 2}
+TRAINER = TrainerConfig(devices=2, num_nodes=2)
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "sweep", "SLURM_NTASKS": "4", "SLURM_PROCID": "3"}
 SHELL = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash", "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"}
 TASK = {**BATCH, "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": "node[3-4]", "SLURM_NODEID": "1"}

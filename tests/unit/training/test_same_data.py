@@ -58,7 +58,7 @@ def test_an_older_checkpoint_is_told_by_what_was_measured(tmp_path: Path) -> Non
     path = checkpoint(tmp_path, before)
     rounded = {**before, "behaviour_return_mean": before["behaviour_return_mean"] * (1 + 1e-7)}
     for dataset in (before, rounded, {key: before[key] for key in ("name", "num_episodes")}, {}):
-        check_data(path, {"hyper_parameters": {"config": {"dataset": dataset}}}, asdict(summarize_data(store())))
+        check_data(path, {"hyper_parameters": {"config": {"dataset": dataset}}}, summarize_data(store()))
     assert saw(path, MODEL, summarize_data(store()))
     assert not saw(path, MODEL, summarize_data(store(2.0)))
     assert not saw(path, MODEL, summarize_data(store().subset([0])))
