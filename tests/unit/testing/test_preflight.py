@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seqrl import Backbone, Planner, Score, Tokenizer
 from seqrl.cli import train
 from seqrl.cli.checking import check_plugged
+from seqrl.config import EvaluationConfig, RunConfig
 from seqrl.errors import ConfigError, PluginError
 from seqrl.registry import registry_of
 from seqrl.testing import preflight
@@ -130,11 +131,16 @@ def nothing_checked_before() -> Iterator[None]:
     preflight.forget()
 
 
+def row(**parts: Any) -> EvaluationConfig:
+    usual = {"planner": {"name": "beam"}, "condition": {"name": "none"}, "score": {"name": "likelihood"}}
+    return EvaluationConfig(**{**usual, **parts})
+
+
 def check(slot: str, cls: type, **options: Any) -> None:
     registry_of(slot).register("mine")(cls)
     part = {slot: {"name": "mine", **options}}
     of_row = slot in ("planner", "condition", "score")
-    check_plugged({} if of_row else part, [part] if of_row else [])
+    check_plugged(RunConfig() if of_row else RunConfig(**part), [row(**part)] if of_row else [])
 
 
 @pytest.mark.parametrize(
@@ -155,11 +161,9 @@ def test_a_wrong_part_is_refused_by_name(slot: str, cls: type, words: str) -> No
 
 def test_a_term_of_a_sum_is_a_score_too() -> None:
     registry_of("score").register("mine")(Ranking)
-    row = {
-        "score": {"name": "sum", "terms": {"first": {"name": "mine", "weight": 0.5}, "other": {"name": "likelihood"}}}
-    }
+    terms = {"first": {"name": "mine", "weight": 0.5}, "other": {"name": "likelihood"}}
     with pytest.raises(PluginError, match="score 'mine'"):
-        check_plugged({}, [row])
+        check_plugged(RunConfig(), [row(score={"name": "sum", "terms": terms})])
 
 
 class Narrow(Score):
@@ -267,5 +271,5 @@ def test_a_command_trains_what_is_right_and_what_it_is_told_to(
 def test_built_in_parts_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[Any] = []
     monkeypatch.setattr(preflight, "check_plugged", checked.append)
-    check_plugged({"backbone": {"name": "gpt"}, "critic": None}, [{"planner": {"name": "beam"}, "score": None}])
+    check_plugged(RunConfig(), [row()])
     assert not checked
