@@ -69,7 +69,7 @@ def _draw_poses(axes: Any, label: str, observations: np.ndarray) -> None:
         axes.plot(points[:, 0], points[:, 1], "-o", color=_COLORS[label], linewidth=2, markersize=2)
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_aspect("equal")
-    axes.set_xlim(-0.6, 0.9 * _POSES - 0.3)
+    axes.set_xlim(-0.9, 0.9 * _POSES - 0.3)
     axes.set_ylim(-0.25, 2.0)
     axes.set_xticks(0.9 * np.arange(_POSES), [f"{step + 1}" for step in chosen], fontsize=7)
     axes.set_yticks([])

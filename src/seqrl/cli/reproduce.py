@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=find_path, metavar="FOLDER", help="for the results (reproductions/NAME)")
     parser.add_argument("--list", action="store_true", help="print the runs as commands, and do nothing")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is sampled after the training (0)")
+    parser.add_argument(
+        "--no-masked", action="store_true", help="fig3 without its half-masked observations: two models"
+    )
     for name, (default, what) in _COUNTS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N",
                             help=f"{what} ({default})")  # fmt: skip
@@ -79,7 +82,7 @@ def _reproduce(given: argparse.Namespace) -> int:
 
     counts = {name: getattr(given, name) for name in _COUNTS}
     folder = given.output or find_path("reproductions") / given.name
-    options = Options(given.scale, folder, tuple(given.words), seed=given.seed, **counts)
+    options = Options(given.scale, folder, tuple(given.words), seed=given.seed, masked=not given.no_masked, **counts)
     reproduction = ALL[given.name]()
     if given.list:
         for command in list_commands(reproduction, options):

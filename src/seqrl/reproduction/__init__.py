@@ -33,6 +33,7 @@ class Options:
         ensemble_steps: gradient steps of the ensemble.
         models: training seeds, for figures that need several.
         seed: of what is sampled after the training.
+        masked: whether fig3 has its second half, with half of the numbers hidden.
     """
 
     scale: Scale
@@ -44,6 +45,7 @@ class Options:
     ensemble_steps: int = 4000
     models: int = 3
     seed: int = 0
+    masked: bool = True
 
 
 @dataclass

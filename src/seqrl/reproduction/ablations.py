@@ -10,13 +10,13 @@ from seqrl.evaluation.rows import ResultsRow
 from seqrl.evaluation.tables import abbreviate, circumstances
 from seqrl.reproduction import Finding, Options, Progress, Report, Reproduction, Run
 
-BASE = {"beam_width": "8", "horizon": "5", "context": "5", "cache": "exact"}
+BASE = {"beam_width": "8", "horizon": "5", "context": "null", "cache": "exact"}
 AXES = {
-    "cpu": {"beam_width": ("1", "32"), "horizon": ("1", "15"), "context": ("2", "10"), "cache": ("none",)},
+    "cpu": {"beam_width": ("1", "32"), "horizon": ("1", "15"), "context": ("2",), "cache": ("none",)},
     "published": {
         "beam_width": ("1", "4", "32", "128", "512"),
         "horizon": ("1", "2", "10", "15", "30"),
-        "context": ("2", "3", "8", "10"),
+        "context": ("2", "3", "5"),
         "cache": ("none",),
     },
 }

@@ -126,6 +126,14 @@ class Trained:
         )
 
 
+def describe_ensemble(options: Options) -> str:
+    """What the ensemble is, in words."""
+    return (
+        "an untuned ensemble of five networks with three layers of width 200, "
+        f"{options.ensemble_steps} steps of 256 transitions each"
+    )
+
+
 def ensemble_for(progress: Progress, trained: Trained) -> Ensemble:
     """The ensemble that was trained on the same episodes; kept in the folder for the next figure."""
     options, store = progress.options, trained.store

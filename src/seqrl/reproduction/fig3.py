@@ -16,12 +16,13 @@ from seqrl.analysis.references import References
 from seqrl.console import say
 from seqrl.data.returns import transitions
 from seqrl.evaluation.statistics import bootstrap
-from seqrl.reproduction import Finding, Options, Progress, Report, Reproduction, Run, judge
+from seqrl.reproduction import OPEN, Finding, Options, Progress, Report, Reproduction, Run, judge
 from seqrl.reproduction.dynamics import (
     HUMANOID,
     STATES,
     Trained,
     data_words,
+    describe_ensemble,
     ensemble_for,
     short_window,
     states_run,
@@ -57,9 +58,11 @@ class Figure3(Reproduction):
     )
 
     def runs(self, options: Options) -> Sequence[Run]:
-        return [
+        full = [
             states_run(options, published_data=HUMANOID),
             Run(MARKOV, "train", lambda progress: _short_words(options)),
+        ]
+        masked = [
             Run(MASKED, "train", _masked_words, takes_data=False),
             Run(
                 MASKED_MARKOV,
@@ -68,10 +71,11 @@ class Figure3(Reproduction):
                 takes_data=False,
             ),
         ]
+        return [*full, *(masked if options.masked else [])]
 
     def report(self, progress: Progress) -> Report:
         options = progress.options
-        pairs = {"full": (STATES, MARKOV), "masked": (MASKED, MASKED_MARKOV)}
+        pairs = {"full": (STATES, MARKOV), **({"masked": (MASKED, MASKED_MARKOV)} if options.masked else {})}
         found: dict[str, Likelihoods] = {}
         for name, keys in pairs.items():
             whole, short = (Trained.read(progress.folders(key)[0]) for key in keys)
@@ -133,7 +137,8 @@ def measure_likelihoods(progress: Progress, whole: Trained, short: Trained) -> L
     found[ENSEMBLE] = rollouts.log_density(future, bins.scale)
     found[ENSEMBLE_BINS] = rollouts.log_bin_density(future, bins)
     found[CEILING] = bins.ceiling(future)
-    return Likelihoods(whole.describe(), {label: _mean_of_seen(each, seen) for label, each in found.items()})
+    setting = f"{whole.describe()}; {describe_ensemble(options)}"
+    return Likelihoods(setting, {label: _mean_of_seen(each, seen) for label, each in found.items()})
 
 
 def find_countable(bins: Bins, references: References) -> np.ndarray:
@@ -196,19 +201,29 @@ def _report(found: Mapping[str, Likelihoods], options: Options) -> Report:
             values = [np.nanmean(each.of[label][:, step - 1]) for step in steps]
             values.append(each.stretch(label, *late).mean())
             lines.append(f"| {_PANELS[name]} | {label} | {' | '.join(f'{value:.3f}' for value in values)} |")
-    findings = [
-        _compare(found["full"], TRANSFORMER, ENSEMBLE_BINS, late,
-                 "far ahead the transformer holds what came likelier than the ensemble does"),
-        _compare(found["full"], TRANSFORMER, ENSEMBLE, late, "the same, with the ensemble's density"),
-        _alike(found["full"], late),
-        _compare(found["masked"], TRANSFORMER, SHORT, late,
-                 "with half of the numbers hidden, a long window is clearly better than a window of one"),
-        _compare(found["masked"], TRANSFORMER, ENSEMBLE_BINS, late,
-                 "with half of the numbers hidden, the transformer is ahead of the ensemble"),
-        _compare(found["full"], TRANSFORMER, ENSEMBLE_BINS, early,
-                 "one step ahead the transformer is no worse than the ensemble"),
-    ]  # fmt: skip
-    return Report(data, findings, lines)
+    return Report(data, [*_of_full(found["full"], early, late), *_of_masked(found.get("masked"), late)], lines)
+
+
+def _of_full(found: Likelihoods, early: tuple[int, int], late: tuple[int, int]) -> list[Finding]:
+    far = "far ahead the transformer holds what came likelier than the ensemble does"
+    near = "one step ahead the transformer is no worse than the ensemble"
+    return [
+        _compare(found, TRANSFORMER, ENSEMBLE_BINS, late, far),
+        _compare(found, TRANSFORMER, ENSEMBLE, late, "the same, with the ensemble's density"),
+        _alike(found, late),
+        _compare(found, TRANSFORMER, ENSEMBLE_BINS, early, near),
+    ]
+
+
+def _of_masked(found: Likelihoods | None, late: tuple[int, int]) -> list[Finding]:
+    windows = "with half of the numbers hidden, a long window is clearly better than a window of one"
+    ahead = "with half of the numbers hidden, the transformer is ahead of the ensemble"
+    if found is None:
+        return [Finding(claim, "not run (--no-masked)", OPEN) for claim in (windows, ahead)]
+    return [
+        _compare(found, TRANSFORMER, SHORT, late, windows),
+        _compare(found, TRANSFORMER, ENSEMBLE_BINS, late, ahead),
+    ]
 
 
 def _compare(found: Likelihoods, ours: str, theirs: str, stretch: tuple[int, int], claim: str) -> Finding:

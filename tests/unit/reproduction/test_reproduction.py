@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seqrl.analysis.attention import Patterns
 from seqrl.analysis.bins import Bins
 from seqrl.analysis.references import References
 from seqrl.evaluation.jobs import Job
@@ -17,6 +18,7 @@ from seqrl.reproduction import Finding, Options, Progress, Report, judge
 from seqrl.reproduction.ablations import AXES, Ablations
 from seqrl.reproduction.fig2 import measure_distances, pick_typical, share_outside
 from seqrl.reproduction.fig3 import CEILING, Likelihoods, find_countable
+from seqrl.reproduction.fig4 import stripe_factor
 from seqrl.reproduction.pages import write_report
 from seqrl.reproduction.published import ANTMAZE, AVERAGES, LOCOMOTION, METHODS, QUANTILE, UNIFORM, match_table
 from seqrl.reproduction.table1 import Table1, collect_rows, mean_score
@@ -69,6 +71,14 @@ def test_distances_of_rollouts_by_hand() -> None:
 
 def test_the_typical_reference_has_the_median_distance() -> None:
     assert pick_typical(np.array([5.0, 1.0, 3.0])[:, None, None]) == 2
+
+
+def test_stripes_are_dense_where_nothing_else_is_beyond_the_band() -> None:
+    """Even attention has 0.05 of its 0.7 beyond the band on stripes; a head with 0.12 of 0.18 is 9.3 times denser."""
+    even = Patterns(*map(np.array, (0.3, 0.06, 0.05, 0.06, 0.2, 0.6)))
+    head = Patterns(*map(np.array, (0.82, 0.64, 0.12, 0.0, 0.2, 0.2)))
+    assert stripe_factor(head, even) == pytest.approx((0.12 / 0.18) / (0.05 / 0.7))
+    assert stripe_factor(even, even) == pytest.approx(1.0)
 
 
 def test_what_counts_is_seen_and_no_mark() -> None:
