@@ -41,12 +41,13 @@ class Bins:
         ]
         return np.stack(found, -1).reshape(values.shape)
 
-    def log_density(self, probabilities: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def log_density(self, probabilities: np.ndarray, values: np.ndarray, *, even: float = 0.0) -> np.ndarray:
         """Log-density of numbers: `log p(bin) - log width`, in nats, per unit of `scale`.
 
         Args:
             probabilities: (..., O, V) of every bin.
             values: (..., O).
+            even: share of an even distribution over the bins that is mixed in, so that no log is without a floor.
 
         Returns:
             (..., O).
@@ -54,7 +55,7 @@ class Bins:
         located = self.locate(values)
         chosen = np.take_along_axis(probabilities, located[..., None], -1)[..., 0]
         with np.errstate(divide="ignore"):
-            return np.log(chosen) - self._log_widths_of(located)
+            return np.log((1 - even) * chosen + even / probabilities.shape[-1]) - self._log_widths_of(located)
 
     def ceiling(self, values: np.ndarray) -> np.ndarray:
         """(..., O) the most that a model of bins can give (..., O) numbers: the log-density of one sure of each bin."""

@@ -169,10 +169,13 @@ class Rollouts:
         each = -0.5 * (normed**2 + np.log(2 * np.pi)) - np.log(deviations)
         return logsumexp(each, axis=1) - np.log(each.shape[1]) + np.log(scale)
 
-    def log_bin_density(self, values: np.ndarray, bins: Bins) -> np.ndarray:
+    def log_bin_density(self, values: np.ndarray, bins: Bins, *, even: float = 0.0) -> np.ndarray:
         """As a model of bins is judged: log of the marginal probability of each number's bin, less its log-width.
 
         The outermost bins take all that lies beyond them.
+
+        Args:
+            even: as in `Bins.log_density`.
 
         Returns:
             (B, H, O) nats.
@@ -189,7 +192,10 @@ class Rollouts:
         upper, lower = log_ndtr(b), log_ndtr(a)
         with np.errstate(divide="ignore"):
             mass = upper + np.log1p(-np.exp(np.minimum(lower - upper, 0.0)))
-        return logsumexp(mass, axis=1) - np.log(mass.shape[1]) - bins.log_widths[scalars, located]
+        found = logsumexp(mass, axis=1) - np.log(mass.shape[1])
+        if even > 0:
+            found = np.logaddexp(np.log1p(-even) + found, np.log(even / (bins.edges.shape[1] - 1)))
+        return found - bins.log_widths[scalars, located]
 
 
 @torch.no_grad()

@@ -44,6 +44,7 @@ def draw_likelihoods(path: Path, panels: Sequence[tuple[str, Mapping[str, Curve]
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("steps ahead")
         axes.grid(alpha=0.25)
+    # What the ensemble's density loses without a floor would hide all else.
     shown = [mean for _, curves in panels for label, (mean, _, _) in curves.items() if label != "ensemble"]
     low, high = min(mean.min() for mean in shown), max(mean.max() for mean in shown)
     columns[0].set_ylim(low - 0.6 * (high - low), high + 0.1 * (high - low))

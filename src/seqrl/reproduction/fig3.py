@@ -33,6 +33,7 @@ MARKOV, MASKED, MASKED_MARKOV = "markov", "masked", "masked_markov"
 TRANSFORMER, SHORT, ENSEMBLE = "Trajectory Transformer", "the same, window of one", "ensemble"
 ENSEMBLE_BINS, CEILING = "ensemble, as bin mass", "ceiling of the bins"
 _SHARE = 0.5
+_EVEN = 1e-3
 _PANELS = {"full": "all observations", "masked": "every other number hidden"}
 
 
@@ -50,6 +51,8 @@ class Figure3(Reproduction):
         "standard deviations of the training data, of the marginal of each dimension at each step, and the mean over "
         "dimensions that can be seen; of the ensemble the mixture of its Gaussians, once as a density and once as the "
         "mass of the same bins. A density may exceed the ceiling of the bins, a mass cannot.",
+        "A mean of logs speaks of a model's worst moments. So a thousandth of an even distribution over the bins is "
+        "mixed into the masses of all models, alike; the ensemble's density is left as it is.",
         "A window of one is a model of its own, trained on the present transition and one before it, with as many "
         "transitions in a step as the other.",
         "Hidden numbers are replaced by a mark in the recording, once, half of all at random; bins are twice as many "
@@ -129,13 +132,15 @@ def measure_likelihoods(progress: Progress, whole: Trained, short: Trained) -> L
     future, seen = references.future, find_countable(bins, references)
     say(f"imagining {options.rollouts} futures of {len(references)} references with two models and the ensemble")
     settings = {"rollouts": options.rollouts, "seed": options.seed}
-    found = {TRANSFORMER: bins.log_density(imagine(whole.model, references, **settings).probabilities, future)}
+    found = {
+        TRANSFORMER: bins.log_density(imagine(whole.model, references, **settings).probabilities, future, even=_EVEN)
+    }
     short_bins = find_bins(short.model.tokenizer, rows, columns, observed=whole.training_observed)
     markov = imagine(short.model, references, context=2, **settings)
-    found[SHORT] = short_bins.log_density(markov.probabilities, future)
+    found[SHORT] = short_bins.log_density(markov.probabilities, future, even=_EVEN)
     rollouts = roll_out(ensemble_for(progress, whole), references, **settings)
     found[ENSEMBLE] = rollouts.log_density(future, bins.scale)
-    found[ENSEMBLE_BINS] = rollouts.log_bin_density(future, bins)
+    found[ENSEMBLE_BINS] = rollouts.log_bin_density(future, bins, even=_EVEN)
     found[CEILING] = bins.ceiling(future)
     setting = f"{whole.describe()}; {describe_ensemble(options)}"
     return Likelihoods(setting, {label: _mean_of_seen(each, seen) for label, each in found.items()})

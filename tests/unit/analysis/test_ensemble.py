@@ -94,6 +94,25 @@ def test_the_mass_of_a_bin_by_hand() -> None:
         assert found.item() == pytest.approx(np.log(mass / width))
 
 
+def test_an_even_share_is_a_floor_for_both_kinds_of_models() -> None:
+    """Far away nothing is left but the even share of a bin; close by it makes no difference."""
+    zero = np.zeros((1, 1, 1, 1))
+    bins = Bins(np.array([[-100.0, -90.0, 0.0, 10.0]]), np.ones(1))
+    rollouts = Rollouts(zero + 5, zero + 1, zero)
+    far, near = (np.array([[[value]]]) for value in (-95.0, 5.0))
+    assert rollouts.log_bin_density(far, bins, even=0.01).item() == pytest.approx(np.log(0.01 / 3 / 10), rel=1e-6)
+    assert rollouts.log_bin_density(near, bins, even=0.01).item() == pytest.approx(
+        np.log((0.99 + 0.01 / 3) / 10), rel=1e-4
+    )
+    sure = np.array([[[[0.0, 0.0, 1.0]]]])
+    for value in (far, near):
+        of_ensemble, of_bins = (
+            rollouts.log_bin_density(value, bins, even=0.01),
+            bins.log_density(sure, value, even=0.01),
+        )
+        assert of_ensemble == pytest.approx(of_bins, abs=1e-4)
+
+
 @pytest.mark.parametrize("value", [40.25, -40.25])
 def test_bins_far_away_have_a_mass_that_is_not_zero(value: float) -> None:
     """Where the difference of cumulative ones is lost to rounding: width times density, for a narrow bin."""
