@@ -42,7 +42,8 @@ def draw_bars(path: Path, panels: Sequence[tuple[str, Sequence[Bar]]], *, title:
             axes.bar(place, bar.value, 0.75, color=color, hatch=hatch, edgecolor="0.35", linewidth=0.6)
             if bar.interval is not None:
                 axes.vlines(place, *bar.interval, color="black", linewidth=1.2)
-            axes.text(place, max(bar.value, 0), f"{bar.value:.0f}", ha="center", va="bottom", fontsize=7)
+            top = max(bar.value, 0.0, bar.interval[1] if bar.interval is not None else 0.0)
+            axes.text(place, top, f"{bar.value:.0f}", ha="center", va="bottom", fontsize=7)
         axes.set_xticks(range(len(bars)), [bar.label for bar in bars], rotation=60, ha="right", fontsize=8)
         axes.set_title(name, fontsize=10)
         axes.grid(axis="y", alpha=0.25)
