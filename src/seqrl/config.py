@@ -282,6 +282,8 @@ class RowSettings:
         device: `cpu`, `cuda` (or `cuda:1`), `auto`.
         precision: of the model's weights.
         diagnostics: how good the plans were, for planners that look ahead; about twice the steps.
+        trajectories: keep the episodes as `trajectories.npz`, a recording that `data=arrays` reads.
+        plans: keep every plan with what it imagined as `plans.npz`.
         goals: `[[x, y], ...]`; null: the environment's own reward only.
         start_cells: maze cells that episodes start in, num_episodes in each; null: any free cell, num_episodes in all.
         min_cells: starts that are not more than this many cells from a goal do not count for it.
@@ -306,6 +308,8 @@ class RowSettings:
     precision: Literal["float32", "bfloat16"] = "float32"
     video: bool = False
     diagnostics: bool = False
+    trajectories: bool = False
+    plans: bool = False
     progress_bar: bool = True
     goals: Annotated[tuple[Position, ...], Len(1)] | None = None
     start_cells: Annotated[tuple[Cell, ...], Len(1)] | None = None

@@ -165,6 +165,8 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
     kept = {k: v for k, v in config.to_dict().items() if k not in ("checkpoint", "output", "progress_bar")}
     for later in (
         "diagnostics",
+        "trajectories",
+        "plans",
         "regions",
         "end_at_goal",
         "tasks",

@@ -34,6 +34,7 @@ from seqrl.evaluation.map_landmarks import graph_of_map
 from seqrl.evaluation.placement import device_of, policy_of
 from seqrl.evaluation.plan_quality import PlanLog, diagnose
 from seqrl.evaluation.protocol import EpisodeResults, check_environment, check_protocol, run_episodes
+from seqrl.evaluation.recording import write_plans, write_trajectories
 from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table, write_tables
 from seqrl.evaluation.training_data import load_training_data
@@ -119,14 +120,18 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
         say(f"{label_of(config)}: {note}")
     check_protocol(config, policy.strategy, loaded.model.layout, env_id)  # what is refused leaves no folder
     folder.mkdir(parents=True, exist_ok=True)  # before the episodes, so that a wrong place is told at once
-    log = PlanLog() if config.diagnostics else None
+    log = PlanLog() if config.diagnostics or config.plans else None
     store = None if config.near is None else load_training_data(loaded, "near goals are drawn from the data")
     outcome = run_episodes(config, policy, env_id, watch=log, store=store)
     row = summarize(config, loaded, env_id, outcome)
     evaluation = Evaluation(folder, row, outcome.results, outcome.episodes.plans)
     if config.video:
         say(f"video: {film_episodes(folder / VIDEO, env_id, outcome)}")
-    if log is not None:
+    if config.trajectories and outcome.episodes.lengths.any():  # all may begin where they end
+        write_trajectories(folder, outcome.episodes, env_id, seed=config.seed)
+    if log is not None and config.plans:
+        write_plans(folder, log, policy.model.layout)
+    if log is not None and config.diagnostics:
         _diagnose(log, config, policy, critic, evaluation, outcome, dataset.standard_deviations, store)
     write_evaluation(evaluation)
     return evaluation

@@ -29,6 +29,7 @@ class Episodes:
 
     Attributes:
         observations: (B, T + 1, O) float32; after an episode's end its last observation is repeated.
+        actions: (B, T, A) as they were carried out; of no meaning after the end.
         rewards: (B, T) float64; 0 after the end.
         lengths: (B,) steps until the end.
         terminated: (B,) bool.
@@ -39,6 +40,7 @@ class Episodes:
     """
 
     observations: np.ndarray
+    actions: np.ndarray
     rewards: np.ndarray
     lengths: np.ndarray
     terminated: np.ndarray
@@ -83,8 +85,7 @@ def rollout(
     Args:
         seeds: one per environment, for its start.
         options: one per environment, handed to its reset (exact start states).
-        goals: (B, G) for goal conditions.
-        keys: (B,) of the policy's random choices; equal keys get equal draws.
+        goals, keys: (B, G) for goal conditions; (B,) of the policy's random choices, equal keys get equal draws.
         plans_every: keep a new plan's imagined path every so many steps or more; 0 keeps none.
         watch: shown every new plan.
         until: ends episodes that the environment lets go on; asked at the start and after every step.
@@ -92,14 +93,13 @@ def rollout(
     """
     observations, _ = envs.reset(seeds, options=options)
     policy.reset(len(envs), goals=goals, environments=keys)
-    seen, rewards = [observations], []
+    seen, done, rewards = [observations], [], []
     lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
     qpos, plans, horizons = [_qpos(envs)], [], []
     _end_episodes(envs, observations, until)
-    earned: np.ndarray | None = None
-    seconds = 0.0
+    earned, seconds = None, 0.0
     newest: Plan | None = None
-    due = 0  # step at which the next imagined path is kept
+    due = 0  # when the next imagined path is kept
     for step in _steps(envs.limit_steps(max_steps), description):
         active = envs.active.copy()
         began = time.perf_counter()
@@ -115,6 +115,7 @@ def rollout(
                 due = step + plans_every
         observations, earned, ended, _, _ = envs.step(actions)
         lengths[active] += 1
+        done.append(envs.carried_out(actions))
         terminated |= ended
         seen.append(observations)
         rewards.append(earned)
@@ -123,7 +124,8 @@ def rollout(
         if not envs.active.any():
             break
     film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
-    return Episodes(np.stack(seen, 1), np.stack(rewards, 1), lengths, terminated, seconds, horizons, film, plans)
+    states, actions, earnings = (np.stack(each, 1) for each in (seen, done, rewards))
+    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, film, plans)
 
 
 def _end_episodes(envs: Environments, observations: np.ndarray, until: Ending | None) -> None:

@@ -33,7 +33,8 @@ def episodes() -> Episodes:
     observations = rng.normal(size=(2, 10, 2)).astype(np.float32)
     rewards = rng.normal(size=(2, 9))
     observations[1, 7:], rewards[1, 6:] = observations[1, 6], 0.0
-    return Episodes(observations, rewards, LENGTHS, TERMINATED, 1.0, [HORIZON])
+    actions = np.zeros((*rewards.shape, 1))
+    return Episodes(observations, actions, rewards, LENGTHS, TERMINATED, 1.0, [HORIZON])
 
 
 def policy(penalty: float | None = None) -> Any:
