@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,16 @@ def say_error(text: str) -> None:
     """Print a line to the standard error."""
     _soften(sys.stderr)
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def is_log() -> bool:
+    """Whether the standard output is no terminal, so that whoever reads it sees lines and no bars."""
+    return not _is_terminal(sys.stdout)
+
+
+def show_duration(seconds: float) -> str:
+    """A time in words that stay short: `0:02:03`, or `2 days, 3:00:00`."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def can_show(text: str) -> bool:

@@ -220,14 +220,14 @@ def _blocks(path: Path, size: int | None = None) -> Iterator[bytes]:
 
 
 @contextmanager
-def hold_lock(path: Path, waiting: str) -> Iterator[bool]:
+def hold_lock(path: Path, waiting: str | None) -> Iterator[bool]:
     """Be the only one between processes, threads and machines that share the disk; whoever comes later waits.
 
     The file is made, with its folder, and stays. The system releases the lock of a process that dies. On a file system
     without locks nobody waits: what is done under a lock must then be merely done twice.
 
     Args:
-        waiting: printed once if somebody else holds the lock, before waiting for as long as it takes.
+        waiting: printed once if somebody else holds the lock, before waiting for as long as it takes; None: nothing.
 
     Yields:
         Whether there is a lock; False on a file system without.
@@ -242,7 +242,8 @@ def hold_lock(path: Path, waiting: str) -> Iterator[bool]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(waiting)
+                if waiting is not None:
+                    say(waiting)
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
                 locked = False

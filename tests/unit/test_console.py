@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from seqrl.console import one_line, print_table, printable, say, say_error, show_progress
+from seqrl.console import one_line, print_table, printable, say, say_error, show_duration, show_progress
 from seqrl.errors import DataError, sentence
 
 EVIL = "[red]a[/] \x1b[2J\rb\x9b1m\u202ec\udce4 [/nothing]"
@@ -99,3 +99,11 @@ def test_names_of_others_move_no_cursor_and_begin_no_line(evil: str, capsys: pyt
         assert "\nConfigError" not in text
     assert err.startswith("DataError: [bold]run[/bold] ")
     assert "\n  ConfigError: forged is damaged\n" in err  # of a sentence of more lines the others stand to the right
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0:00:00"), (63.4, "0:01:03"), (3 * 3600, "3:00:00"), (2 * 86400 + 5, "2 days, 0:00:05")],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert show_duration(seconds) == text

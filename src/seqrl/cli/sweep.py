@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from seqrl.cli.job_output import whole_output
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, PrunedError, UnfinishedError
 from seqrl.evaluation.jobs import UNREADABLE, Job, locate_record, read_job, write_job
@@ -95,6 +96,12 @@ def run_job(task: Task, cfg: DictConfig) -> float:
     job = Job(overrides, number=number, key=planned.key)
     write_job(record, job)  # a job that is killed keeps this record
     say(f"job {job.number}: {' '.join(job.overrides)}")
+    with whole_output(record.parent, alone=SweepFolder.is_begun()):
+        return _run_noted(task, cfg, job, record)
+
+
+def _run_noted(task: Task, cfg: DictConfig, job: Job, record: Path) -> float:
+    """Run a job that is noted as running, and note how it ended."""
     try:
         task(cfg, job)
         job.state = "done"

@@ -53,18 +53,19 @@ def run(arguments: list[str]) -> int:
         return 2
 
 
-def _read(cfg: DictConfig) -> tuple[RunConfig, Rows]:
-    """The composed run, and the rows that follow it; refused here if its settings are wrong."""
+def _read(cfg: DictConfig, *, only_check: bool = False) -> tuple[RunConfig, Rows]:
+    """The composed run, and the rows that follow it; refused here if its settings are wrong.
+
+    Args:
+        only_check: nothing is to be run here: a GPU may be missing.
+    """
     config = find_start(plain(cfg))
     words = list(HydraConfig.get().overrides.task)
     check_sections(config)
     check_deletions(words)
     load_named_plugins(config)
     run = RunConfig.from_dict(config)
-    if run.trainer.needs_processes:
-        from seqrl.training.launch import check_ranks
-
-        check_ranks(run.trainer)
+    _check_devices(run.trainer, only_check=only_check)
     check_training(run)
     name_beginning(run)
     rows = compose_rows(run.to_dict()["evaluation"], words)
@@ -74,8 +75,22 @@ def _read(cfg: DictConfig) -> tuple[RunConfig, Rows]:
     return run, rows
 
 
+def _check_devices(trainer: TrainerConfig, *, only_check: bool) -> None:
+    wants_gpu = trainer.accelerator in ("gpu", "cuda")
+    if wants_gpu and only_check:
+        return  # it may run on another machine
+    if trainer.needs_processes:
+        from seqrl.training.launch import check_ranks
+
+        check_ranks(trainer)
+    elif wants_gpu:
+        from seqrl.training.launch import check_gpu
+
+        check_gpu(trainer.accelerator)
+
+
 def _check(cfg: DictConfig, job: Job) -> None:
-    run, rows = _read(cfg)
+    run, rows = _read(cfg, only_check=True)
     check_without_data(run, rows.configs)
     say("the configuration is sound, as far as it can be told without reading episodes")
 

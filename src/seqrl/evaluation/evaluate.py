@@ -35,6 +35,7 @@ from seqrl.evaluation.placement import device_of, policy_of
 from seqrl.evaluation.plan_quality import PlanLog, diagnose
 from seqrl.evaluation.protocol import EpisodeResults, check_environment, check_protocol, run_episodes
 from seqrl.evaluation.recording import write_plans, write_trajectories
+from seqrl.evaluation.row_progress import RowProgress
 from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table, write_tables
 from seqrl.evaluation.training_data import load_training_data
@@ -77,11 +78,16 @@ def evaluate_all(
     if loaded.model.landmarks is not None:
         mapped = fingerprint_files(*files, checkpoints.landmarks_file(checkpoint))
     code = hash_plugins(loaded.config, [])  # of the model
-    done = []
+    places = []
     for each in configs:
         own = mapped if each.condition["name"] == "landmarks" else digest
-        place = place_evaluation(each, fingerprint([own, code]) if code else own, folder)
-        done.append(evaluate(each, loaded, place, critic))
+        places.append(place_evaluation(each, fingerprint([own, code]) if code else own, folder))
+    progress = RowProgress(configs, places)
+    try:
+        done = [evaluate(each, loaded, place, critic) for each, place in progress]
+    except KeyboardInterrupt:
+        progress.tell_left()
+        raise
     rows, comparisons = [each.row for each in done], compare_rows(done, baseline)
     dataset = loaded.dataset
     print_table(rows, comparisons, dataset)

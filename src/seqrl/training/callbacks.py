@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
 
-from seqrl.console import show_progress
+from seqrl.console import is_log, say, show_duration, show_progress
 from seqrl.signals import Handlers, give_back, restored_signals, take_signals
 from seqrl.training.checkpoint_io import validation_follows
 from seqrl.training.loading import lacks_batches
@@ -122,7 +122,7 @@ class TrainingMetrics(Callback):
 
 
 class ShowProgress(Callback):
-    """A bar of the steps of a stage with its newest loss and throughput, on the first rank.
+    """How far a stage came, with its newest loss and throughput, on the first rank: a bar, and lines in a log.
 
     Args:
         stage: how to call it.
@@ -135,7 +135,8 @@ class ShowProgress(Callback):
         self._shown = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._shown = trainer.global_step
+        self._began = self._shown = trainer.global_step
+        self._since = time.monotonic()
         if trainer.is_global_zero:
             bar = show_progress(f"training: {self._stage}", trainer.max_steps, done=self._shown)
             self._advance = self._bar.enter_context(bar)
@@ -146,9 +147,18 @@ class ShowProgress(Callback):
         step = trainer.global_step
         due = step > self._shown and (is_log_step(step, self._every) or step == trainer.max_steps)
         if trainer.is_global_zero and due:
-            numbers = (f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
-            self._advance(step - self._shown, ", ".join(numbers))
+            numbers = ", ".join(f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
+            self._advance(step - self._shown, numbers)
             self._shown = step
+            if is_log():
+                say(self._line(step, trainer.max_steps, numbers))
+
+    def _line(self, step: int, steps: int, numbers: str) -> str:
+        made, left = step - self._began, steps - step
+        line = f"{self._stage}: step {step} of {steps}" + (f", {numbers}" if numbers else "")
+        if made < 2 or not left:  # the first step takes longer than others
+            return line
+        return f"{line}, {show_duration((time.monotonic() - self._since) / made * left)} left"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._bar.close()

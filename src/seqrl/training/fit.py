@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.checkpoints.reading import read_checkpoint
 from seqrl.console import say
@@ -46,6 +47,8 @@ def fit_stage(stage: Stage, folder: RunFolder) -> Path:
     checkpoint, resumed_step = resumable(last.parent, name)
     if checkpoint is not None:
         check_data(checkpoint, read_checkpoint(checkpoint, name), dataset)
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            say(f"{stage.kind.title}continues at step {resumed_step} of {stage.settings.max_steps}")
     interrupt = StopAtInterrupt()
     search = PruneTrial(**vars(stage.trial)) if stage.trial else None
     callbacks = [interrupt, *([search] if search else [])]

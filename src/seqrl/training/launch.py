@@ -63,14 +63,13 @@ def check_ranks(trainer: TrainerConfig) -> None:
     Raises:
         ConfigError: more ranks than cores, or than GPUs.
     """
-    ranks = count_ranks_per_node(trainer)
-    if ranks <= 2 or trainer.num_nodes > 1:
+    accelerator = trainer.accelerator
+    if trainer.num_nodes > 1:
         return
-    accelerator, gpus = trainer.accelerator, 0
-    if accelerator in ("gpu", "cuda", "auto"):
-        import torch
-
-        gpus = torch.cuda.device_count()
+    gpus = check_gpu(accelerator)
+    ranks = count_ranks_per_node(trainer)
+    if ranks <= 2 and accelerator not in ("gpu", "cuda"):
+        return
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus):
         if ranks > gpus:
             raise ConfigError(f"trainer.devices={ranks} is refused: this machine shows {gpus} GPUs; give as many")
@@ -81,6 +80,28 @@ def check_ranks(trainer: TrainerConfig) -> None:
                 f"trainer.devices={ranks} is refused: at most {allowed} ranks on this machine, since each takes a core "
                 f"and holds a copy of the model; give {allowed} or fewer, or set {MAX_RANKS}={ranks} if you insist"
             )
+
+
+def check_gpu(accelerator: str) -> int:
+    """How many GPUs torch sees here, where a trainer may want one.
+
+    Raises:
+        ConfigError: one is asked for and there is none; says why that may be, and what to do.
+    """
+    if accelerator not in ("gpu", "cuda", "auto"):
+        return 0
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus or accelerator == "auto" or (accelerator == "gpu" and torch.backends.mps.is_available()):
+        return gpus
+    if torch.version.cuda is None and torch.version.hip is None:
+        why = f"torch {torch.__version__} is a build without CUDA; install one with it"
+    elif "CUDA_VISIBLE_DEVICES" in os.environ:
+        why = f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} hides them, or nvidia-smi shows none"
+    else:
+        why = "see whether nvidia-smi shows one, or ask the cluster for one (hydra/launcher=slurm_gpu)"
+    raise ConfigError(f"trainer.accelerator={accelerator} finds no GPU here: {why}; or train with trainer=cpu")
 
 
 def _given_number(variable: str) -> int | None:

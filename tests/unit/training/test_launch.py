@@ -232,3 +232,33 @@ def clear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_ADDR")
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "")
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+@pytest.mark.parametrize("devices", [1, 2, 4, (0, 1)])
+def test_a_gpu_that_is_not_there_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, accelerator: Any, devices: Any
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=r"finds no GPU here: .*; or train with trainer=cpu"):
+        launch.check_ranks(TrainerConfig(accelerator=accelerator, devices=devices))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    launch.check_ranks(TrainerConfig(accelerator=accelerator, devices=devices))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "visible", "advice"),
+    [(None, None, "is a build without CUDA"), ("12.4", "", "CUDA_VISIBLE_DEVICES="), ("12.4", None, "nvidia-smi")],
+)
+def test_why_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, visible: str | None, advice: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ConfigError, match=advice):
+        launch.check_gpu("gpu")
+    assert launch.check_gpu("auto") == launch.check_gpu("cpu") == 0

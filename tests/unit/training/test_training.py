@@ -520,3 +520,24 @@ def test_the_bar_counts_the_steps_of_a_resumed_stage(
         *(first, (1, True), (4, True), ("closed",)),
         *(second, (3, True), (2, True), ("closed",)),
     ]
+
+
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_log_has_a_line_every_so_many_steps(
+    config: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    interrupted_at: Callable[[int], AbstractContextManager[None]],
+    bar: bool,
+) -> None:
+    config["training"] |= {"progress_bar": bar, "log_every": 5}
+    with interrupted_at(7), pytest.raises(Stopped):
+        train(config, RunFolder(tmp_path / "run"))
+    first = capsys.readouterr().out
+    train(config, RunFolder(tmp_path / "run"))
+    second = capsys.readouterr().out
+    steps = [re.findall(r"^model: step (\d+) of 12, .*loss [\d.]+", text, re.MULTILINE) for text in (first, second)]
+    assert steps == ([["1", "5"], ["10", "12"]] if bar else [[], []])
+    assert "continues" not in first
+    assert "continues at step 7 of 12\n" in second
+    assert not bar or re.search(r"step 5 of 12, .*, 0:00:\d\d left\n", first)
