@@ -21,6 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from seqrl.cli.optuna_space import Space
+from seqrl.cli.patches import end_workers
 from seqrl.cli.sweep import forget
 from seqrl.cli.sweepers import Dispatch
 from seqrl.console import say
@@ -86,7 +87,10 @@ class OptunaSweeper(Sweeper):
         prunes = objective.startswith("val/") and self.pruner["name"] != "none"
         if not prunes:
             say(f"trials are run to their end: pruner={self.pruner['name']}, objective_metric={objective}")
-        self._search(study, space, objective if prunes else None)
+        try:
+            self._search(study, space, objective if prunes else None)
+        finally:
+            end_workers()
 
     def _search(self, study: Study, space: Space, metric: str | None) -> None:
         from optuna.trial import TrialState

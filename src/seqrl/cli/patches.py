@@ -6,6 +6,7 @@ by `seqrl.training.trainer.quiet_lightning`, since only `seqrl.training` may imp
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -85,3 +86,15 @@ def bound_workers() -> Iterator[None]:
 
     with mock.patch.object(fork_exec, "fork_exec", start_bound):
         yield
+
+
+def end_workers() -> None:
+    """End joblib's workers, at the end of a sweep.
+
+    joblib keeps them for whoever wants as many: another sweep of this process would run in the folder and with the
+    environment that they were started in (joblib 1.5, which has a word for it in its private parts alone).
+    """
+    reusable = sys.modules.get("joblib.externals.loky.reusable_executor")
+    executor = getattr(reusable, "_executor", None)
+    if executor is not None:
+        executor.shutdown(wait=True)

@@ -13,7 +13,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from seqrl.cli.patches import awaited_jobs, bound_workers
+from seqrl.cli.patches import awaited_jobs, bound_workers, end_workers
 from seqrl.cli.sweep import Identity, lost
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError
@@ -40,7 +40,10 @@ class GridSweeper(Sweeper):
         self._basic.launcher = self._dispatch
 
     def sweep(self, arguments: list[str]) -> Any:
-        results = self._basic.sweep(arguments)
+        try:
+            results = self._basic.sweep(arguments)
+        finally:
+            end_workers()
         self._dispatch.forget_others()
         return results
 
