@@ -48,6 +48,10 @@ DAMAGES: dict[str, bytes | None] = {
     "entry": b'{"model": [], "overrides": 3, "state": []}',
     "nan": b'{"model": {"state": "done", "step": NaN}, "overrides": ["a=1"], "state": "done", "number": NaN}',
     "deep": b"[" * 5_000,
+    "aliases": b"{a0: &a0 [x]"
+    + b"".join(b", a%d: &a%d [*a%d, *a%d]" % (n, n, n - 1, n - 1) for n in range(1, 60))
+    + b"}",
+    "circle": b"a: &a [*a]",
     "folder": None,
     "pipe": None,
     "device": None,

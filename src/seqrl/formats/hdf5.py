@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +142,10 @@ def _attributes(file: Any) -> dict[str, Any]:
         count = int(np.prod(about.shape)) if about.shape is not None else 0
         if about.get_storage_size() > _LARGEST_ATTRIBUTE or count == 0:
             continue
-        text = h5py.check_string_dtype(about.dtype) is not None
-        if about.dtype.kind in "fiubS" or (text and count == 1):  # texts of any length may be one and the same
-            found[name] = _plain(file.attrs[name])
+        with suppress(TypeError):  # of a type that NumPy does not know
+            text = h5py.check_string_dtype(about.dtype) is not None
+            if about.dtype.kind in "fiubS" or (text and count == 1):  # texts of any length may be one and the same
+                found[name] = _plain(file.attrs[name])
     return found
 
 

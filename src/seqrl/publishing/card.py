@@ -7,12 +7,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
 from seqrl.checkpoints.exported import CONFIG, WEIGHTS
 from seqrl.checkpoints.loaded import Loaded
 from seqrl.data.summary import DataSummary
-from seqrl.files import read_json, read_text
+from seqrl.files import read_json, read_yaml
 
 CARD = "README.md"
 _FOLDERS = re.compile(r"(?:(?<=[=,\[])|^)(?:~|\.{1,2})?/[^,\]]*/")  # of a path in a word
@@ -52,8 +50,8 @@ def find_command(run: Path) -> str | None:
         if (run / CONFIG).is_file() and (run / WEIGHTS).is_file():
             command = read_json(run / CONFIG)["command"]
         else:
-            command = yaml.safe_load(read_text(run / "provenance.yaml"))[0]["command"]
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, RecursionError):
+            command = read_yaml(run / "provenance.yaml")[0]["command"]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     if not isinstance(command, str):
         return None

@@ -17,7 +17,7 @@ import yaml
 
 from seqrl.console import say
 from seqrl.errors import ConfigError
-from seqrl.files import hold_lock, is_locked, read_json, read_text, reason_of, write_text
+from seqrl.files import hold_lock, is_locked, read_json, read_yaml, reason_of, write_text
 
 _LOCK = ".lock"
 _NOTE = ".worker"  # who works there, where there are no locks
@@ -161,11 +161,11 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: it is missing or damaged.
     """
     try:
-        content = yaml.safe_load(read_text(path))
+        content = read_yaml(path)
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not a mapping")
         return content
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         why = " ".join(reason_of(error).split())
         raise ConfigError(f"{str(path)!r} is damaged; the same command writes it anew ({why})") from error
 

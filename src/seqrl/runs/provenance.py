@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from seqrl.config import TrainerConfig
-from seqrl.files import read_text, write_file
+from seqrl.files import read_yaml, write_file
 
 PROVENANCE = "provenance.yaml"
 
@@ -62,9 +62,9 @@ def read_words(folder: Path) -> str | None:
     Short forms that the command wrote out are shown short again.
     """
     try:
-        entries = yaml.safe_load(read_text(folder / PROVENANCE))
+        entries = read_yaml(folder / PROVENANCE)
         words = [str(word) for word in entries[-1]["overrides"]]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, LookupError):
         return None  # a run of before, or a damaged file
     return shlex.join(map(_shorten, words))
 

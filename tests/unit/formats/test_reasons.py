@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,31 @@ def test_a_block_of_the_user_before_hdf5_is_no_damage(tmp_path: Path, block: int
     with path.open("r+b") as file:
         file.write(start)
     np.testing.assert_array_equal(read_recording(path).arrays["observations"], arrays()["observations"])
+
+
+def opaque() -> Any:
+    kind = h5py.h5t.create(h5py.h5t.OPAQUE, 7)
+    kind.set_tag(b"NUMPY:|O8;")
+    return kind
+
+
+def wide() -> Any:
+    kind = h5py.h5t.STD_I64LE.copy()
+    kind.set_size(16)
+    return kind
+
+
+@pytest.mark.parametrize("kind", [lambda: h5py.h5t.UNIX_D32LE, opaque, wide], ids=["time", "opaque", "16 bytes"])
+def test_what_numpy_has_no_type_for_is_left_out(tmp_path: Path, kind: Callable[[], Any]) -> None:
+    """Attributes and arrays that training does not need."""
+    path = write(tmp_path / "mine.hdf5")
+    with h5py.File(path, "a") as file:
+        file.attrs["env_id"] = "Hopper-v4"
+        h5py.h5a.create(file.id, b"odd", kind(), h5py.h5s.create(h5py.h5s.SCALAR))
+        h5py.h5d.create(file.id, b"when", kind(), h5py.h5s.create_simple((COUNT,)))
+    read = read_recording(path)
+    assert sorted(read.arrays) == sorted(arrays())
+    assert read.attributes == {"env_id": "Hopper-v4", "path": "mine.hdf5"}
 
 
 @pytest.mark.parametrize("name", ["mine.dat", "mine.npz", "mine", "mine.hdf5"])
