@@ -10,7 +10,8 @@ from pathlib import Path
 from seqrl.checkpoints.exported import CONFIG, WEIGHTS
 from seqrl.checkpoints.loaded import Loaded
 from seqrl.data.summary import DataSummary
-from seqrl.files import read_json, read_yaml
+from seqrl.files import read_json
+from seqrl.runs.yaml_files import read_yaml
 
 CARD = "README.md"
 _FOLDERS = re.compile(r"(?:(?<=[=,\[])|^)(?:~|\.{1,2})?/[^,\]]*/")  # of a path in a word

@@ -17,7 +17,8 @@ import yaml
 
 from seqrl.console import say
 from seqrl.errors import ConfigError
-from seqrl.files import hold_lock, is_locked, read_json, read_yaml, reason_of, write_text
+from seqrl.files import hold_lock, is_locked, read_json, reason_of, write_text
+from seqrl.runs.yaml_files import read_yaml
 
 _LOCK = ".lock"
 _NOTE = ".worker"  # who works there, where there are no locks

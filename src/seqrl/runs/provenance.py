@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 
 from seqrl.config import TrainerConfig
-from seqrl.files import read_yaml, write_file
+from seqrl.files import write_file
+from seqrl.runs.yaml_files import read_yaml
 
 PROVENANCE = "provenance.yaml"
 
