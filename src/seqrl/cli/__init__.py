@@ -19,7 +19,6 @@ COMMANDS = (
     "results",
     "diagnose",
     "reproduce",
-    "reproduce",
     "status",
     "import",
     "export",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqrl.checkpoints.exported import write_digests, write_exported
+from seqrl.checkpoints.exported import is_exported, write_digests, write_exported
 from seqrl.checkpoints.loading import checkpoint_file, critic_file, landmarks_file, load, run_folder
 from seqrl.checkpoints.reading import read_checkpoint
 from seqrl.errors import ConfigError
@@ -65,7 +65,7 @@ def export_model(
         write_digests(new)
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
     yield f"written: {folder}, {size / 1e6:.2f} MB, {len(rows)} rows of results"
-    if half and rows:
+    if half and rows and not is_exported(checkpoint):
         yield (
             "the rows were measured with the weights of the run; to have those of float16, evaluate "
             f"checkpoint={folder} and export that folder"
