@@ -169,8 +169,8 @@ def test_both_loops_train_the_same_model(tmp_path: Path) -> None:
     )  # fmt: skip
     config, data = settings.config(), settings.data()
     _, batches, ours = train_block(config, data, tmp_path / "run")
-    _, plain = plain_block(config, batches, data.steps_per_epoch)
-    start = type(ours)(config).state_dict()
+    _, plain = plain_block(config, settings.sizes(), batches, data.steps_per_epoch)
+    start = type(ours)(config, settings.sizes()).state_dict()
     assert len(batches) == 3 + 3 + 1
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value)

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from seqrl.cli import reproduce
 from seqrl.cli.application import composing, plain
-from seqrl.cli.checking import check_row, check_sections
+from seqrl.cli.checking import check_sections
 from seqrl.cli.rows import compose_rows
 from seqrl.cli.words import spell_words
 from seqrl.config import RunConfig
@@ -82,11 +82,9 @@ def test_commands_of_both_scales_are_sound(line: str) -> None:
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = plain(composing(lambda: hydra.compose(command, spell_words(command, words))))
         if command == "train":
-            rows = compose_rows(config["evaluation"], spell_words(command, words))
+            compose_rows(config["evaluation"], spell_words(command, words))  # checks each of them
             check_sections(config)
             RunConfig.from_dict(config)
-            for row in rows.configs:
-                check_row(row)
 
 
 def first_choice(word: str) -> str:

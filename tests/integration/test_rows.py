@@ -29,7 +29,7 @@ def composed(*words: str) -> Rows:
 
 
 def row(found: Rows, label: str) -> dict[str, Any]:
-    return next(config for config in found.configs if config["label"] == label)
+    return next(config.to_dict() for config in found.configs if config.label == label)
 
 
 def test_a_row_is_what_evaluate_composes_of_the_same_words() -> None:
@@ -72,7 +72,7 @@ def test_a_row_wins_over_what_is_given_for_all_rows() -> None:
         "planner.horizon=3", "evaluation.settings.num_episodes=7",
         "evaluation.rows.mine={strategy: reward, num_episodes: 9}",
     )  # fmt: skip
-    horizons = {config["label"]: config["planner"].get("horizon") for config in found.configs}
+    horizons = {config.label: config.planner.get("horizon") for config in found.configs}
     assert horizons == {
         "zero": None,
         "random": None,
@@ -81,15 +81,15 @@ def test_a_row_wins_over_what_is_given_for_all_rows() -> None:
         "reward": 3,
         "mine": 3,
     }
-    assert [config["num_episodes"] for config in found.configs] == [7, 7, 7, 7, 7, 9]
+    assert [config.num_episodes for config in found.configs] == [7, 7, 7, 7, 7, 9]
 
 
 def test_rows_are_added_to_nothing_and_taken_out() -> None:
     assert composed("evaluation=none").configs == []
-    assert [c["label"] for c in composed("evaluation=none", "evaluation.rows={a: {strategy: zero}}").configs] == ["a"]
+    assert [c.label for c in composed("evaluation=none", "evaluation.rows={a: {strategy: zero}}").configs] == ["a"]
     fewer = composed("evaluation.rows.zero=null", "evaluation.strategies.random=null")
-    assert [config["label"] for config in fewer.configs] == ["greedy imitation", "beam H=1", "reward"]
-    assert [config["label"] for config in composed("strategy=goal").configs] == ["goal"]
+    assert [config.label for config in fewer.configs] == ["greedy imitation", "beam H=1", "reward"]
+    assert [config.label for config in composed("strategy=goal").configs] == ["goal"]
 
 
 def test_a_baseline_that_is_no_row_is_none() -> None:

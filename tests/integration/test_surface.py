@@ -279,7 +279,7 @@ def test_every_file_composes(name: str) -> None:
             assert config[group]["name"] == choice
         if group in ("method", "experiment", "evaluation"):
             rows = compose_rows(config["evaluation"], [])
-            assert all(row["label"] for row in rows.configs)
+            assert all(row.label for row in rows.configs)
             for slot in ("tokenizer", "backbone", "objective"):
                 assert SLOTS[slot].build(config[slot], **RUNTIME) is not None
 
@@ -294,7 +294,7 @@ def test_a_row_may_need_what_is_given_for_all_rows() -> None:
     words = ["method=dt", "evaluation.strategy=return", "++evaluation.decoding.condition.target=1"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         (row,) = compose_rows(plain(hydra.compose("train", words))["evaluation"], words).configs
-    assert row["condition"] == {"name": "target_return", "target": 1}
+    assert row.condition == {"name": "target_return", "target": 1}
 
 
 def test_settings_that_fit_no_row_name_the_rows_that_there_are() -> None:

@@ -97,10 +97,9 @@ def write_exported(
         }
         for name, content in parts.items()
     }
+    about = {"library_name": "seqrl", "format": _FORMAT, "command": command, "use": list(use)}
     try:
-        text = json.dumps(
-            {"library_name": "seqrl", "format": _FORMAT, "command": command, **noted}, indent=2, allow_nan=False
-        )
+        text = json.dumps({**about, **noted}, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the checkpoint's config holds what JSON does not ({error})") from error
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")

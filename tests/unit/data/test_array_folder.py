@@ -66,7 +66,10 @@ def test_the_source_opens_a_folder(store: EpisodeStore, tmp_path: Path) -> None:
         (lambda f: np.save(f / "actions.npy", np.zeros((25, 3), np.float32)), r"holds .*\[25, 3\].*says .*\[25, 2\]"),
         (lambda f: np.save(f / "offsets.npy", np.zeros(6, np.int64)), "offsets does not rise from 0 to 25"),
         (lambda f: (f / "store.json").unlink(), r"no readable store\.json \(there is none\)"),
-        (lambda f: (f / "store.json").write_text('{"format": "seqrl epi'), r"no readable store\.json \(Unterminated"),
+        (
+            lambda f: (f / "store.json").write_text('{"format": "seqrl epi'),
+            r"no readable store\.json \(it is no JSON: Unterminated",
+        ),
         (lambda f: (f / "store.json").write_text('{"format": "other"}'), "is not of seqrl"),
         (lambda f: edit(f, version=99), "has version 99 of the format and this seqrl reads 1"),
         (lambda f: edit(f, arrays=None), "lists no arrays"),

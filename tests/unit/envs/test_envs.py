@@ -166,4 +166,5 @@ def test_registering_again_changes_nothing() -> None:
     register_environments()
     assert {key: gymnasium.registry[key] for key in specs} == specs
     mazes = ["seqrl/Maze2d-Large-v1", "seqrl/Maze2d-Medium-v1", "seqrl/Maze2d-Umaze-v1"]
+    mazes += ["seqrl/PointMaze-Giant-v0", "seqrl/PointMaze-Large-v0", "seqrl/PointMaze-Medium-v0"]
     assert sorted(specs) == ["seqrl/D4rlAnt-v2", "seqrl/FourRooms-v0", *mazes]

@@ -115,6 +115,7 @@ def test_a_folder_exported_again_tells_the_same(run: Path) -> None:
     list(export_model(first, second, half=True, use=["strategy=reward"]))
     for name in ("config.json", "model.safetensors", "tokenizer.safetensors", "critic.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert json.loads((first / "config.json").read_text())["use"] == ["strategy=reward"]
 
 
 def test_no_folder_of_the_machine_is_told(run: Path) -> None:

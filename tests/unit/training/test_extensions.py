@@ -206,12 +206,16 @@ def test_callbacks_are_part_of_a_run_and_loggers_are_not() -> None:
     for section in ("tokenizer_training", "critic_training"):
         before[section].pop("callbacks")
     names = {
-        "plain": identify(plain_run).digest,
-        "before": identify(RunConfig.from_saved(before).to_dict()).digest,
-        "loggers": identify(compose_run("training.loggers=[csv,{name: wandb, mode: offline}]")).digest,
-        "callbacks": identify(compose_run("training.callbacks=[early_stopping]")).digest,
-        "the same": identify(compose_run("training.callbacks=[{name: early_stopping}]")).digest,
-        "others": identify(compose_run("training.callbacks=[{name: early_stopping, patience: 9}]")).digest,
+        "plain": identify(RunConfig.from_dict(plain_run)).digest,
+        "before": identify(RunConfig.from_saved(before)).digest,
+        "loggers": identify(
+            RunConfig.from_dict(compose_run("training.loggers=[csv,{name: wandb, mode: offline}]"))
+        ).digest,
+        "callbacks": identify(RunConfig.from_dict(compose_run("training.callbacks=[early_stopping]"))).digest,
+        "the same": identify(RunConfig.from_dict(compose_run("training.callbacks=[{name: early_stopping}]"))).digest,
+        "others": identify(
+            RunConfig.from_dict(compose_run("training.callbacks=[{name: early_stopping, patience: 9}]"))
+        ).digest,
     }
     assert names["plain"] == names["before"] == names["loggers"]
     assert names["callbacks"] == names["the same"]
