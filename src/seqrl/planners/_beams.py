@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -72,6 +73,37 @@ class Beams:
 
     def advance(self) -> None:
         self.session.append(self.columns["tokens"][..., -1].flatten())
+
+    def decode(
+        self,
+        model: TokenModel,
+        field: str,
+        choose: Callable[[int], Tensor],
+        *,
+        proposed: tuple[Tensor, Tensor] | None = None,
+        percentile: float | None = None,
+        as_published: bool = False,
+    ) -> None:
+        """Append one field of one transition to every candidate; where it was proposed, what was proposed.
+
+        The last place of a transition waits for `advance`: only what goes on is worth the re-encoding that a cut of
+        the context costs.
+
+        Args:
+            choose: a place to the (B, C) tokens there, from the present `logits`.
+            proposed: (C,) which candidates take the (B, C, k) tokens beside it.
+            percentile, as_published: see `estimate`.
+        """
+        places = model.places(field)
+        for place in range(places.start, places.stop):
+            tokens = choose(place)
+            if proposed is not None:
+                tokens = torch.where(proposed[0], proposed[1][..., place - places.start], tokens)
+            if field in ESTIMATED:
+                self.estimate(model, field, place, percentile, as_published=as_published)
+            self.take(tokens)
+            if place + 1 < model.tokens_per_step:
+                self.advance()
 
     def record(self, name: str, entry: Tensor) -> None:
         """Append one (B, C) entry, or n of them as (B, C, n), to a column."""

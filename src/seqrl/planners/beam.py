@@ -17,7 +17,7 @@ from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.planners._actor_proposals import ActorProposals
-from seqrl.planners._beams import ESTIMATED, SHOWN, Beams, check_shown
+from seqrl.planners._beams import SHOWN, Beams, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
@@ -183,24 +183,14 @@ class BeamPlanner(Planner):
         depth: int,
         proposed: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Append one field of one transition to every candidate; where it was proposed, what was proposed.
+        top_k, tail_mass = self.filters.get(field, (1, None))
 
-        After a transition's last token the session stays behind: only the survivors go on, and only they are worth
-        the re-encoding that a cut of the context costs.
-        """
-        places = model.places(field)
-        for place in range(places.start, places.stop):
+        def choose(place: int) -> Tensor:
             logits = beams.logits
-            top_k, tail_mass = self.filters.get(field, (1, None))
             if top_k == 1:
-                tokens = logits.argmax(-1)
-            else:
-                uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
-                tokens = draw(keep_top_k(drop_tail(logits, tail_mass), top_k), uniform)
-            if proposed is not None:
-                tokens = torch.where(proposed[0], proposed[1][..., place - places.start], tokens)
-            if field in ESTIMATED:
-                beams.estimate(model, field, place, self.percentile, as_published=self.percentile_as_published)
-            beams.take(tokens)
-            if place + 1 < model.tokens_per_step:
-                beams.advance()
+                return logits.argmax(-1)
+            uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
+            return draw(keep_top_k(drop_tail(logits, tail_mass), top_k), uniform)
+
+        percentile, as_published = self.percentile, self.percentile_as_published
+        beams.decode(model, field, choose, proposed=proposed, percentile=percentile, as_published=as_published)

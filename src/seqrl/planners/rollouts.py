@@ -16,7 +16,7 @@ from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.planners._actor_proposals import ActorProposals
-from seqrl.planners._beams import ESTIMATED, SHOWN, Beams, check_shown
+from seqrl.planners._beams import SHOWN, Beams, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
@@ -164,23 +164,14 @@ class RolloutsPlanner(Planner):
         depth: int,
         proposed: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Append one field of one transition to every candidate; where it was proposed, what was proposed.
+        top_k, tail_mass = self.filters.get(field, (1, None))
+        temperature = self.temperature if field == "action" else 1.0
 
-        The last place of a transition waits for `advance`.
-        """
-        places = model.places(field)
-        for place in range(places.start, places.stop):
-            top_k, tail_mass = self.filters.get(field, (1, None))
-            if field in ESTIMATED:
-                beams.estimate(model, field, place)
+        def choose(place: int) -> Tensor:
             uniform = noise.uniform(depth * model.tokens_per_step + place, beams=self.candidates)
-            logits = keep_top_k(drop_tail(beams.logits, tail_mass), top_k)
-            tokens = draw(logits, uniform, self.temperature if field == "action" else 1.0)
-            if proposed is not None:
-                tokens = torch.where(proposed[0], proposed[1][..., place - places.start], tokens)
-            beams.take(tokens)
-            if place + 1 < model.tokens_per_step:
-                beams.advance()
+            return draw(keep_top_k(drop_tail(beams.logits, tail_mass), top_k), uniform, temperature)
+
+        beams.decode(model, field, choose, proposed=proposed)
 
 
 def _replace(lost: Tensor) -> Tensor:
