@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from seqrl.opengl import prepare_mujoco
-from seqrl.worlds.maze import Cell, Maze, find_maze
+from seqrl.worlds.maze import MAZES, Cell, Maze, find_maze
 
 UNIT = 4.0
 """Side of a cell."""
@@ -40,25 +40,20 @@ def _maze(name: str, rows: tuple[str, ...], tasks: tuple[tuple[Cell, Cell], ...]
     )
 
 
+def _open(maze: Maze) -> tuple[str, ...]:
+    """The map of D4RL's maze, which OGBench has as well, without D4RL's goal."""
+    return tuple(row.replace("G", "O") for row in maze.rows)
+
+
 POINTMAZES: Mapping[str, Maze] = {
     "medium": _maze(
         "medium",
-        ("########", "#OO##OO#", "#OO#OOO#", "##OOO###", "#OO#OOO#", "#O#OO#O#", "#OOO#OO#", "########"),
+        _open(MAZES["medium"]),
         (((1, 1), (6, 6)), ((6, 1), (1, 6)), ((5, 3), (4, 2)), ((6, 5), (6, 1)), ((2, 6), (1, 1))),
     ),
     "large": _maze(
         "large",
-        (
-            "############",
-            "#OOOO#OOOOO#",
-            "#O##O#O#O#O#",
-            "#OOOOOO#OOO#",
-            "#O####O###O#",
-            "#OO#O#OOOOO#",
-            "##O#O#O#O###",
-            "#OO#OOO#OOO#",
-            "############",
-        ),
+        _open(MAZES["large"]),
         (((1, 1), (7, 10)), ((5, 4), (7, 1)), ((7, 4), (1, 10)), ((3, 8), (5, 4)), ((1, 1), (5, 4))),
     ),
     "giant": _maze(
