@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Len
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrl.attention import Attention
+from seqrl.backbones import Backbone
 from seqrl.errors import ConfigError
 
 Pattern = Annotated[tuple[Literal["recurrence", "attention"], ...], Len(1)]
@@ -127,3 +128,22 @@ class Stack(nn.Module):
             x = block(x, positions, attention, layer)
         normed: Tensor = self.norm(x)
         return normed
+
+
+class RecurrentBackbone(Backbone):
+    """A backbone that is a stack, and goes on past the trained window.
+
+    Args:
+        recurrence, dim, stack: see `Stack`.
+    """
+
+    relative = True
+
+    def __init__(self, recurrence: Callable[[], Mixer], *, dim: int, **stack: Any) -> None:
+        super().__init__()
+        self.dim = dim
+        self.stack = Stack(recurrence, dim=dim, **stack)
+
+    def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        features: Tensor = self.stack(x, positions, attention)
+        return features

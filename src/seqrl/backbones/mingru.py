@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from seqrl.attention import Attention
 from seqrl.attention.recurrence import widen
-from seqrl.backbones import Backbone, Dropout
-from seqrl.backbones._stack import Mixer, Pattern, Stack
+from seqrl.backbones import Dropout
+from seqrl.backbones._stack import Mixer, Pattern, RecurrentBackbone
 from seqrl.registry import register_backbone
 
 
@@ -32,7 +32,7 @@ class _MinGru(Mixer):
 
 
 @register_backbone("mingru")
-class MinGruBackbone(Backbone):
+class MinGruBackbone(RecurrentBackbone):
     """minGRU: a GRU whose gate and candidate do not look at the state, so that training is a parallel scan.
 
     A step of decoding costs the same however long the past, and the state goes on past the trained window
@@ -52,8 +52,6 @@ class MinGruBackbone(Backbone):
     Reference: Feng et al. 2024, "Were RNNs All We Needed?", section 3.1 (arXiv 2410.01201).
     """
 
-    relative = True
-
     def __init__(
         self,
         *,
@@ -66,9 +64,7 @@ class MinGruBackbone(Backbone):
         residual_dropout: Dropout = 0.1,
         attention_dropout: Dropout = 0.1,
     ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.stack = Stack(
+        super().__init__(
             lambda: _MinGru(dim, expansion * dim),
             num_layers=num_layers,
             pattern=pattern,
@@ -78,7 +74,3 @@ class MinGruBackbone(Backbone):
             residual_dropout=residual_dropout,
             attention_dropout=attention_dropout,
         )
-
-    def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        features: Tensor = self.stack(x, positions, attention)
-        return features

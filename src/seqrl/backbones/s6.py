@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from seqrl.attention import Attention
 from seqrl.attention.recurrence import widen
-from seqrl.backbones import Backbone, Dropout
-from seqrl.backbones._stack import Mixer, Pattern, Stack
+from seqrl.backbones import Dropout
+from seqrl.backbones._stack import Mixer, Pattern, RecurrentBackbone
 from seqrl.registry import register_backbone
 
 _STEP_SIZES = (1e-3, 1e-1)  # at the start of training, uniform in their logarithm
@@ -50,7 +50,7 @@ class _SelectiveStateSpace(Mixer):
 
 
 @register_backbone("s6")
-class S6Backbone(Backbone):
+class S6Backbone(RecurrentBackbone):
     """Diagonal selective state spaces (the recurrence of Mamba), each followed by a feed-forward layer.
 
     What a token writes and how fast each state decays depends on the token. A step of decoding costs the same however
@@ -72,8 +72,6 @@ class S6Backbone(Backbone):
     Reference: Gu and Dao 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", algorithm 2.
     """
 
-    relative = True
-
     def __init__(
         self,
         *,
@@ -87,9 +85,7 @@ class S6Backbone(Backbone):
         residual_dropout: Dropout = 0.1,
         attention_dropout: Dropout = 0.1,
     ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.stack = Stack(
+        super().__init__(
             lambda: _SelectiveStateSpace(dim, expansion * dim, state_size),
             num_layers=num_layers,
             pattern=pattern,
@@ -99,7 +95,3 @@ class S6Backbone(Backbone):
             residual_dropout=residual_dropout,
             attention_dropout=attention_dropout,
         )
-
-    def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        features: Tensor = self.stack(x, positions, attention)
-        return features
