@@ -43,6 +43,22 @@ def test_a_maze_is_diagnosed(
 
 
 @pytest.mark.slow
+def test_rollouts_near_the_policy_are_diagnosed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chunk = ["layout.stride=2", "layout.chunk=2", "layout.termination_penalty=null"]
+    run = run_of(tmp_path, "critic=iql", "critic_training.max_steps=3", *chunk)
+    words = ["--search", "rollouts", "--actor-noise", "0.3", "--plan-every", "4", "--short"]
+    assert diagnose.run([str(run), *SHORT, *words, "--start-cell", "3,1"]) == 0
+    found = json.loads((run / "diagnosis.json").read_text())
+    assert (found["settings"]["actor_noise"], found["settings"]["plan_every"]) == (0.3, 4)
+    assert len(found["rungs"]) == 9
+    assert diagnose.run([str(run), *SHORT, "--plan-every", "5"]) == 2
+    assert "plan_every=5 is outside [1, 4]" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
 def test_a_locomotion_set_is_diagnosed(in_folder_with_data: Path) -> None:
     run = run_of(in_folder_with_data, "data=d4rl", "data.path=hopper-tiny.hdf5")
     assert diagnose.run([str(run), *SHORT, "--short", "--output", "found/it.json"]) == 0
@@ -51,6 +67,7 @@ def test_a_locomotion_set_is_diagnosed(in_folder_with_data: Path) -> None:
     assert found["rungs"][0]["success"] is None
     assert "greedy imitation" in found["true_value"]
     assert not (run / "diagnosis.json").exists()
+    assert diagnose.run([str(run), *SHORT, "--actor-noise", "0.3"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -60,6 +77,8 @@ def test_a_locomotion_set_is_diagnosed(in_folder_with_data: Path) -> None:
         (["nowhere", "--episodes", "0"], "--episodes 0 is too small"),
         (["nowhere", "--value-transitions", "-3"], "--value-transitions -3 is too small"),
         (["nowhere", "--tail-mass", "1"], "outside [0, 1)"),
+        (["nowhere", "--plan-every", "0"], "--plan-every 0 is too small"),
+        (["nowhere", "--actor-noise", "-0.5"], "--actor-noise -0.5 is below 0"),
         (["nowhere", "--seed", "-1"], "--seed -1 is no seed"),
         (["nowhere", "--start-cell", "3"], "is no cell; give a row and a column"),
         (["nowhere", "--start-cell", "3,x"], "is no cell; give a row and a column"),

@@ -14,6 +14,8 @@ from seqrl.paths import find_path
 if TYPE_CHECKING:
     from seqrl.evaluation.ladder import Ladder, LadderSettings, Rung
 
+_AS_GIVEN = ("seed", "use", "search", "tail_mass", "actor_noise", "short")
+
 
 def run(arguments: list[str]) -> int:
     """Run the command.
@@ -64,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--use", choices=("q", "v"), default="v", help="how a critic rates, as in score=critic (v)")
     parser.add_argument("--tail-mass", type=float, metavar="P", help="of the model's actions, as planner.cdf_act")
     parser.add_argument(
+        "--actor-noise",
+        type=float,
+        metavar="STD",
+        help="learnt candidates are the critic's policy with so much noise (default: the model's own)",
+    )
+    parser.add_argument("--plan-every", type=int, default=1, metavar="N", help="steps between two plans (1)")
+    parser.add_argument(
         "--value-transitions",
         type=int,
         default=25,
@@ -79,17 +88,19 @@ def _settings(options: argparse.Namespace) -> LadderSettings:
     """The settings of a ladder, refused here if they are wrong."""
     from seqrl.evaluation.ladder import LadderSettings
 
-    counts = ("episodes", "beam_width", "n_expand", "horizon", "value_transitions", "max_steps")
+    counts = ("episodes", "beam_width", "n_expand", "horizon", "value_transitions", "max_steps", "plan_every")
     for name in counts:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value} is too small; give 1 or more")
     if options.seed < 0:
         raise ConfigError(f"--seed {options.seed} is no seed; give 0 or more")
+    if options.actor_noise is not None and options.actor_noise < 0:
+        raise ConfigError(f"--actor-noise {options.actor_noise:g} is below 0; give a standard deviation of 0 or more")
     if options.tail_mass is not None and not 0 <= options.tail_mass < 1:
         raise ConfigError(f"--tail-mass {options.tail_mass:g} is outside [0, 1); give a probability below 1")
     return LadderSettings(
-        **{name: getattr(options, name) for name in (*counts, "seed", "use", "search", "tail_mass", "short")},
+        **{name: getattr(options, name) for name in (*counts, *_AS_GIVEN)},
         start_cells=_cells(options.start_cell),
     )
 

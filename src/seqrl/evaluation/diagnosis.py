@@ -135,12 +135,21 @@ def gather_choices(
     envs.close()
     low, high = (np.tile(np.clip(each, -_MOST_ACTION, _MOST_ACTION).reshape(-1), layout.chunk) for each in bounds)
     candidates: dict[str, Candidates] = {
-        "model": ModelCandidates(model, settings.tail_mass),
+        "model": _learnt_candidates(model, critic, settings),
         "data": DataCandidates(store, layout.chunk),
         "uniform": UniformCandidates(low, high),
     }
     policy = _policy_of(model, critic) if settings.search == "rollouts" else None
     return Choices(dynamics, {"learnt": learnt, "true": true}, candidates, said, truly, policy)
+
+
+def _learnt_candidates(model: TokenModel, critic: Critic | None, settings: LadderSettings) -> Candidates:
+    """The model's own draws, or actions near those of the critic's policy."""
+    if settings.actor_noise is None:
+        return ModelCandidates(model, settings.tail_mass)
+    if critic is None:
+        raise ConfigError("--actor-noise is added to a critic's policy, and the run has no critic; leave it out")
+    return ActorCandidates(critic, settings.actor_noise, model.layout.chunk)
 
 
 def _learnt_value(model: TokenModel, critic: Critic | None, settings: LadderSettings) -> tuple[Valuation, str]:
@@ -201,7 +210,8 @@ def climb_swapped(
     )
     likelihood = SCORE.build({"name": "likelihood"}, discount=model.layout.step_discount)
     strategy = Strategy(search, CONDITION.build({"name": "none"}), likelihood)
-    return _run(swap.name, swap, Policy(model, strategy, seed=settings.seed), env_id, settings)
+    policy_of_search = Policy(model, strategy, seed=settings.seed, plan_every=settings.plan_every)
+    return _run(swap.name, swap, policy_of_search, env_id, settings)
 
 
 def _climb(
@@ -212,9 +222,10 @@ def _climb(
     env_id: str,
     settings: LadderSettings,
 ) -> Rung:
-    """Run the episodes of a strategy beside the ladder."""
+    """Run the episodes of a strategy beside the ladder; of a plan of one transition as much as it holds."""
     planner, score = decoding
-    policy = Policy(loaded.model, planner=planner, score=score, critic=critic, seed=settings.seed)
+    held = settings.plan_every if "horizon" in planner else min(settings.plan_every, loaded.model.layout.chunk)
+    policy = Policy(loaded.model, planner=planner, score=score, critic=critic, seed=settings.seed, plan_every=held)
     return _run(name, None, policy, env_id, settings)
 
 
@@ -223,15 +234,18 @@ def _own_search(critic: Critic | None, settings: LadderSettings) -> Decoding:
     score = {"name": "reward"} if critic is None else {"name": "critic", "use": settings.use}
     if settings.search == "rollouts" and critic is not None:
         count = settings.beam_width * settings.n_expand
+        noise = settings.actor_noise
         given = {
-            "actor_share": 1 / count,
-            "actor_noise": 0.0,
+            "actor_share": 1 / count if noise is None else 1.0,
+            "actor_noise": noise or 0.0,
             "follow": "actor",
             "k_obs": 1,
             "cdf_act": settings.tail_mass,
         }
         return {"name": "rollouts", "candidates": count, "horizon": settings.horizon, **given}, score
+    proposals = {} if settings.actor_noise is None else {"actor_share": 1.0, "actor_noise": settings.actor_noise}
     planner = {
+        **proposals,
         "name": "beam",
         "beam_width": settings.beam_width,
         "n_expand": settings.n_expand,

@@ -25,7 +25,8 @@ class Swap:
     Attributes:
         dynamics: what follows an action: as the model imagines it, or as the simulator has it.
         value: what a state is worth: as it was learnt, or as it is.
-        candidates: which actions are tried: the model's, those that the data took nearby, or any.
+        candidates: which actions are tried: the model's (or those near the policy, see `LadderSettings.actor_noise`),
+            those that the data took nearby, or any.
     """
 
     dynamics: DynamicsName = "model"
@@ -150,6 +151,9 @@ class LadderSettings:
         tail_mass: of the model's candidates, as `planner.cdf_act`.
         search: `beam`, or `rollouts` of the critic's policy (without a critic, of greedy imitation): `beam_width *
             n_expand` candidates for the first transition, then the policy.
+        actor_noise: the learnt candidates are actions of the critic's policy with so much noise, as
+            `planner.actor_noise` of a search with `planner.actor_share=1`; None for the model's own.
+        plan_every: environment steps between two plans; more than one transition holds are left to searches alone.
         value_transitions: how far the true value is followed where it is a policy's.
         short: leave out what the verdict does not need.
     """
@@ -164,6 +168,8 @@ class LadderSettings:
     use: Literal["q", "v"] = "v"
     tail_mass: float | None = None
     search: Literal["beam", "rollouts"] = "beam"
+    actor_noise: float | None = None
+    plan_every: int = 1
     value_transitions: int = 25
     short: bool = False
 

@@ -261,12 +261,26 @@ class RolloutValuation(Valuation):
 
 
 class ActorCandidates(Candidates):
-    """The one action that a critic's own policy takes."""
+    """What a critic's own policy does, with Gaussian noise if there shall be several.
 
-    num_draws = 0
+    Args:
+        critic: of the run.
+        noise: its standard deviation, in halves of the range of the data's actions, as `planner.actor_noise`; 0 takes
+            no draws.
+        chunk: how many actions in a row one transition keeps; all of them get the same draws.
+    """
 
-    def __init__(self, critic: Critic) -> None:
-        self.critic = critic
+    def __init__(self, critic: Critic, noise: float = 0.0, chunk: int = 1) -> None:
+        self.critic, self.noise, self.chunk = critic, noise, chunk
+
+    @property
+    def num_draws(self) -> int:
+        return len(self.critic.action_low) // self.chunk if self.noise else 0
 
     def propose(self, observations: Tensor, uniform: Tensor) -> Tensor:
-        return self.critic.act(observations).to(observations)
+        actions = self.critic.act(observations)
+        if self.noise:
+            low, high = self.critic.action_low, self.critic.action_high
+            normal = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)).to(actions).repeat(1, self.chunk)
+            actions = (actions + self.noise * (high - low) / 2 * normal).clamp(low, high)
+        return actions.to(observations)

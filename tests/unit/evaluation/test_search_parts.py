@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,24 @@ def test_nearby_actions_of_the_data_come_from_nearby_states() -> None:
     assert drawn.min() >= 22
     assert drawn.max() <= 38
     assert len(drawn.unique()) == 16
+
+
+@pytest.mark.parametrize(("noise", "chunk"), [(0.3, 1), (1.0, 1), (0.2, 2)])
+def test_noise_around_the_policy_is_a_share_of_the_datas_range(noise: float, chunk: int) -> None:
+    critic = samples.critic()
+    size = len(critic.action_low)
+    policy = critic.act(states()).detach()
+    who = ActorCandidates(critic, noise, chunk)
+    assert who.num_draws == size // chunk
+    still = torch.full((ROWS, who.num_draws), 0.5).double()
+    assert who.propose(states(), still).detach().numpy() == pytest.approx(policy.numpy())
+    draws = torch.rand(ROWS, who.num_draws, generator=torch.Generator().manual_seed(8)).double()
+    low, high = critic.action_low.double(), critic.action_high.double()
+    for row, found in enumerate(who.propose(states(), draws)):
+        for dim in range(size):
+            normal = NormalDist().inv_cdf(draws[row, dim % who.num_draws].item())
+            wanted = policy[row, dim] + noise * normal * (high - low)[dim] / 2
+            assert found[dim].item() == pytest.approx(wanted.clamp(low[dim], high[dim]).item(), abs=1e-5)
 
 
 class Doubling(Dynamics):
