@@ -86,7 +86,9 @@ def check_value(path: str, value: Any, annotation: Any) -> Any:
     try:
         return _validator(annotation).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(_explain(path, value, annotation, error.errors(include_url=False)[0])) from None
+        found = error.errors(include_url=False)
+        unknown = [each for each in found if each["type"] == "unexpected_keyword_argument"]  # why another is missing
+        raise ConfigError(_explain(path, value, annotation, [*unknown, *found][0])) from None
 
 
 def check_keys(what: str, given: Iterable[str], known: Mapping[str, Any], noun: str) -> None:
@@ -184,9 +186,9 @@ def _explain(path: str, given: Any, annotation: Any, error: Mapping[str, Any]) -
 
 
 def _unknown_key(path: str, key: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(key, known).replace("'", f"'{path}." if path else "'", 1)
     return (
-        f"there is no setting {_join(path, key)!r}.{did_you_mean(key, known)} "
-        f"Settings{f' in {path!r}' if path else ''}: {', '.join(known)}"
+        f"there is no setting {_join(path, key)!r}.{hint} Settings{f' in {path!r}' if path else ''}: {', '.join(known)}"
     )
 
 
@@ -205,6 +207,15 @@ def _find(path: str, value: Any, annotation: Any, location: Sequence[Any]) -> tu
             return path, value, annotation, location[number:]
         path, value, annotation = _join(path, key), value[key], below
     return path, value, annotation, ()
+
+
+def list_settings(section: type, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a dataclass and of the sections in it, those that may be null as well."""
+    for option in options_of(section):
+        key, below = _join(prefix, option.name), section_of(option.annotation)
+        yield key
+        if below is not None:
+            yield from list_settings(below, key)
 
 
 def section_of(annotation: Any) -> type | None:

@@ -237,7 +237,7 @@ def test_an_unknown_key_of_an_experiment_file_is_refused(
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntraining: {max_stepz: 3}\n")
     assert train.run(["--check", f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"]) == 2
-    assert "no setting 'training.max_stepz'. Did you mean 'max_steps'?" in capsys.readouterr().err
+    assert "no setting 'training.max_stepz'. Did you mean 'training.max_steps'?" in capsys.readouterr().err
 
 
 def test_a_sound_configuration_passes(

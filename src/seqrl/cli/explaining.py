@@ -13,10 +13,12 @@ from omegaconf import OmegaConf
 
 from seqrl.cli.surface import component_names, missing
 from seqrl.cli.words import explain_word, show_quoted
+from seqrl.config import EvaluationConfig, RunConfig
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.paths import config_dir
 from seqrl.plugins import failures
 from seqrl.registry import registries, registry_of
+from seqrl.schema import list_settings
 
 _EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}  # of launchers
 
@@ -108,7 +110,8 @@ def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> Config
     try:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = hydra.compose(config_name, others)
-            known = sorted(_keys(OmegaConf.to_container(composed)))
+            typed = list_settings(RunConfig if config_name == "train" else EvaluationConfig)
+            known = sorted({*_keys(OmegaConf.to_container(composed)), *typed})
     except Exception:  # the other overrides are wrong as well; the user will hear of them next
         return ConfigError(f"there is no setting {key!r}; see seqrl {config_name} --cfg job for all of them")
     finally:
@@ -127,7 +130,9 @@ def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> Config
     slot, option = key.partition(".")[0], key.rpartition(".")[2]
     if slot in ("logger", "callback"):
         close = f" Name them in a list: training.{slot}s=[{', '.join(registry_of(slot).builtin_names()[:2])}]."
-    hint = _find_owners(slot, option) or close or elsewhere
+    if key in known:  # in a section that is null
+        return ConfigError(f"{parent!r} is null, and nothing can be set in it; give '{parent}={{{option}: ...}}'")
+    hint = _find_owners(slot, option) or ("" if parent else _find_options(slot, option)) or close or elsewhere
     if any(each.lstrip("+").startswith((f'{key}="', f"{key}='")) for each in arguments):
         hint += " Its value may stand as it is or in quotes."
     return ConfigError(
@@ -142,6 +147,16 @@ def _find_owners(slot: str, option: str) -> str:
         return ""
     owners = [name for name in registry.builtin_names() if option in {each.name for each in registry.options(name)}]
     return f" It belongs to {' or '.join(f'{slot}={name}' for name in owners)}." if owners else ""
+
+
+def _find_options(slot: str, option: str) -> str:
+    """Which option of another component of a slot was perhaps meant."""
+    registry = next((each for each in registries() if each.slot == slot), None)
+    if registry is None:
+        return ""
+    known = {each.name for name in registry.builtin_names() for each in registry.options(name)}
+    hint = did_you_mean(option, known)
+    return hint.replace("'", f"'{slot}.", 1) + _find_owners(slot, hint.partition("'")[2].partition("'")[0])
 
 
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:

@@ -223,8 +223,12 @@ def _fill(label: str, config: DictConfig, settings: Mapping[str, Any]) -> dict[s
             node = OmegaConf.select(config, parent) if parent else config
             names = [str(name) for name in node] if isinstance(node, DictConfig) else []
             known = [f"{parent}.{name}" if parent else name for name in names]
+            if not known:  # the section is misspelt
+                known = [each for each in map(str, config) if each not in _OF_THE_RUN]
+                parent = ""
+            wrong = key if parent or known == names else key.partition(".")[0]
             raise ConfigError(
-                f"row {label!r} of evaluation.rows: there is no setting {key!r}.{did_you_mean(key, known)} "
+                f"row {label!r} of evaluation.rows: there is no setting {wrong!r}.{did_you_mean(wrong, known)} "
                 f"Settings{f' in {parent!r}' if parent else ''}: {', '.join(n.rpartition('.')[2] for n in known)}"
             )
         OmegaConf.update(config, key, value, merge=False, force_add=True)

@@ -9,46 +9,30 @@ import torch
 from seqrl.acting.policy import Policy
 from seqrl.config import EvaluationConfig
 from seqrl.critics import Critic
-from seqrl.errors import ConfigError, did_you_mean
+from seqrl.errors import ConfigError
 from seqrl.models import Model
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def device_of(name: str) -> torch.device:
-    """The device behind `auto`, `cpu`, `cuda` or `cuda:1`.
+    """The device behind `auto`, `cpu`, `cuda` or `cuda:1`; `seqrl.config.RowSettings` says which names there are.
 
     Raises:
-        ConfigError: no such device, or none here.
+        ConfigError: there is none here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name!r} is unknown; give auto, cpu or cuda") from error
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={name!r} was asked for and torch sees no GPU; give auto or cpu")
     return device
 
 
-def precision_of(name: str) -> torch.dtype:
-    """The type behind a name of `PRECISIONS`.
-
-    Raises:
-        ConfigError: no such precision.
-    """
-    if name not in PRECISIONS:
-        raise ConfigError(
-            f"precision={name!r} is unknown.{did_you_mean(name, PRECISIONS)} Precisions: {', '.join(PRECISIONS)}"
-        )
-    return PRECISIONS[name]
-
-
 def placed(model: Model, *, device: str, precision: str) -> Model:
     """The model on a device; a copy of it where its weights are rounded, because others may want them as they are."""
     model = model.to(device_of(device))
-    dtype = precision_of(precision)
+    dtype = PRECISIONS[precision]
     return model if dtype == torch.float32 else copy.deepcopy(model).cast(dtype)
 
 
