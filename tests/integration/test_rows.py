@@ -63,7 +63,7 @@ def test_a_row_names_terms_of_its_own(word: str) -> None:
 def test_options_that_are_no_trees_take_no_names() -> None:
     with pytest.raises(ConfigError, match=r"there is no setting 'score\.share\.of\.mine'"):
         composed("evaluation.rows.mine={strategy: reward, score: {name: cvar, share: {of: {mine: 3}}}}")
-    with pytest.raises(ConfigError, match=r"there is no setting 'score\.term\.near\.name'"):
+    with pytest.raises(ConfigError, match=r"no setting 'score\.term'\. Did you mean 'score\.terms'"):
         composed("evaluation.rows.mine={strategy: objective, score: {term: {near: {name: target}}}}")
 
 

@@ -26,6 +26,7 @@ from seqrl.config import (
 from seqrl.errors import ConfigError
 from seqrl.paths import config_dir
 from seqrl.registry import registries
+from seqrl.schema import check_value
 
 COMPONENTS = [(registry, name) for registry in registries() for name in registry.builtin_names()]
 
@@ -130,3 +131,17 @@ def test_files_that_stand_over_others_name_a_schema_that_knows_their_keys(group:
             known = schema["$defs"][known["$ref"].rpartition("/")[2]] if "$ref" in known else known
             if isinstance(value, dict) and "properties" in known:
                 assert set(value) <= set(known["properties"]), (path, key)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "bfloat"}, "precision='bfloat' is unknown. Did you mean 'bfloat16'"),
+        ({"precision": "16"}, "Choices: float32 or bfloat16"),
+        ({"device": "gpu"}, "device='gpu' is unknown; give auto, cpu, cuda"),
+        ({"device": "cuda:x"}, "device='cuda:x' is unknown; give auto, cpu, cuda"),
+    ],
+)
+def test_unknown_places_are_refused(options: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        check_value("", options, RowSettings)

@@ -51,11 +51,11 @@ class Whole:
         ({"part": 3}, r"^part=3 is no set of options; give \{size: \.\.\., share: \.\.\.\}, or null$"),
         (
             {"part": {"size": 1, "shaer": 1}},
-            r"^there is no setting 'part\.shaer'\. Did you mean 'share'\? Settings",
+            r"^there is no setting 'part\.shaer'\. Did you mean 'part\.share'\? Settings",
         ),
         ({"part": {"size": 1, "share": 2}}, r"^part\.share=2 is too large; give a number from 0 to 1$"),
         ({"parts": {"left": {"size": "ü"}}}, r"^parts\.left\.size='ü' is no whole number"),
-        ({"parts": {"lefd": None}}, r"^there is no setting 'parts\.lefd'\. Did you mean 'left'\?"),
+        ({"parts": {"lefd": None}}, r"^there is no setting 'parts\.lefd'\. Did you mean 'parts\.left'\?"),
         ({"mode": "fats"}, r"^mode='fats' is unknown\. Did you mean 'fast'\? Choices: fast or slow, or null$"),
         ({"names": "abc"}, r"^names='abc' is no list"),
         ({"names": []}, r"^names=\[\] does not fit; give a list of 1 or more, each a text$"),

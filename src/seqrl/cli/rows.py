@@ -220,19 +220,24 @@ def _fill(label: str, config: DictConfig, settings: Mapping[str, Any]) -> dict[s
         if key in _OF_THE_RUN:
             raise ConfigError(f"row {label!r} of evaluation.rows sets {key!r}, which is the run's; leave it out")
         if not _has(config, key):
-            node = OmegaConf.select(config, parent) if parent else config
-            names = [str(name) for name in node] if isinstance(node, DictConfig) else []
-            known = [f"{parent}.{name}" if parent else name for name in names]
-            if not known:  # the section is misspelt
-                known = [each for each in map(str, config) if each not in _OF_THE_RUN]
-                parent = ""
-            wrong = key if parent or known == names else key.partition(".")[0]
-            raise ConfigError(
-                f"row {label!r} of evaluation.rows: there is no setting {wrong!r}.{did_you_mean(wrong, known)} "
-                f"Settings{f' in {parent!r}' if parent else ''}: {', '.join(n.rpartition('.')[2] for n in known)}"
-            )
+            raise ConfigError(f"row {label!r} of evaluation.rows: {_explain_missing(config, key)}")
         OmegaConf.update(config, key, value, merge=False, force_add=True)
     return plain(config)
+
+
+def _explain_missing(config: DictConfig, key: str) -> str:
+    """Which part of a dotted key there is not, and what stands beside it."""
+    section, above = config, ""
+    for name in key.split("."):
+        path = f"{above}.{name}" if above else name
+        node = OmegaConf.select(config, path)
+        if not isinstance(node, DictConfig):
+            break
+        section, above = node, path
+    known = [str(each) for each in section if above or each not in _OF_THE_RUN]
+    wrong = key if name in section else path
+    hint = did_you_mean(name, [] if name in section else known).replace("'", f"'{above}." if above else "'", 1)
+    return f"there is no setting {wrong!r}.{hint} Settings{f' in {above!r}' if above else ''}: {', '.join(known)}"
 
 
 def _has(config: DictConfig, key: str) -> bool:

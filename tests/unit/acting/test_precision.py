@@ -9,7 +9,6 @@ import torch
 
 from seqrl import decoding
 from seqrl.decoding.noise import Noise
-from seqrl.errors import ConfigError
 from seqrl.evaluation.placement import placed
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
@@ -97,12 +96,3 @@ def test_a_rounded_model_is_a_copy() -> None:
     assert rounded.head.weight.dtype == torch.bfloat16
     assert placed(model, device="cpu", precision="float32") is model
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"precision": "bfloat"}, "Did you mean 'bfloat16'"), ({"device": "gpu"}, "give auto, cpu or cuda")],
-)
-def test_unknown_places_are_refused(options: dict[str, str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        placed(make(BACKBONES[0]), **{"device": "cpu", "precision": "float32", **options})

@@ -56,6 +56,16 @@ def test_a_setting_of_a_section_that_is_null_says_how_to_give_it(capsys: pytest.
     )
 
 
-def test_a_misspelt_group_of_a_row_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refusal(capsys, "evaluation.rows.reward.planer.horizon=3")
-    assert "row 'reward' of evaluation.rows: there is no setting 'planer'. Did you mean 'planner'?" in said
+@pytest.mark.parametrize(
+    ("word", "wrong", "meant"),
+    [
+        ("planer.horizon=3", "planer", "planner"),
+        ("planner.horizn=3", "planner.horizn", "planner.horizon"),
+        ("scor={name: reward}", "scor", "score"),
+    ],
+)
+def test_a_misspelt_part_of_a_row_is_named(
+    word: str, wrong: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, f"evaluation.rows.reward.{word}")
+    assert f"row 'reward' of evaluation.rows: there is no setting {wrong!r}. Did you mean {meant!r}?" in said
