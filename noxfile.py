@@ -97,6 +97,13 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "tests/docs", *session.posargs, env=TEST_ENV)
 
 
+@nox.session
+def site(session: nox.Session) -> None:
+    """The documentation as a site, in site/; warnings are errors. `python -m http.server -d site` shows it."""
+    install_groups(session, "site")
+    session.run("python", "tools/site.py", *(session.posargs or ["site"]))
+
+
 @nox.session(reuse_venv=False)
 def wheel(session: nox.Session) -> None:
     """The built wheel, in an environment of its own and away from the checkout."""

@@ -14,6 +14,7 @@ import hydra
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import seqrl
 from seqrl import testing
 from seqrl.cli.application import composing, plain
 from seqrl.cli.rows import compose_rows
@@ -89,6 +90,12 @@ def test_every_page_is_in_the_index() -> None:
     linked |= {page for folder in linked if folder.name == "index.md" for page in _linked(folder)}
     missing = [_name(page) for page in PAGES if page.parent != ROOT and page != index and page not in linked]
     assert not missing
+
+
+def test_the_api_page_names_every_public_name() -> None:
+    page = (ROOT / "docs" / "reference" / "api.md").read_text()
+    named = re.findall(r"^::: seqrl\.(\w+)$", page, re.MULTILINE)
+    assert sorted(named) == sorted(set(seqrl.__all__) - {"__version__"})
 
 
 def _linked(page: Path) -> set[Path]:
