@@ -1,6 +1,7 @@
 """Build the documentation as a site: `python tools/site.py OUTPUT`, or `nox -s site`.
 
 Needs zensical and mkdocstrings-python.
+
 The pages are those of docs/, in the order of docs/index.md, which is the one list of them; the files at the top of the
 repository that they link to become pages as well. A link that leads nowhere, or a name without a docstring page, ends
 the build.

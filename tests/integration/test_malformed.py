@@ -254,9 +254,76 @@ def test_a_sound_configuration_passes(
 
 
 @pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("3", "holds 3, no settings"),
+        ("2.5", "holds 2.5, no settings"),
+        ("2020-01-01", "no settings"),
+        ("abc", "holds 'abc', no settings"),
+        ("- a", "holds ['a'], no settings"),
+        ("!!binary aGk=", "no settings"),
+        ("!!set {a}", "no settings"),
+        ("3: 4", "names a setting 3, which is no text"),
+        ("null: 3", "names a setting null, which is no text"),
+        ("{a: 1}: 3", "cannot be read (it is no YAML: while constructing a mapping"),
+        ("a: [", "cannot be read (it is no YAML: "),
+        ("a: \x00", "cannot be read (it is no YAML: "),
+        ("a: &a [*a]", "cannot be read (it is no YAML: it holds something that is part of itself)"),
+        ("a: !!python/name:os.system", "cannot be read (it is no YAML: could not determine a constructor"),
+    ],
+)
+@pytest.mark.parametrize("words", [["experiment=mine"], ["+training=mine"]])
+def test_a_file_that_holds_no_settings_is_named(
+    content: str,
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    group = words[0].lstrip("+").partition("=")[0]
+    (tmp_path / "conf" / group).mkdir(parents=True)
+    (tmp_path / "conf" / group / "mine.yaml").write_text(f"# @package _global_\n{content}\n")
+    for folder in (["--config-dir", "conf"], [f"hydra.searchpath=[file://{tmp_path}/conf]"]):
+        assert train.run(["--check", *folder, *words]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("ConfigError: "), message
+        assert f"conf/{group}/mine.yaml' " in message
+        assert told in message
+
+
+@pytest.mark.parametrize("content", ["3", "true", "!!binary aGk="])
+def test_a_file_that_another_one_chooses_is_judged_as_well(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [other]\n")
+    (tmp_path / "experiment" / "other.yaml").write_text(f"{content}\n")
+    assert train.run(["--check", "--config-dir", str(tmp_path), "experiment=mine"]) == 2
+    assert capsys.readouterr().err.startswith("ConfigError: a configuration file holds no settings (")
+
+
+@pytest.mark.parametrize("text", ["seed: 3\n", "# mine\n# @package _global_\nseed: 3\n", "# @package data\nseed: 3\n"])
+@pytest.mark.parametrize("group", ["experiment", "method"])
+def test_a_file_that_sets_other_groups_says_so_in_its_first_line(
+    group: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(text)
+    words = ["--check", "--config-dir", str(tmp_path), f"{group}=mine", "evaluation=none"]
+    assert train.run(words) == 2
+    assert "begin it with the line '# @package _global_', before any other" in capsys.readouterr().err
+    (tmp_path / group / "mine.yaml").write_text("\n# @package _global_\n# mine\nseed: 3\n")
+    assert train.run(words) == 0
+
+
+@pytest.mark.parametrize(
     ("content", "words", "told"),
     [
-        ("seed: 1: 2", [], "a configuration file is no yaml (mapping values are not allowed here"),
+        ("seed: 1: 2", [], "mine.yaml' cannot be read (it is no YAML: mapping values are not allowed here"),
         ("seed: ${nowhere}", [], "seed refers to what there is not"),
         ("evaluation: {rows: {mine: {strategy: 3}}}", [], "row 'mine' of evaluation.rows has strategy=3"),
         ("", ["evaluation.baseline=rewart"], "'rewart' is none of the rows. Did you mean 'reward'? Rows: zero,"),

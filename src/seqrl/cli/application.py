@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from seqrl.cli.cluster import stop_at_signals
+from seqrl.cli.config_files import check_config_files
 from seqrl.cli.explaining import explain_oddity, translate
 from seqrl.cli.optuna_sweeper import OptunaSweeper
 from seqrl.cli.patches import register_sweeper
@@ -113,6 +114,7 @@ def run_application(
 def _run(config_name: str, arguments: list[str], job: _Job) -> int:
     try:
         open_surface(arguments)
+        check_config_files(arguments)
         for sweeper in (GridSweeper, OptunaSweeper):
             register_sweeper(sweeper)
         main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(job)
@@ -128,6 +130,8 @@ def _run(config_name: str, arguments: list[str], job: _Job) -> int:
     except BrokenPipeError:
         raise  # nobody reads any more; seqrl.cli.main ends quietly
     except (SeqrlError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None and not job.is_composed:  # OmegaConf's, of nested files
+            return _fail(ConfigError(f"a configuration file holds no settings ({error}); write 'setting: value' there"))
         return _fail(error)
     return 0
 
