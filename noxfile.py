@@ -107,14 +107,19 @@ def site(session: nox.Session) -> None:
 @nox.session(reuse_venv=False)
 def wheel(session: nox.Session) -> None:
     """The built wheel, in an environment of its own and away from the checkout."""
-    folder = Path(session.create_tmp()).resolve()
-    for old in folder.glob("*.whl"):
-        old.unlink()
-    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT))
-    (built,) = folder.glob("*.whl")
-    install(session, package=str(built))
-    with session.chdir(folder):
-        session.run("seqrl", "train", "--cfg", "job", silent=True)
+    try_package(session, build_packages(session)[0], "--cfg", "job")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"], reuse_venv=False)
+def release(session: nox.Session) -> None:
+    """Wheel and sdist in empty environments of every Python, through every part of a run."""
+    built = build_packages(session)
+    for package in built:
+        try_package(session, package, "debug=fast")
+        session.run("python", "-m", "pip", "uninstall", "-q", "-y", "seqrl")
+    (ROOT / "dist").mkdir(exist_ok=True)
+    for package in built:
+        shutil.copy(package, ROOT / "dist")
 
 
 @nox.session
@@ -140,6 +145,23 @@ def d4rl(session: nox.Session) -> None:
     install(session, "tests")
     session.install("--no-deps", "d4rl==1.1", "gym==0.23.1", "gym_notices==0.1.0", "termcolor==3.3.0")
     session.run("pytest", "tests/integration/test_d4rl_package.py", *session.posargs, env=TEST_ENV)
+
+
+def build_packages(session: nox.Session) -> list[Path]:
+    """The wheel and the sdist of the checkout, in a folder of the session's."""
+    folder = Path(session.create_tmp()).resolve()
+    for old in [*folder.glob("*.whl"), *folder.glob("*.tar.gz")]:
+        old.unlink()
+    session.install("-q", "build")
+    session.run("python", "-m", "build", "-o", str(folder), str(ROOT), silent=True)
+    return [*folder.glob("*.whl"), *folder.glob("*.tar.gz")]
+
+
+def try_package(session: nox.Session, package: Path, *words: str) -> None:
+    """Install a built package as a user would, and run `seqrl train` away from the checkout."""
+    install(session, package=str(package))
+    with session.chdir(package.parent):
+        session.run("seqrl", "train", *words, silent=True)
 
 
 def install(session: nox.Session, *groups: str, package: str = ".") -> None:
