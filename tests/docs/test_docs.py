@@ -98,6 +98,19 @@ def test_the_api_page_names_every_public_name() -> None:
     assert sorted(named) == sorted(set(seqrl.__all__) - {"__version__"})
 
 
+def test_the_page_of_slots_names_every_component() -> None:
+    page = (ROOT / "docs" / "reference" / "slots.md").read_text()
+    rows = {
+        row.split("`")[1].removeprefix("training.").removesuffix("s"): row for row in page.splitlines() if "| `" in row
+    }
+    for registry in all_registries():
+        for name in registry.builtin_names():
+            assert f"`{name}`" in rows[registry.slot], (registry.slot, name)
+    for preset in ("strategy", "method"):
+        for file in (ROOT / "conf" / preset).glob("*.yaml"):
+            assert f"`{file.stem}`" in rows[preset], (preset, file.stem)
+
+
 def _linked(page: Path) -> set[Path]:
     """What a page links to."""
     return {(page.parent / target.partition("#")[0]).resolve() for target in LINK.findall(page.read_text())}
