@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from importlib.metadata import version
+from types import ModuleType
 
 from seqrl.console import open_streams
 from seqrl.errors import did_you_mean
@@ -28,6 +29,7 @@ COMMANDS = (
     "schema",
     "doctor",
     "bench",
+    "completion",
 )
 _FILES = {"import": "importing"}  # of commands whose names are no names of modules
 
@@ -50,6 +52,7 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
   seqrl schema [--write]                         what may be set, as JSON schema for editors
   seqrl doctor                                   what this machine has, and what is missing for what
   seqrl bench plan|train|data --threads N        how fast planning, training and loading are on this machine
+  seqrl completion bash|zsh|fish                 the script that lets a shell complete all this
 
   seqrl train --help       lists the configuration groups and their options
   seqrl train --cfg job    prints the configuration that the overrides compose
@@ -82,6 +85,9 @@ def _run(command: str, *arguments: str) -> int:
         hint = did_you_mean(command, COMMANDS)
         print(f"seqrl has no command {command!r}.{hint}\n\n{USAGE}", file=sys.stderr)
         return 2
-    # One command does not wait for another's imports.
-    module = importlib.import_module(f"seqrl.cli.{_FILES.get(command, command)}")
-    return int(module.run(list(arguments)))
+    return int(module_of(command).run(list(arguments)))
+
+
+def module_of(command: str) -> ModuleType:
+    """The module of a command, imported now: one command does not wait for another's imports."""
+    return importlib.import_module(f"seqrl.cli.{_FILES.get(command, command)}")

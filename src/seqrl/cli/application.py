@@ -20,6 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from seqrl.cli.cluster import stop_at_signals
 from seqrl.cli.config_files import check_config_files
 from seqrl.cli.explaining import explain_oddity, translate
+from seqrl.cli.help import only_own_groups
 from seqrl.cli.optuna_sweeper import OptunaSweeper
 from seqrl.cli.patches import register_sweeper
 from seqrl.cli.surface import open_surface, provide
@@ -118,7 +119,8 @@ def _run(config_name: str, arguments: list[str], job: _Job) -> int:
         for sweeper in (GridSweeper, OptunaSweeper):
             register_sweeper(sweeper)
         main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(job)
-        composing(main)
+        with only_own_groups(config_name, arguments):
+            composing(main)
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(translate(error, config_name, arguments))
     except yaml.YAMLError as error:

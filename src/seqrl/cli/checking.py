@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from seqrl.cli.words import OPTIONAL, is_sweep
 from seqrl.config import EvaluationConfig, RunConfig, Text
 from seqrl.errors import ConfigError, SeqrlError, did_you_mean
+from seqrl.evaluation.hints import name_for_training
 from seqrl.evaluation.rows import measured_names
 from seqrl.plugins import load_plugins
 from seqrl.registry import DATA, registry_of
@@ -266,7 +267,7 @@ def _of_row(label: str | None) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"row {label!r} of the evaluation: {error}") from error
+        raise ConfigError(f"row {label!r} of the evaluation: {name_for_training(str(error))}") from error
 
 
 @contextmanager

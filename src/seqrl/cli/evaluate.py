@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
 from seqrl.cli.checking import check_deletions, check_with_checkpoint, load_named_plugins, take_check
+from seqrl.cli.presets import leave_out_foreign
 from seqrl.cli.sweep import Identity
 from seqrl.cli.words import spell_words
 from seqrl.config import EvaluationConfig
@@ -32,8 +33,9 @@ def run(arguments: list[str]) -> int:
 
 def _read(cfg: DictConfig) -> EvaluationConfig:
     """The composed evaluation, refused here if its settings are wrong."""
-    config = plain(cfg)
-    check_deletions(HydraConfig.get().overrides.task)
+    words = list(HydraConfig.get().overrides.task)
+    config = leave_out_foreign(plain(cfg), words)
+    check_deletions(words)
     load_named_plugins(config)
     return EvaluationConfig.from_dict(config)
 
@@ -65,7 +67,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
 
 def _identify(cfg: DictConfig) -> Identity:
     """The checkpoint counts with its age; where the user chose the folder, the evaluation is written anew."""
-    config = plain(cfg)
+    config = leave_out_foreign(plain(cfg), HydraConfig.get().overrides.task, quiet=True)
     from seqrl.checkpoints.loading import checkpoint_file, run_folder
 
     checkpoint = checkpoint_file(find_path(config["checkpoint"]))

@@ -18,6 +18,7 @@ from seqrl.cli.words import DECODED
 from seqrl.config import EvaluationConfig
 from seqrl.console import say
 from seqrl.errors import ConfigError, did_you_mean, show_value
+from seqrl.evaluation.hints import name_for_training
 from seqrl.registry import registry_of
 from seqrl.schema import is_mapping
 
@@ -52,6 +53,7 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
         ConfigError: a row that does not compose or has a value that is not allowed, a setting that fits no row, or a
             baseline typed that is none.
     """
+    _tell_merged(evaluation, typed)
     trees = choose_rows(evaluation)
     decoding = dict(_leaves(evaluation["decoding"]))
     used: set[str] = set()
@@ -82,7 +84,29 @@ def _check_row(config: Mapping[str, Any]) -> EvaluationConfig:
     try:
         return EvaluationConfig.from_dict(config)
     except ConfigError as error:
-        raise ConfigError(f"row {config['label']!r} of the evaluation: {error}") from error
+        raise ConfigError(f"row {config['label']!r} of the evaluation: {name_for_training(str(error))}") from error
+
+
+def _tell_merged(evaluation: Mapping[str, Any], typed: Sequence[str]) -> None:
+    """Say what stays of the rows of a file beside rows that are typed, or in a row that is typed."""
+    rows = {label: tree for label, tree in (evaluation["rows"] or {}).items() if tree is not None}
+    for word in typed:
+        key, _, text = word.lstrip("+").partition("=")
+        if not key.startswith("evaluation.rows") or not text.startswith("{") or word in _told:
+            continue
+        _told.add(word)
+        value: Any = OverridesParser.create().parse_override(f"x={text}").value()
+        given = {str(name) for name in value}
+        label = key.removeprefix("evaluation.rows").lstrip(".")
+        if not label:
+            others = ", ".join(repr(each) for each in rows if each not in given)
+            if others:
+                say(f"evaluation.rows adds to the rows {others}; evaluation=none leaves those out")
+        elif isinstance(rows.get(label), Mapping):
+            written = dict(_leaves(_unquoted(value)))
+            kept = [f"{name}={show_value(each)}" for name, each in _leaves(rows[label]) if name not in written]
+            if kept:
+                say(f"row {label!r} keeps {', '.join(kept)} of its file; give the row another label to begin without")
 
 
 def _find_baseline(evaluation: Mapping[str, Any], labels: Sequence[str], typed: Sequence[str]) -> str | None:
@@ -112,7 +136,7 @@ def choose_rows(evaluation: Mapping[str, Any]) -> dict[str, Tree]:
     for label, words in (evaluation.get("strategies") or {}).items():
         rows[label] = None if words is None else {"strategy": "reward", **read_words(label, words)}
     for label, tree in rows.items():
-        if tree is not None and not isinstance(tree, Mapping):
+        if tree is not None and not isinstance(tree, Mapping):  # refused with the settings, where they are typed
             raise ConfigError(
                 f"row {label!r} of evaluation.rows is {show_value(tree)}; give settings of conf/evaluate.yaml, as in "
                 "{strategy: goal, planner: {temperature: 0.5}}, or null"

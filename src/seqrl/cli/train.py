@@ -24,6 +24,7 @@ from seqrl.cli.checking import (
     load_named_plugins,
     take_check,
 )
+from seqrl.cli.presets import check_context, leave_out_foreign
 from seqrl.cli.rows import Rows, compose_rows
 from seqrl.cli.sweep import Identity, forget_failure
 from seqrl.cli.words import spell_words
@@ -59,14 +60,15 @@ def _read(cfg: DictConfig, *, only_check: bool = False) -> tuple[RunConfig, Rows
     Args:
         only_check: nothing is to be run here: a GPU may be missing.
     """
-    config = find_start(plain(cfg))
     words = list(HydraConfig.get().overrides.task)
+    config = find_start(leave_out_foreign(plain(cfg), words))
     check_sections(config)
     check_deletions(words)
     load_named_plugins(config)
     run = RunConfig.from_dict(config)
     _check_devices(run.trainer, only_check=only_check)
     check_training(run)
+    check_context(words, run.window.length)
     name_beginning(run)
     rows = compose_rows(run.to_dict()["evaluation"], words)
     check_objective(run.objective_metric, [str(row.label) for row in rows.configs])
@@ -116,7 +118,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
 
 def _identify(cfg: DictConfig) -> Identity:
     """Of a run as it will be named; `complete` goes by what lies in its folder."""
-    config = find_start(plain(cfg))
+    config = find_start(leave_out_foreign(plain(cfg), HydraConfig.get().overrides.task, quiet=True))
     load_named_plugins(config)
     run = RunConfig.from_dict(config)
     identity = identify(run)

@@ -21,7 +21,24 @@ from seqrl.paths import find_path
 DECODED = ("planner", "condition", "score")  # groups of a row, whose settings may be given for all rows
 OPTIONAL = ("critic", "method", "experiment", "debug")  # groups of which nothing may be chosen
 _WITH_VALUE = {"--config-dir": True, "-cd": True, "--config-path": True, "-cp": True, "--config-name": False}
-_WITH_VALUE |= {"-cn": False, "--package": False, "-p": False, "--cfg": False, "-c": False, "--info": False}
+_WITH_VALUE |= {
+    "-cn": False,
+    "--package": False,
+    "-p": False,
+    "--cfg": False,
+    "-c": False,
+    "--info": False,
+    "-i": False,
+}
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_OURS = {  # settings of Hydra that the commands need for themselves: why, for a training and for an evaluation
+    "hydra.run.dir": (
+        "a run has a folder of its own: give runs_dir=FOLDER and name=NAME",
+        "an evaluation lies in the folder of its run: give output=FOLDER for another place",
+    ),
+    "hydra.output_subdir": ("a run keeps its configuration in config.yaml", "an evaluation keeps its own"),
+    "hydra.job.chdir": ("paths are those of the folder that the command is started in",) * 2,
+}
 _PATH = re.compile(r"(^|[._])(path|file|dir|checkpoint|output)$")  # keys whose value can only be a path
 _PATHS = ("plugins", "data.parts", "data.mix")  # keys whose value is a list of them
 _GRAMMAR = re.compile(r"^(null|\?\?\?|'.*'|\".*\"|.*\$\{.*)$", re.DOTALL)  # what the grammar says on purpose
@@ -36,6 +53,7 @@ def spell_words(command: str, arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a switch that there is not, a word without a value, or one that would change every row.
     """
+    arguments = _complete_info(arguments)
     sweeps = is_sweep(arguments)
     words: list[str] = []
     before = ""
@@ -46,11 +64,22 @@ def spell_words(command: str, arguments: Sequence[str]) -> list[str]:
             words.append(_spell_switch(command, argument))
         elif "=" in argument and not argument.partition("=")[0].strip("+~"):
             raise ConfigError(explain_word(argument, ""))
+        elif (place := argument.partition("=")[0].lstrip("+~")) in _OURS:
+            raise ConfigError(f"{place} is not for users, since {_OURS[place][command == 'evaluate']}")
         else:
             written = _write_out(argument) if command == "train" else [argument]
             words += [quote_paths(word, sweeps=sweeps) for word in written]
         before = argument
     return words
+
+
+def _complete_info(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--info=all` for a switch without a value, which Hydra would look for in the next word."""
+    following = [*arguments[1:], ""]
+    return [
+        "--info=all" if argument in ("--info", "-i") and after not in _INFO else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
@@ -88,6 +117,11 @@ def _write_out(argument: str) -> list[str]:
     group, dot, option = key.partition(".")
     if argument.startswith("strategy="):
         return [f"evaluation.{argument}"]
+    if re.fullmatch(r"evaluation\.rows\.[^.]+", key) and re.fullmatch(r"[\w-]+", value) and value != "null":
+        raise ConfigError(
+            f"{argument} is no row, which is a set of options; write {key}.strategy={value}, or '{key}={{strategy: "
+            f"{value}}}'"
+        )
     open_ended = ("evaluation.rows", "evaluation.strategies", "evaluation.decoding.")
     if (key.startswith(open_ended) or key == "data.top_fraction") and not argument.startswith("~"):
         return [f"++{argument.lstrip('+')}"]

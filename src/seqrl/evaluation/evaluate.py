@@ -30,6 +30,7 @@ from seqrl.evaluation.archive import (
     write_plan_quality,
 )
 from seqrl.evaluation.baseline import compare_rows
+from seqrl.evaluation.hints import name_for_training
 from seqrl.evaluation.map_landmarks import graph_of_map
 from seqrl.evaluation.placement import device_of, policy_of
 from seqrl.evaluation.plan_quality import PlanLog, diagnose
@@ -198,7 +199,7 @@ def check_evaluation(config: EvaluationConfig, run: RunConfig, store: EpisodeSto
         check_protocol(config, strategy, layout, env_id)
         check_environment(config, layout, env_id)
     except ConfigError as error:
-        raise ConfigError(f"row {config.label!r} of the evaluation: {error}") from error
+        raise ConfigError(f"row {config.label!r} of the evaluation: {name_for_training(str(error))}") from error
     if config.score["name"] == "critic" and run.window.terminate_truncated and not store.terminated.all():
         say(
             f"{config.label}: score=critic counts nothing past an imagined end, and this model learns ends at time "

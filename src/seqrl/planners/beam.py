@@ -46,6 +46,9 @@ class _Clock:
         return time.perf_counter()
 
 
+_PUBLISHED_CONTEXT = 5  # transitions; the default, and of a model with a shorter window as many as that has
+
+
 @register_planner("beam")
 class BeamPlanner(Planner):
     """Sample actions, predict what follows, keep the best partial plans; for each of `horizon` transitions.
@@ -90,7 +93,7 @@ class BeamPlanner(Planner):
         beam_width: Annotated[int, Interval(ge=1, le=1_000_000)] = 128,
         n_expand: Annotated[int, Interval(ge=1, le=10_000)] = 2,
         horizon: Annotated[int, Interval(ge=1, le=10_000)] = 15,
-        context: Annotated[int, Interval(ge=1, le=1_000_000)] | None = 5,
+        context: Annotated[int, Interval(ge=1, le=1_000_000)] | None = _PUBLISHED_CONTEXT,
         k_act: Annotated[int, Ge(1)] | None = None,
         k_obs: Annotated[int, Ge(1)] | None = 1,
         cdf_act: Annotated[float, Ge(0), Lt(1)] | None = 0.6,
@@ -135,12 +138,18 @@ class BeamPlanner(Planner):
                 "critic; use planner.actor_share=0, or train with critic=iql"
             )
         check_shown(score, layout)
-        check_session(model, cache=self.cache, context=self.context)
+        check_session(model, cache=self.cache, context=self._context_of(model))
+
+    def _context_of(self, model: TokenModel) -> int | None:
+        """The transitions that a model sees: of the default, as many as its window has."""
+        if self.context == _PUBLISHED_CONTEXT:
+            return min(self.context, model.context)
+        return self.context
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         observation = model.places("observation")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
-        session = decoding.start(model, history, cache=self.cache, context=self.context)
+        session = decoding.start(model, history, cache=self.cache, context=self._context_of(model))
         present = history.tokens[:, -observation.stop :]
         beams = Beams(session, present, history.target, distributions=score.wants_distributions)
         for depth in range(self.horizon):
