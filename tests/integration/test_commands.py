@@ -146,7 +146,7 @@ def test_goals_in_the_maze(command: Command, tmp_path: Path) -> None:
         (["planner.cdf_act=1.0"], ["planner.cdf_act=1.0", "less than 1"]),
         (["planner=beam"], ["planner=beam would turn every row", "strategy="]),
         (["strategy=goal"], ["row 'goal'", "layout has no goal", "layout.goal="]),
-        (["window.length=4"], ["row 'beam H=1'", "planner.context=5", "[2, 4]"]),
+        (["window.length=4", "planner.context=5"], ["planner.context=5", "[2, 4]"]),
         (["~layout.fields.value"], ["row 'beam H=1'", "+layout.fields.value={hidden: true}"]),
         (["evaluation.settings.env_id=Walker2d-v4"], ["11 observation dimensions", "17"]),
     ],

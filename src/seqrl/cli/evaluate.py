@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from seqrl.cli.application import plain, run_application
 from seqrl.cli.checking import check_deletions, check_with_checkpoint, load_named_plugins, take_check
-from seqrl.cli.presets import leave_out_foreign
+from seqrl.cli.presets import check_context, leave_out_foreign
 from seqrl.cli.sweep import Identity
 from seqrl.cli.words import spell_words
 from seqrl.config import EvaluationConfig
@@ -37,7 +37,16 @@ def _read(cfg: DictConfig) -> EvaluationConfig:
     config = leave_out_foreign(plain(cfg), words)
     check_deletions(words)
     load_named_plugins(config)
-    return EvaluationConfig.from_dict(config)
+    evaluation = EvaluationConfig.from_dict(config)
+    check_context(words, lambda: _window_of(evaluation))
+    return evaluation
+
+
+def _window_of(config: EvaluationConfig) -> int:
+    """Transitions that the checkpoint's model sees at once."""
+    from seqrl.checkpoints.loading import checkpoint_file, load
+
+    return load(checkpoint_file(find_path(config.checkpoint))).model.context
 
 
 def _check(cfg: DictConfig, job: Job) -> None:

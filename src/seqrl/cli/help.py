@@ -22,13 +22,18 @@ def only_own_groups(command: str, arguments: Sequence[str]) -> Iterator[None]:
         yield
         return
     kept = io.StringIO()
-    with redirect_stdout(kept):
-        yield
-    groups = True  # they stand above the configuration
-    lines = []
-    for line in kept.getvalue().splitlines():
-        groups = groups and not line.startswith("== Config ==")
-        match = _GROUP.fullmatch(line)
-        if not (groups and match and match[1] not in OF_EVALUATIONS):
-            lines.append(line)
-    say("\n".join(lines))
+    try:
+        with redirect_stdout(kept):
+            yield
+    finally:  # Hydra leaves by SystemExit
+        if text := _without_groups_of_training(kept.getvalue()):
+            say(text)
+
+
+def _without_groups_of_training(text: str) -> str:
+    """What Hydra prints of a command, where the groups stand above the configuration."""
+    groups, heading, config = text.partition("== Config ==")
+    lines = groups.splitlines(keepends=True)
+    found = ((line, _GROUP.fullmatch(line.strip())) for line in lines)
+    kept = [line for line, match in found if match is None or match[1] in OF_EVALUATIONS]
+    return ("".join(kept) + heading + config).rstrip("\n")

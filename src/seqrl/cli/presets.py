@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError, show_value
-from seqrl.registry import registries
+from seqrl.registry import Registry, registries
 
 _PRESETS = ("experiment", "method", "debug", "strategy")  # groups whose files set options of other groups
 
@@ -18,48 +18,72 @@ def leave_out_foreign(config: Mapping[str, Any], words: Sequence[str], *, quiet:
     """The configuration without options that a file set for another component than the one that a word chooses.
 
     `experiment=maze2d_large data=d4rl`: `data.maze` is of the experiment, and D4RL's data have none. That is said.
-    What is typed stays, and is refused if nothing has it.
+    What is typed stays, and is refused if nothing has it, as is an option that no component of the slot has.
 
     Args:
         config: composed, of a run or an evaluation.
         words: overrides of the command.
         quiet: say nothing, as of jobs that are only looked at.
     """
-    found = dict(config)
     parsed = OverridesParser.create().parse_overrides(list(words))
     typed = {each.key_or_group for each in parsed}
-    presets = [str(each.input_line) for each in parsed if each.key_or_group in _PRESETS]
+    files = " or ".join(str(each.input_line) for each in parsed if each.key_or_group in _PRESETS)
+    if not files:
+        return dict(config)
+    found, told = dict(config), []
     for registry in registries():
         part = found.get(registry.slot)
-        if registry.slot not in typed or not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
+        if registry.slot not in typed or not isinstance(part, Mapping):
             continue
-        try:
-            known = {option.name for option in [*registry.options(part["name"]), *registry.shared]}
-        except SeqrlError:
-            continue  # an unknown name, which is refused with the settings
-        foreign = [key for key in part if key not in ("name", *known) and f"{registry.slot}.{key}" not in typed]
-        if foreign:
-            found[registry.slot] = {key: value for key, value in part.items() if key not in foreign}
-        for key in foreign if not quiet else ():
-            say(
-                f"{registry.slot}.{key}={show_value(part[key])} of {' or '.join(presets) or 'a file'} is left out: "
-                f"{registry.slot}={part['name']} has no such option"
-            )
+        foreign = [key for key in _foreign(registry, part) if f"{registry.slot}.{key}" not in typed]
+        found[registry.slot] = {key: value for key, value in part.items() if key not in foreign}
+        told += [
+            f"{registry.slot}.{key}={show_value(part[key])} of {files} is left out: {registry.slot}={part['name']} has "
+            "no such option"
+            for key in foreign
+        ]
+    layout = found.get("layout")
+    goal = layout.get("goal") if isinstance(layout, Mapping) and "layout" in typed else None
+    if isinstance(goal, Mapping) and "dims" not in goal and not any(key.startswith("layout.goal") for key in typed):
+        found["layout"] = {**layout, "goal": None}  # type: ignore[dict-item]
+        told.append(f"layout.goal of {files} is left out: the layout that was typed has none")
+    for line in () if quiet else told:
+        say(line)
     return found
 
 
-def check_context(words: Sequence[str], window: int) -> None:
+def _foreign(registry: Registry, part: Mapping[str, Any]) -> list[str]:
+    """The options in a component's configuration that it has not, and that another component of its slot has."""
+    try:
+        known = {option.name for option in [*registry.options(str(part.get("name"))), *registry.shared]}
+    except SeqrlError:
+        return []  # an unknown name, which is refused with the settings
+    odd = [key for key in part if key != "name" and key not in known]
+    others = {option.name for name in registry.names() if odd for option in registry.options(name)}
+    return [key for key in odd if key in others]
+
+
+def check_context(words: Sequence[str], window: Callable[[], int]) -> None:
     """Refuse a context that a user typed and that is longer than a window; a default is cut by the planner itself.
 
     Args:
         words: overrides of the command.
-        window: transitions of the trained window.
+        window: says how many transitions the trained window has; asked only where a context was typed.
     """
     for each in OverridesParser.create().parse_overrides(list(words)):
-        typed = each.key_or_group.endswith("planner.context") and not each.is_delete() and not each.is_sweep_override()
-        value = each.value() if typed else None
-        if isinstance(value, int) and value > window:
+        for key, value in () if each.is_delete() else _leaves(each.key_or_group, each.value()):
+            if not key.endswith("planner.context") or not isinstance(value, int) or value <= (length := window()):
+                continue
             raise ConfigError(
-                f"planner.context={value} is beyond the trained window of {window} transitions; give {window} or less, "
-                "or planner.context=null for all of it"
+                f"planner.context={value} is outside [2, {length}], the trained window; use planner.context=null for "
+                "all of it"
             )
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What an override sets, by dotted key: `a={b: {c: 1}}` sets `a.b.c`."""
+    if not isinstance(value, Mapping):
+        yield key, value
+        return
+    for name, inner in value.items():
+        yield from _leaves(f"{key}.{name}", inner)

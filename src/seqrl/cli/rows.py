@@ -10,10 +10,11 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from seqrl.cli.application import composing, plain
 from seqrl.cli.explaining import translate
+from seqrl.cli.presets import leave_out_foreign
 from seqrl.cli.words import DECODED
 from seqrl.config import EvaluationConfig
 from seqrl.console import say
@@ -95,18 +96,17 @@ def _tell_merged(evaluation: Mapping[str, Any], typed: Sequence[str]) -> None:
         if not key.startswith("evaluation.rows") or not text.startswith("{") or word in _told:
             continue
         _told.add(word)
-        value: Any = OverridesParser.create().parse_override(f"x={text}").value()
-        given = {str(name) for name in value}
         label = key.removeprefix("evaluation.rows").lstrip(".")
-        if not label:
-            others = ", ".join(repr(each) for each in rows if each not in given)
-            if others:
-                say(f"evaluation.rows adds to the rows {others}; evaluation=none leaves those out")
-        elif isinstance(rows.get(label), Mapping):
-            written = dict(_leaves(_unquoted(value)))
-            kept = [f"{name}={show_value(each)}" for name, each in _leaves(rows[label]) if name not in written]
-            if kept:
-                say(f"row {label!r} keeps {', '.join(kept)} of its file; give the row another label to begin without")
+        value = _unquoted(OverridesParser.create().parse_override(f"x={text}").value())
+        given = {label: value} if label else value
+        others = ", ".join(repr(each) for each in rows if each not in given)
+        if others and not label:
+            say(f"evaluation.rows adds to the rows {others}; evaluation=none leaves those out")
+        for each in given.keys() & rows.keys():
+            written = {name for name, _ in _leaves(given[each] or {})}
+            kept = [f"{name}={show_value(old)}" for name, old in _leaves(rows[each]) if name not in written]
+            if kept and given[each] is not None:
+                say(f"row {each!r} keeps {', '.join(kept)} of its file; give the row another label to begin without")
 
 
 def _find_baseline(evaluation: Mapping[str, Any], labels: Sequence[str], typed: Sequence[str]) -> str | None:
@@ -229,9 +229,13 @@ class _Composer:
         key = tuple(words)
         if key not in self._composed:
             try:
-                self._composed[key] = composing(lambda: hydra.compose("evaluate", words))
+                config = composing(lambda: hydra.compose("evaluate", words))
             except HydraException as error:
                 raise ConfigError(f"row {label!r} of evaluation.rows: {translate(error, 'evaluate', words)}") from error
+            known = leave_out_foreign({group: dict(config[group]) for group in DECODED}, words)
+            with open_dict(config):
+                config.update(known)
+            self._composed[key] = config
         return deepcopy(self._composed[key])
 
 

@@ -68,7 +68,7 @@ def _read(cfg: DictConfig, *, only_check: bool = False) -> tuple[RunConfig, Rows
     run = RunConfig.from_dict(config)
     _check_devices(run.trainer, only_check=only_check)
     check_training(run)
-    check_context(words, run.window.length)
+    check_context(words, lambda: run.window.length)
     name_beginning(run)
     rows = compose_rows(run.to_dict()["evaluation"], words)
     check_objective(run.objective_metric, [str(row.label) for row in rows.configs])

@@ -41,6 +41,7 @@ _OURS = {  # settings of Hydra that the commands need for themselves: why, for a
 }
 _PATH = re.compile(r"(^|[._])(path|file|dir|checkpoint|output)$")  # keys whose value can only be a path
 _PATHS = ("plugins", "data.parts", "data.mix")  # keys whose value is a list of them
+_ROW = re.compile(r"evaluation\.rows\.([^.=]+)=['\"]?([\w.+-]+)['\"]?")  # a row that is no tree of settings
 _GRAMMAR = re.compile(r"^(null|\?\?\?|'.*'|\".*\"|.*\$\{.*)$", re.DOTALL)  # what the grammar says on purpose
 
 
@@ -75,10 +76,9 @@ def spell_words(command: str, arguments: Sequence[str]) -> list[str]:
 
 def _complete_info(arguments: Sequence[str]) -> list[str]:
     """The arguments with `--info=all` for a switch without a value, which Hydra would look for in the next word."""
-    following = [*arguments[1:], ""]
     return [
-        "--info=all" if argument in ("--info", "-i") and after not in _INFO else argument
-        for argument, after in zip(arguments, following, strict=True)
+        "--info=all" if word in ("--info", "-i") and not set(arguments[place + 1 : place + 2]) & set(_INFO) else word
+        for place, word in enumerate(arguments)
     ]
 
 
@@ -117,10 +117,10 @@ def _write_out(argument: str) -> list[str]:
     group, dot, option = key.partition(".")
     if argument.startswith("strategy="):
         return [f"evaluation.{argument}"]
-    if re.fullmatch(r"evaluation\.rows\.[^.]+", key) and re.fullmatch(r"[\w-]+", value) and value != "null":
+    if (row := _ROW.fullmatch(f"{key}={value}")) and row[2] != "null":
         raise ConfigError(
-            f"{argument} is no row, which is a set of options; write {key}.strategy={value}, or '{key}={{strategy: "
-            f"{value}}}'"
+            f"row {row[1]!r} of evaluation.rows is {row[2]}; give settings of conf/evaluate.yaml, as in "
+            f"'{key}={{strategy: {row[2] if row[2].isidentifier() else 'goal'}}}', or null"
         )
     open_ended = ("evaluation.rows", "evaluation.strategies", "evaluation.decoding.")
     if (key.startswith(open_ended) or key == "data.top_fraction") and not argument.startswith("~"):

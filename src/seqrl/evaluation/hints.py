@@ -15,4 +15,6 @@ def name_for_training(text: str) -> str:
 
     `add goals=[[x, y]]` becomes `add evaluation.settings.goals=[[x, y]]`.
     """
-    return _ROW_SETTING.sub(r"evaluation.settings.\1=", text)
+    return _ROW_SETTING.sub(
+        lambda match: match[0] if f"evaluation.settings.{match[0]}" in text else f"evaluation.settings.{match[0]}", text
+    )

@@ -62,8 +62,8 @@ class BeamPlanner(Planner):
         beam_width: W, survivors of each transition, 1 or more.
         n_expand: samples per survivor, 1 or more.
         horizon: H, transitions to imagine, 1 or more; with 1 the best of `beam_width * n_expand` actions is taken.
-        context: transitions that the model sees, imagined ones included (5 in the published system); None for the
-            trained window.
+        context: transitions that the model sees, imagined ones included; None for the trained window. The default is
+            that of the published system, 5, or the window where that is shorter.
         k_act, k_obs: keep only the likeliest k tokens of an action or observation; None keeps all.
         cdf_act, cdf_obs: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
         percentile: estimate reward and value by this quantile of their distributions, in [0, 1), instead of by the
