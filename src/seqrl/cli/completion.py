@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -113,11 +113,12 @@ def _overrides(command: str, word: str, before: Iterable[str]) -> list[str]:
     sign, typed = prefix[0], word[prefix.end() :]
     key, equals, value = typed.partition("=")
     groups = _groups(command)
-    keys = _keys(command, dict(each.split("=", 1) for each in before if "=" in each))
+    if equals and key in groups:
+        return [f"{sign}{key}={each}" for each in _starting(value, groups[key])]
+    keys = _keys(command, key, dict(each.split("=", 1) for each in before if "=" in each))
     if equals:
-        values = groups.get(key) or keys.get(key) or []
-        return [f"{sign}{key}={each}" for each in _starting(value, values)]
-    known = [*(f"{group}=" for group in groups), *(f"{each}=" for each in keys)]
+        return [f"{sign}{key}={each}" for each in _starting(value, keys.get(key, []))]
+    known = [*(f"{group}=" for group in groups), *(each if each[-1] == "." else f"{each}=" for each in keys)]
     depth = typed.count(".")
     shortened = {_cut(each, depth) for each in known if each.startswith(typed)}
     return [f"{sign}{each}" for each in sorted(shortened)]
@@ -141,18 +142,22 @@ def _groups(command: str) -> dict[str, list[str]]:
     return {name: options for name, options in found.items() if name in own}
 
 
-def _keys(command: str, chosen: Mapping[str, str]) -> dict[str, list[str]]:
-    """The settings of a command by dotted key, with their words where they have some."""
-    slots = {registry.slot: registry for registry in registries()}
+def _keys(command: str, typed: str, chosen: Mapping[str, str]) -> dict[str, list[str]]:
+    """The settings of a command by dotted key, with their words where they have some.
+
+    Components are asked for their options, and imported, only in the slot that the typed key names with a dot; of the
+    other slots stands `slot.` alone. The shell waits.
+    """
+    slots = {
+        registry.slot: registry for registry in registries() if command == "train" or registry.slot in OF_EVALUATIONS
+    }
     found: dict[str, list[str]] = {}
     for option in options_of(RunConfig if command == "train" else EvaluationConfig):
-        if option.name in slots:
-            continue
-        found |= _settings(option.name, option.annotation, option.default)
-    if command == "train":
-        found |= {key.removeprefix("evaluation."): words for key, words in found.items() if key.count(".") > 2}
+        if option.name not in slots:
+            found |= _settings(option.name, option.annotation, option.default)
     for slot, registry in slots.items():
-        if command == "evaluate" and slot not in OF_EVALUATIONS:
+        if not typed.startswith(f"{slot}."):
+            found[f"{slot}."] = []
             continue
         names = [chosen[slot]] if chosen.get(slot) in registry.builtin_names() else registry.builtin_names()
         for name in names:
@@ -160,14 +165,14 @@ def _keys(command: str, chosen: Mapping[str, str]) -> dict[str, list[str]]:
     return found
 
 
-def _settings(key: str, annotation: Any, default: Any) -> Iterator[Any] | dict[str, list[str]]:
+def _settings(key: str, annotation: Any, default: Any) -> dict[str, list[str]]:
     section = annotation if is_dataclass(annotation) else type(default)
     if not (isinstance(section, type) and is_dataclass(section)):
         return {key: _words(annotation)}
     found: dict[str, list[str]] = {}
     inner = {option.name: option for option in options_of(section)}
     for each in fields(section):
-        found |= dict(_settings(f"{key}.{each.name}", inner[each.name].annotation, inner[each.name].default))
+        found |= _settings(f"{key}.{each.name}", inner[each.name].annotation, inner[each.name].default)
     return found
 
 
