@@ -219,12 +219,14 @@ class WarmStartConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """Where and how to compute; `compile` and `num_threads` are ours, the rest are options of Lightning's trainer.
+    """Where and how to compute; `compile`, `fast_cpu` and `num_threads` are ours, the rest are of Lightning's trainer.
 
     Attributes:
         devices: ranks of a node, or the numbers of its GPUs.
         strategy: `ddp`, `fsdp`, or another of Lightning's whose ranks can be processes of their own.
         compile: `torch.compile`.
+        fast_cpu: on CPUs, dropout from 16 bits a feature and attention in blocks, see `seqrl.training.fast_cpu`: other
+            random numbers and rounding than torch's own.
         num_threads: null: torch decides, and a run that goes on keeps what it began with.
         max_time: `DD:HH:MM:SS` after which a command ends; the same command goes on.
         accumulate_grad_batches: batches whose gradients make a step.
@@ -236,6 +238,7 @@ class TrainerConfig:
     strategy: StrategyName = "auto"
     precision: Precision = "32-true"
     compile: bool = False
+    fast_cpu: bool = False
     num_threads: Annotated[int, Interval(ge=1, le=1024)] | None = None
     max_time: str | None = None
     accumulate_grad_batches: Count = 1

@@ -183,6 +183,17 @@ def test_compiling_changes_neither_names_nor_losses(like_one_rank: Callable[...,
     like_one_rank(*RANKS, "trainer.compile=true", tolerance=2e-5)
 
 
+@pytest.mark.slow
+def test_fast_ranks_train_what_one_trains_and_repeat_themselves(
+    folder: Path, like_one_rank: Callable[..., None]
+) -> None:
+    like_one_rank(*RANKS, common=["trainer.fast_cpu=true"])
+    dropout = [f"backbone.{part}_dropout=0.3" for part in ("embedding", "residual", "attention")]
+    for runs in ("first", "second"):  # each rank draws masks of its own, and draws them again
+        assert train.run([*WORDS, *RANKS, *dropout, "trainer.fast_cpu=true", f"runs_dir={runs}"]) == 0
+    assert metrics(only_run("first")) == metrics(only_run("second"))
+
+
 def test_bf16_computes_in_bf16_and_keeps_float32_weights(folder: Path) -> None:
     words = [*WORDS, "backbone.num_heads=2"]  # with four, losses of an untrained model agree in all printed digits
     assert train.run([*words, "runs_dir=one"]) == 0

@@ -33,9 +33,9 @@ IRRELEVANT = {
 }
 # Options of a plugin's source that name no file, whatever lies in the present folder under the same name.
 _NO_PATHS = {"name", "path", "parts", "dataset_name", "env_id", "id", "url", "cache_dir"}
-# Settings of the layout that came after runs had names, and the values that mean what was done before: runs from before
-# there were such settings stay what they were.
-_LATER: Mapping[str, Any] = {"goal": {"discount": None}, "chunk": 1}
+# Settings that came after runs had names, and the values that mean what was done before: runs from before there were
+# such settings stay what they were.
+_LATER: Mapping[str, Any] = {"layout": {"goal": {"discount": None}, "chunk": 1}, "trainer": {"fast_cpu": False}}
 # What a stage does not depend on. The critic is built after the model, from the same random numbers, so that what
 # builds the model counts for the critic as well.
 _OTHERS = {
@@ -121,7 +121,7 @@ def identify(run: RunConfig) -> RunIdentity:
     hashed = cache(hash_content)
     whole = run.to_dict()
     kept = {section: _relevant(section, value) for section, value in whole.items() if section not in IRRELEVANT[""]}
-    kept["layout"] = _without_later(kept["layout"], _LATER)
+    kept = _without_later(kept, _LATER)
     start = [] if whole["init_from"] is None else [find_path(whole["init_from"])]
     if not start:
         kept.pop("warm_start")

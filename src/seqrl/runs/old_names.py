@@ -30,7 +30,7 @@ _NEWER: dict[str, dict[str, Any]] = {  # settings that no file had, with what wa
     "critic": {"n_step": 1},
     "layout": {"termination": None, "chunk": 1},
     "trainer": {"max_time": None, "accumulate_grad_batches": 1, "deterministic": None, "benchmark": None}
-    | {"detect_anomaly": False, "sync_batchnorm": False, "profiler": None, "overfit_batches": 0.0},
+    | {"detect_anomaly": False, "sync_batchnorm": False, "profiler": None, "overfit_batches": 0.0, "fast_cpu": False},
     "training": {"callbacks": []},
     "tokenizer_training": _STAGE,
     "critic_training": {key: value for key, value in _STAGE.items() if key not in ("batch_size", "clip_norm")},

@@ -21,6 +21,7 @@ from seqrl.schedulers import Scheduler
 from seqrl.tokenizers import TrajectoryAutoencoder
 from seqrl.training.checkpoint_io import describe_checkpoint
 from seqrl.training.defaults import Setting, compose_sequence
+from seqrl.training.fast_cpu import speed_up
 from seqrl.training.metrics import FieldMeans, moved_whole
 from seqrl.training.optim import build_optimizer_and_schedule, build_scheduler
 from seqrl.training.parallel import over_ranks, shard
@@ -61,6 +62,8 @@ class SequenceModule(StageModule):
         self.config = config if isinstance(config, SequenceConfig) else SequenceConfig.from_saved(kept)
         self.schedule = self.config.scheduler
         self.model = build_model(self.config, DataSizes.from_saved(kept))
+        if self.config.trainer.fast_cpu:
+            speed_up(self.model)
         self._objective: Objective = OBJECTIVE.build(self.config.objective)
         if not isinstance(self.model, self._objective.learns):
             learnt = " or ".join(model.made_of for model in MODELS if issubclass(model, self._objective.learns))

@@ -104,7 +104,7 @@ def build_trainer(options: TrainerConfig, **fixed: Any) -> pl.Trainer:
     """
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
-    ours = ("num_threads", "compile", "strategy", "max_time", "devices")
+    ours = ("num_threads", "compile", "fast_cpu", "strategy", "max_time", "devices")
     passed = {key: value for key, value in vars(options).items() if key not in ours}
     passed["devices"] = list(options.devices) if isinstance(options.devices, tuple) else options.devices
     callbacks = [*fixed.pop("callbacks", []), *([CompileModel()] if options.compile else [])]

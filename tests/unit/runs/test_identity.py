@@ -66,6 +66,7 @@ def differing(one: dict[str, Any], other: dict[str, Any] = CONFIG) -> set[str]:
         ("data.maze", "medium", STAGES),
         ("window.terminate_truncated", False, STAGES),
         ("trainer.precision", "bf16-mixed", STAGES),
+        ("trainer.fast_cpu", True, STAGES),
         ("training.batch_size", 8, {"tokenizer", "model"}),  # the critic has its own
         ("training.validation_fraction", 0.1, STAGES),
         ("tokenizer.num_bins", 101, STAGES),  # the critic's first weights are drawn after the model's
@@ -106,6 +107,7 @@ def test_digests_stay_what_they_were_when_settings_are_added() -> None:
     assert identify(CONFIG).digest == "1ed16ff4"
     assert identify({**CONFIG, "layout": fields}).digest == "813a230d"
     assert identify({**CONFIG, "layout": {**fields, "chunk": 1}}).digest == "813a230d"
+    assert identify(changed("trainer.fast_cpu", False)).digest == "1ed16ff4"
     strided, chunked = ({**CONFIG, "layout": {**fields, "stride": 2, "chunk": chunk}} for chunk in (1, 2))
     assert differing(strided, chunked) == STAGES
 

@@ -30,6 +30,7 @@ from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
+from seqrl.training.fast_cpu import speed_up
 from seqrl.training.loading import batches_done
 from seqrl.training.tokenizer_module import TokenizerModule
 
@@ -251,6 +252,25 @@ def test_a_training_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one(
     _, rest = fit((parts, data), ckpt_path=tmp_path / "middle.ckpt", **options)
     assert rest.batches == seen.batches[batches:]
     assert same(weights(parts), weights(whole))
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_fast_training_that_goes_on_is_the_uninterrupted_one(make: Make, tmp_path: Path, every: int) -> None:
+    """Its dropout draws are a function of seed and batch as well."""
+    backbone = {**BACKBONE, "attention_dropout": 0.3}
+    options: dict[str, Any] = {"max_steps": 6, "accumulate_grad_batches": every}
+    whole, data = make("tt", backbone=backbone)
+    start = copy.deepcopy(whole.state_dict())
+    slow, _ = make("tt", backbone=backbone)
+    fit((slow, data), **options)
+    speed_up(whole.model)
+    fit((whole, data), [SaveAt(tmp_path / "middle.ckpt", 4)], **options)
+    parts, data = make("tt", backbone=backbone)
+    speed_up(parts.model)
+    parts.load_state_dict(start)
+    fit((parts, data), ckpt_path=tmp_path / "middle.ckpt", **options)
+    assert same(weights(parts), weights(whole))
+    assert not same(weights(slow), weights(whole)), "other masks than torch's"
 
 
 @pytest.mark.parametrize("options", [{"max_epochs": 3}, {"max_steps": 30}, {"max_epochs": 3, "limit_train_batches": 4}])
