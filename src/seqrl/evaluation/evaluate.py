@@ -133,7 +133,8 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
     row = summarize(config, loaded, env_id, outcome)
     evaluation = Evaluation(folder, row, outcome.results, outcome.episodes.plans)
     if config.video:
-        say(f"video: {film_episodes(folder / VIDEO, env_id, outcome)}")
+        film = film_episodes(folder / VIDEO, env_id, outcome, strategy=label_of(config), plugins=config.plugins)
+        say(f"video: {film}")
     if config.trajectories and outcome.episodes.lengths.any():  # all may begin where they end
         write_trajectories(folder, outcome.episodes, env_id, seed=config.seed)
     if log is not None and config.plans:

@@ -37,6 +37,7 @@ class Episodes:
         horizons: transitions of every plan that was made, in order; one plan serves all environments of the batch.
         qpos: (T + 1, nq) MuJoCo positions of the first environment, for a video; None where it has none.
         plans: imagined paths, every so many steps.
+        seed: of the first environment's start, for a video.
     """
 
     observations: np.ndarray
@@ -48,6 +49,7 @@ class Episodes:
     horizons: list[int]
     qpos: np.ndarray | None = None
     plans: list[ImaginedPath] = field(default_factory=list)
+    seed: int | None = None
 
     @property
     def returns(self) -> np.ndarray:
@@ -125,7 +127,7 @@ def rollout(
             break
     film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
     states, actions, earnings = (np.stack(each, 1) for each in (seen, done, rewards))
-    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, film, plans)
+    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, film, plans, seeds[0])
 
 
 def _end_episodes(envs: Environments, observations: np.ndarray, until: Ending | None) -> None:
