@@ -43,7 +43,7 @@ def bench_ranks(settings: TrainSettings, ranks: int) -> dict[str, Any]:
     something else for a while spoils one of them.
 
     Returns:
-        The machine, its load before, the settings, `together` and `apart` with `tokens_per_second` (median, min, max)
+        The machine, the settings, `together` and `apart` with `tokens_per_second` (median, min, max)
         of all processes, the `ratios` of the first to the second by repeat, and `ratio`, their median.
 
     Raises:
@@ -53,7 +53,6 @@ def bench_ranks(settings: TrainSettings, ranks: int) -> dict[str, Any]:
         raise ConfigError(f"--batch-size {settings.batch_size} cannot be shared by {ranks} ranks; give a multiple")
     settings = replace(settings, threads=max(1, settings.threads // ranks))
     device = open_device(settings.device, settings.threads)
-    load = os.getloadavg()[0]
     blocks: dict[str, Callable[[int], float]] = {
         "together": lambda repeat: _tokens_per_second(settings, ranks, together=True),
         "apart": lambda repeat: _tokens_per_second(settings, ranks, together=False),
@@ -62,7 +61,6 @@ def bench_ranks(settings: TrainSettings, ranks: int) -> dict[str, Any]:
     ratios = [ours / apart for ours, apart in zip(measured["together"], measured["apart"], strict=True)]
     return {
         "machine": describe_machine(device, torch.float32),
-        "load_before": load,
         "settings": asdict(settings),
         "ranks": ranks,
         **{name: {"tokens_per_second": spread(values)} for name, values in measured.items()},
@@ -137,7 +135,6 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     print_table(["", "tokens/s"], [[labels[name], format_range(result[name]["tokens_per_second"])] for name in labels])
     listed = ", ".join(f"{ratio:.3f}" for ratio in result["ratios"])
     say(f"{count} ranks reach {result['ratio']:.3f} of the tokens/s of {count} trainings apart (by repeat: {listed})")
-    say(f"load average before: {result['load_before']:.1f}")
     say_machine(result["machine"])
     return dict(result)
 

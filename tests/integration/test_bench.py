@@ -123,6 +123,7 @@ def test_plan_measures_every_mode_of_every_backbone(tmp_path: Path, capsys: pyte
     assert "relative positions" in numbers["gpt"]["window"]["skipped"]
     assert numbers["tokens_per_plan"] == 4 * (1 + 2) + 3 * 2
     assert "horizon 1 and 3" in numbers["reference_scaling"]
+    assert numbers["path"] == "tensor operations"
     assert numbers["batched"]["environments"] == 2
     assert set(numbers["batched"]["window"]) == {"ms_batched", "ms_singles", "ratio"}
     assert numbers["machine"]["threads"] == 1
@@ -181,11 +182,12 @@ def test_both_loops_train_the_same_model(tmp_path: Path) -> None:
 def test_train_compares_tokens_per_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = written("train", *TRAINING, folder=tmp_path)
     per_step = 4 * 3 * 5
-    for loop in ("seqrl", "plain"):
+    for loop in ("seqrl", "fast", "plain"):
         assert numbers[loop]["tokens_per_second"]["median"] == pytest.approx(
             1e3 * per_step / numbers[loop]["ms_per_step"]
         )
     assert numbers["ratio"] == pytest.approx(numbers["plain"]["ms_per_step"] / numbers["seqrl"]["ms_per_step"])
+    assert numbers["fast_ratio"] == pytest.approx(numbers["plain"]["ms_per_step"] / numbers["fast"]["ms_per_step"])
     assert "of the plain loop's tokens/s" in capsys.readouterr().out
 
 

@@ -105,6 +105,7 @@ def bench_plan(settings: PlanSettings, backbones: list[str]) -> dict[str, Any]:
     return {
         "machine": describe_machine(device, dtype, rates),
         "settings": asdict(settings),
+        "path": "CUDA graphs" if device.type == "cuda" else "tensor operations",
         "tokens_per_plan": first.search.decoded,
         "reference_scaling": _scaling(settings),
         "backbone": backbones[0],

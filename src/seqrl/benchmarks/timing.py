@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,10 +102,14 @@ def open_device(name: str, threads: int) -> torch.device:
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype, rates: Rates | None = None) -> dict[str, Any]:
-    """What a benchmark ran on, for its JSON."""
+    """What a benchmark ran on, for its JSON; numbers of one kind of processor say nothing of another."""
+    cuda = device.type == "cuda"
     facts: dict[str, Any] = {
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if cuda else f"cpu ({processor()}, {instructions()})",
+        "processor": processor(),
+        "instructions": instructions(),
+        "products": None if cuda else _products(),
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -113,5 +119,23 @@ def describe_machine(device: torch.device, dtype: torch.dtype, rates: Rates | No
     return facts
 
 
-def _processor() -> str:
-    return f"cpu ({platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+def processor() -> str:
+    """The name that the processor gives itself."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*: *(\S.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def instructions() -> str:
+    """The instruction set that torch's own operations use: `AVX2`, `AVX512`, `DEFAULT`, ..."""
+    found: str = torch.backends.cpu.get_cpu_capability()
+    return found
+
+
+def _products() -> str | None:
+    """The library of matrix products on the CPU, which chooses its instructions by itself."""
+    found = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+    return found[1].upper() if found else None

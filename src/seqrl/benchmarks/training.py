@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from seqrl.types import TokenBatch
 
 
 def bench_train(settings: TrainSettings) -> dict[str, Any]:
-    """Measure blocks of steps of both loops in turn.
+    """Measure blocks of steps of all loops in turn: `seqrl train`, with `trainer.fast_cpu` (on a CPU), and a bare one.
+
+    The bare loop has torch's own dropout and attention.
 
     Returns:
-        The machine, the settings, `seqrl` and `plain` with `tokens_per_second` (median, min, max) and `ms_per_step`
-        each, and `ratio`, the first's tokens per second over the second's.
+        The machine, the settings, `seqrl`, `fast` (on a CPU) and `plain` with `tokens_per_second` (median, min, max)
+        and `ms_per_step` each; `ratio` and `fast_ratio`, the tokens per second of the first two over the last one's.
     """
     device = open_device(settings.device, settings.threads)
     config, data = settings.config(), settings.data()
@@ -36,17 +39,21 @@ def bench_train(settings: TrainSettings) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
 
-        def ours(repeat: int) -> float:
-            seconds, batches, _ = train_block(config, data, Path(folder) / str(repeat))
-            seen[:] = batches
-            return seconds
+        def ours(name: str, run: RunConfig) -> Callable[[int], float]:
+            def measure(repeat: int) -> float:
+                seconds, batches, _ = train_block(run, data, Path(folder) / f"{name}-{repeat}")
+                seen[:] = batches
+                return seconds
+
+            return measure
 
         def plain(repeat: int) -> float:
             return plain_block(config, settings.sizes(), seen, data.steps_per_epoch)[0]
 
-        measured = interleaved({"seqrl": ours, "plain": plain}, settings.repeats, say)
+        fast = {} if device.type == "cuda" else {"fast": ours("fast", settings.config(fast_cpu=True))}
+        measured = interleaved({"seqrl": ours("seqrl", config), **fast, "plain": plain}, settings.repeats, say)
     tokens = settings.steps * seen[0].tokens.numel()
-    ours_median, plain_median = (spread(measured[name])["median"] for name in ("seqrl", "plain"))
+    medians = {name: spread(seconds)["median"] for name, seconds in measured.items()}
     entries = {
         name: {
             "tokens_per_second": spread([tokens / second for second in seconds]),
@@ -58,7 +65,8 @@ def bench_train(settings: TrainSettings) -> dict[str, Any]:
         "machine": describe_machine(device, torch.float32),
         "settings": asdict(settings),
         **entries,
-        "ratio": plain_median / ours_median,
+        "ratio": medians["plain"] / medians["seqrl"],
+        **({"fast_ratio": medians["plain"] / medians["fast"]} if fast else {}),
     }
 
 

@@ -64,7 +64,7 @@ class TrainSettings:
     repeats: int = 3
     device: str = "cpu"
 
-    def config(self) -> RunConfig:
+    def config(self, *, fast_cpu: bool = False) -> RunConfig:
         """The run; checkpoints come at their default interval."""
         backbone: dict[str, Any] = {
             "name": self.backbone, "num_layers": self.layers, "num_heads": self.heads, "dim": self.width,
@@ -72,7 +72,8 @@ class TrainSettings:
         defaults = compose_sequence({"backbone": self.backbone}).backbone
         backbone |= {option: self.dropout for option in defaults if option.endswith("dropout")}
         training = {"max_steps": WARM_UP + self.steps + 1, "batch_size": self.batch_size, "log_every": self.log_every}
-        trainer = {"accelerator": "gpu" if self.device == "cuda" else "cpu", "num_threads": self.threads}
+        accelerator = "gpu" if self.device == "cuda" else "cpu"
+        trainer = {"accelerator": accelerator, "num_threads": self.threads, "fast_cpu": fast_cpu}
         sections = compose_sequence({"backbone": backbone}, window=self.window).to_dict()
         return RunConfig.from_dict({**sections, "training": training, "trainer": trainer})
 

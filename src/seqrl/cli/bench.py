@@ -22,6 +22,7 @@ from seqrl.cli.bench_options import (
 from seqrl.console import print_table, say, say_error
 
 _BACKBONES = ("llama", "gpt")
+_LOOPS = {"seqrl": "seqrl train", "fast": "seqrl train, fast_cpu", "plain": "plain PyTorch loop"}
 _MOVED = ("latent", "scaling")  # to what developers measure
 
 
@@ -88,7 +89,7 @@ def _plan(options: argparse.Namespace) -> dict[str, Any]:
     print_table(
         ["backbone", "cache", "ms/plan", "ms/token", "peak MB", "speedup", "floor ms", "x floor"], lines, wrap=True
     )
-    say(f"reference: {result['reference_scaling']}")
+    say(f"reference: {result['reference_scaling']}; steps by {result['path']}")
     say("floor: of a window plan, for all modes; see seqrl.benchmarks.floor. Random weights: hardly any equal rows")
     for backbone in backbones:
         modes = result if backbone == result["backbone"] else result[backbone]
@@ -130,10 +131,13 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     result = bench_train(settings_of(TrainSettings, options))
     rows = [
         [label, format_range(result[name]["tokens_per_second"]), format_number(result[name]["ms_per_step"])]
-        for name, label in (("seqrl", "seqrl train"), ("plain", "plain PyTorch loop"))
+        for name, label in _LOOPS.items()
+        if name in result
     ]
     print_table(["loop", "tokens/s", "ms/step"], rows)
-    say(f"seqrl train reaches {result['ratio']:.3f} of the plain loop's tokens/s; no checkpoint falls into the steps")
+    fast = f", {result['fast_ratio']:.3f} with trainer.fast_cpu" if "fast_ratio" in result else ""
+    say(f"seqrl train reaches {result['ratio']:.3f} of the plain loop's tokens/s{fast}")
+    say("no checkpoint falls into the steps")
     say_machine(result["machine"])
     return dict(result)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from seqrl.benchmarks.idle import IdleWatch
 from seqrl.console import say, say_error
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.files import write_text
@@ -20,7 +21,7 @@ _LEAST = {"window": 2, "transitions": 2, "bins": 2, "context": 2, "codes": 2}  #
 
 
 def run_benchmark(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
-    """Run the `task` of parsed options, and write what it returns to `--output`.
+    """Run the `task` of parsed options, and write what it returns to `--output`; warn where the machine is not idle.
 
     Returns:
         Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
@@ -29,7 +30,9 @@ def run_benchmark(parser: argparse.ArgumentParser, arguments: list[str] | None) 
     try:
         if options.output is not None and not options.output.parent.is_dir():
             raise ConfigError(f"--output {str(options.output)!r}: there is no folder {str(options.output.parent)!r}")
+        watch = IdleWatch(say)
         result = options.task(options)
+        result["machine"]["cores_of_others"] = watch.end()
         if options.output is not None:
             write_text(options.output, json.dumps(result, indent=2) + "\n")
             say(f"written: {options.output}")
@@ -109,4 +112,6 @@ def say_machine(machine: Mapping[str, Any]) -> None:
             f"; matrix product {machine['matrix_product_gflops']:.0f} GFLOP/s, "
             f"copy {machine['copy_gb_per_second']:.1f} GB/s"
         )
+    if machine["products"] is not None:
+        rates = f"; products by {machine['products']}{rates}"
     say(f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, torch {machine['torch']}{rates}")
