@@ -33,7 +33,10 @@ class Figure4(Reproduction):
         "The paper shows two heads; here are all heads of several training seeds, and the shares of their attention "
         "that lie in a pattern, beside the share of a head that attends to all it can see alike.",
         "Which head, layer and training the paper's picture is of is not said; rewards are omitted there, and here.",
-        "What counts as a Markov head and as a striated one is our rule, made while looking at the first seed.",
+        "What counts as a Markov head and as a striated one is our rule. The rules for stripes and for actions were "
+        "changed after the first seed's numbers had been seen; by those of before (a share of the attention, not its "
+        "density; sums over all earlier actions and states, not per token) both claims were found wrong there. So only "
+        "further seeds test them.",
         "Weights are means over held-out windows. A query is known by the token that it predicts: the Markov band is "
         "that token's transition and the one before it, a stripe is its dimension in all earlier transitions.",
     )
