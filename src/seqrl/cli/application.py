@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -26,8 +25,9 @@ from seqrl.cli.patches import register_sweeper
 from seqrl.cli.surface import open_surface, provide
 from seqrl.cli.sweep import Identity, SweepFolder, Task, run_job, with_folder
 from seqrl.cli.sweepers import GridSweeper
+from seqrl.cli.telling import status_of
 from seqrl.console import say_error
-from seqrl.errors import ConfigError, SeqrlError, Stopped, explain_shortage, sentence
+from seqrl.errors import ConfigError, SeqrlError, explain_shortage, sentence
 from seqrl.evaluation.jobs import Job
 from seqrl.paths import config_dir, find_path
 from seqrl.plugins import take_modules
@@ -97,7 +97,7 @@ def run_application(
         status = _run(config_name, arguments, job)
     except KeyboardInterrupt as stop:
         say_error("interrupted; the same command continues the run")
-        status = 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
+        status = status_of(stop)
     except Exception as error:
         fault = error
     sweep = SweepFolder.take()

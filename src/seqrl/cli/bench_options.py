@@ -10,8 +10,9 @@ from dataclasses import fields
 from typing import Any
 
 from seqrl.benchmarks.idle import IdleWatch
-from seqrl.console import say, say_error
-from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import say
+from seqrl.errors import ConfigError
 from seqrl.files import write_text
 from seqrl.paths import find_path
 
@@ -20,26 +21,18 @@ TRAINING = {"window": 10, "batch-size": 256, "steps": 20, "log-every": 20, "tran
 _LEAST = {"window": 2, "transitions": 2, "bins": 2, "context": 2, "codes": 2}  # of options that cannot be 1
 
 
-def run_benchmark(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
-    """Run the `task` of parsed options, and write what it returns to `--output`; warn where the machine is not idle.
-
-    Returns:
-        Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
-    """
+@tell_errors()
+def run_benchmark(parser: argparse.ArgumentParser, arguments: list[str] | None) -> None:
+    """Run the `task` of parsed options, and write what it returns to `--output`; warn where the machine is not idle."""
     options = parser.parse_args(arguments)
-    try:
-        if options.output is not None and not options.output.parent.is_dir():
-            raise ConfigError(f"--output {str(options.output)!r}: there is no folder {str(options.output.parent)!r}")
-        watch = IdleWatch(say)
-        result = options.task(options)
-        result["machine"]["cores_of_others"] = watch.end()
-        if options.output is not None:
-            write_text(options.output, json.dumps(result, indent=2) + "\n")
-            say(f"written: {options.output}")
-    except SeqrlError as error:
-        say_error(sentence(error))
-        return 2
-    return 0
+    if options.output is not None and not options.output.parent.is_dir():
+        raise ConfigError(f"--output {str(options.output)!r}: there is no folder {str(options.output.parent)!r}")
+    watch = IdleWatch(say)
+    result = options.task(options)
+    result["machine"]["cores_of_others"] = watch.end()
+    if options.output is not None:
+        write_text(options.output, json.dumps(result, indent=2) + "\n")
+        say(f"written: {options.output}")
 
 
 def add_counts(parser: argparse.ArgumentParser, defaults: Mapping[str, int]) -> None:

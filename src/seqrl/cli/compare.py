@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqrl.console import one_line, say, say_error
-from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import one_line, say
+from seqrl.errors import ConfigError
 from seqrl.files import write_text
 from seqrl.paths import find_path
 
@@ -16,12 +17,9 @@ if TYPE_CHECKING:
     from seqrl.evaluation.comparison import Comparison
 
 
+@tell_errors()
 def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 1 if A is worse by more than was allowed; 2 for an error of the user, told on stderr.
-    """
+    """Run the command; returns 1 if A is worse by more than was allowed."""
     parser = argparse.ArgumentParser(
         "seqrl compare",
         description="Paired difference A - B of two models' evaluations from the same starts, with a 95 % interval.",
@@ -44,26 +42,22 @@ def run(arguments: list[str]) -> int:
     from seqrl.evaluation.comparison import compare_runs
 
     margin = options.fail_if_worse
-    try:
-        if margin is not None and not 0 <= margin < math.inf:
-            raise ConfigError(f"--fail-if-worse {margin:g} is no margin; give 0 or more, in the units of the metric")
-        found = compare_runs(
-            _paths(options.run_a),
-            _paths(options.run_b),
-            row_a=options.row,
-            row_b=options.row_b or options.row,
-            metric=options.metric,
-        )
-        for line in _lines(found):
-            say(one_line(line))
-        if options.output is not None:
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_text(options.output, found.to_json())
-            say(f"written: {options.output}")
-        return 0 if margin is None else _judge(found, margin)
-    except (SeqrlError, OSError) as error:
-        say_error(sentence(error))
-        return 2
+    if margin is not None and not 0 <= margin < math.inf:
+        raise ConfigError(f"--fail-if-worse {margin:g} is no margin; give 0 or more, in the units of the metric")
+    found = compare_runs(
+        _paths(options.run_a),
+        _paths(options.run_b),
+        row_a=options.row,
+        row_b=options.row_b or options.row,
+        metric=options.metric,
+    )
+    for line in _lines(found):
+        say(one_line(line))
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(options.output, found.to_json())
+        say(f"written: {options.output}")
+    return 0 if margin is None else _judge(found, margin)
 
 
 def _judge(found: Comparison, margin: float) -> int:

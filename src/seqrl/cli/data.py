@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqrl.console import can_show, print_table, say, say_error, show_progress
-from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import can_show, print_table, say, show_progress
+from seqrl.errors import ConfigError, DataError
 from seqrl.files import write_text
 from seqrl.paths import find_path
 from seqrl.plugins import load_plugins, split_module
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
     from seqrl.sources import DataSource
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 2 for an error of the user, told in one sentence on stderr; 130 for Ctrl-C.
-    """
+@tell_errors()
+def run(arguments: list[str]) -> None:
+    """Run the command."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     words = getattr(options, "overrides", getattr(options, "source", None))
@@ -40,18 +38,10 @@ def run(arguments: list[str]) -> int:
         options.task(options)
     except BrokenPipeError:
         raise
-    except KeyboardInterrupt:
-        say_error("interrupted; nothing was written")
-        return 130
     except OSError as error:
         where = f"{error.filename!r}" if error.filename else "an output"
         reason = f"cannot be written or read ({error.strerror or error}); give a place with room that you may write to"
-        say_error(f"DataError: {where} {reason}")
-        return 2
-    except SeqrlError as error:
-        say_error(sentence(error))
-        return 2
-    return 0
+        raise DataError(f"{where} {reason}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

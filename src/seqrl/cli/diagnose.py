@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from seqrl.console import print_table, say, say_error
-from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import print_table, say
+from seqrl.errors import ConfigError
 from seqrl.files import write_text
 from seqrl.paths import find_path
 
@@ -17,30 +18,22 @@ if TYPE_CHECKING:
 _AS_GIVEN = ("seed", "use", "search", "tail_mass", "actor_noise", "short")
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
-    """
+@tell_errors()
+def run(arguments: list[str]) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
     from seqrl.checkpoints.loading import checkpoint_file, run_folder
     from seqrl.evaluation.diagnosis import diagnose_checkpoint
 
-    try:
-        settings = _settings(options)
-        checkpoint = checkpoint_file(options.checkpoint)
-        found = diagnose_checkpoint(checkpoint, settings, tell=_tell)
-        output = options.output or run_folder(checkpoint) / "diagnosis.json"
-        _print(found)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, found.to_json())
-        say(f"written: {output}")
-        say(found.verdict.sentence)
-    except (SeqrlError, OSError) as error:
-        say_error(sentence(error))
-        return 2
-    return 0
+    settings = _settings(options)
+    checkpoint = checkpoint_file(options.checkpoint)
+    found = diagnose_checkpoint(checkpoint, settings, tell=_tell)
+    output = options.output or run_folder(checkpoint) / "diagnosis.json"
+    _print(found)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, found.to_json())
+    say(f"written: {output}")
+    say(found.verdict.sentence)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from seqrl import plugins
+from seqrl.cli.telling import tell_errors
 from seqrl.console import one_line, print_table, say
 from seqrl.errors import SeqrlError, sentence
 from seqrl.files import hold_lock
@@ -47,12 +48,9 @@ class Finding:
     found: str
 
 
+@tell_errors()
 def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 1 where something is wrong that seqrl needs.
-    """
+    """Run the command; returns 1 where something is wrong that seqrl needs."""
     parser = argparse.ArgumentParser(
         "seqrl doctor",
         description="Versions, devices, caches, OpenGL, clusters: what this machine has, and what is missing for what. "

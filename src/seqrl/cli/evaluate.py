@@ -11,24 +11,19 @@ from seqrl.cli.application import plain, run_application
 from seqrl.cli.checking import check_deletions, check_with_checkpoint, load_named_plugins, take_check
 from seqrl.cli.presets import check_context, leave_out_foreign
 from seqrl.cli.sweep import Identity
+from seqrl.cli.telling import tell_errors
 from seqrl.cli.words import spell_words
 from seqrl.config import EvaluationConfig
-from seqrl.console import say, say_error
-from seqrl.errors import ConfigError
+from seqrl.console import say
 from seqrl.evaluation.jobs import Job
-from seqrl.paths import find_path
 
 
+@tell_errors()
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
-    try:
-        arguments, only_check = take_check(arguments)
-        return run_application(
-            "evaluate", spell_words("evaluate", arguments), _check if only_check else _task, _identify
-        )
-    except ConfigError as error:
-        say_error(f"ConfigError: {error}")
-        return 2
+    arguments, only_check = take_check(arguments)
+    words = spell_words("evaluate", arguments)
+    return run_application("evaluate", words, _check if only_check else _task, _identify)
 
 
 def _read(cfg: DictConfig) -> EvaluationConfig:
@@ -53,7 +48,7 @@ def _check(cfg: DictConfig, job: Job) -> None:
     config = _read(cfg)
     from seqrl.checkpoints.loading import checkpoint_file
 
-    check_with_checkpoint(config, checkpoint_file(find_path(config.checkpoint)))
+    check_with_checkpoint(config, checkpoint_file(config.checkpoint))
     say("the configuration is sound, and the checkpoint serves it")
 
 
@@ -62,7 +57,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
     from seqrl.checkpoints.loading import checkpoint_file, run_folder
     from seqrl.evaluation.evaluate import evaluate_all
 
-    checkpoint = checkpoint_file(find_path(config.checkpoint))
+    checkpoint = checkpoint_file(config.checkpoint)
     folder = run_folder(checkpoint)
     done = evaluate_all([replace(config, label=config.label or config.strategy_name)], checkpoint, folder)
     job.folder = str(folder)
@@ -79,7 +74,7 @@ def _identify(cfg: DictConfig) -> Identity:
     config = leave_out_foreign(plain(cfg), HydraConfig.get().overrides.task, quiet=True)
     from seqrl.checkpoints.loading import checkpoint_file, run_folder
 
-    checkpoint = checkpoint_file(find_path(config["checkpoint"]))
+    checkpoint = checkpoint_file(config["checkpoint"])
     state = checkpoint.stat()
     parts = [config, state.st_size, state.st_mtime_ns]
     return Identity.of(parts, run_folder(checkpoint), complete=config["output"] is None)

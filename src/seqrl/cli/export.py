@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from seqrl.console import say, say_error
-from seqrl.errors import SeqrlError, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import say
 from seqrl.paths import find_path
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 2 for an error of the user, told in one sentence on stderr; 130 for Ctrl-C.
-    """
+@tell_errors()
+def run(arguments: list[str]) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         "seqrl export",
         description="Write a model in the layout of the Hugging Face hub: safetensors, config.json, a card with its "
@@ -31,13 +28,5 @@ def run(arguments: list[str]) -> int:
     from seqrl.publishing.export import export_model
 
     wishes = {"half": options.half, "overwrite": options.overwrite, "use": options.use}
-    try:
-        for told in export_model(options.checkpoint, options.folder, **wishes):
-            say(told)
-    except KeyboardInterrupt:
-        say_error("interrupted; nothing was written")
-        return 130
-    except (SeqrlError, OSError) as error:
-        say_error(sentence(error))
-        return 2
-    return 0
+    for told in export_model(options.checkpoint, options.folder, **wishes):
+        say(told)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from seqrl.console import say, say_error
-from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import say
+from seqrl.errors import ConfigError
 from seqrl.paths import find_path
 
 _FORMATS = {
@@ -17,12 +18,9 @@ _FORMATS = {
 }
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 2 for an error of the user, told in one sentence on stderr; 130 for Ctrl-C.
-    """
+@tell_errors()
+def run(arguments: list[str]) -> None:
+    """Run the command."""
     listed = "; ".join(f"{name}: {what}" for name, what in _FORMATS.items())
     parser = argparse.ArgumentParser("seqrl import", description=f"Checkpoints of other programs. {listed}.")
     parser.add_argument("format", choices=list(_FORMATS), metavar="FORMAT", help=", ".join(_FORMATS))
@@ -35,16 +33,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--heads", type=int, metavar="N", help="of attention, where the source does not say")
     parser.add_argument("--window", type=int, metavar="N", help="transitions of context, likewise")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that has something in it")
-    options = parser.parse_args(arguments)
-    try:
-        _import(options)
-    except KeyboardInterrupt:
-        say_error("interrupted; nothing was written")
-        return 130
-    except (SeqrlError, OSError) as error:
-        say_error(sentence(error))
-        return 2
-    return 0
+    _import(parser.parse_args(arguments))
 
 
 def _import(options: argparse.Namespace) -> None:

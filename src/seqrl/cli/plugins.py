@@ -14,23 +14,17 @@ import yaml
 
 from seqrl import plugins
 from seqrl.cli.components import Description, describe
-from seqrl.console import say, say_error
-from seqrl.errors import ConfigError, PluginError, SeqrlError, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import say
+from seqrl.errors import ConfigError, PluginError
 from seqrl.registry import all_registries, registry_of
 
 
+@tell_errors()
 def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 1 where a contract is violated; 2 for an error of the user, told in one sentence on stderr.
-    """
+    """Run the command; returns 1 where a contract is violated."""
     options = _parser().parse_args(arguments)
-    try:
-        return int(options.task(options))
-    except SeqrlError as error:
-        say_error(sentence(error))
-        return 2
+    return int(options.task(options))
 
 
 def _parser() -> argparse.ArgumentParser:

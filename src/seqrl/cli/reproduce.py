@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from seqrl.console import say, say_error
-from seqrl.errors import ConfigError, SeqrlError, did_you_mean, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import say
+from seqrl.errors import ConfigError, did_you_mean
 from seqrl.paths import find_path
 
 if TYPE_CHECKING:
@@ -27,22 +28,10 @@ _COUNTS = {
 }
 
 
+@tell_errors("the same command goes on")
 def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 1 if a run of the figure failed; 2 for an error of the user, told in one sentence on stderr;
-        130 for Ctrl-C.
-    """
-    options = _parser().parse_intermixed_args(arguments)
-    try:
-        return _reproduce(options)
-    except KeyboardInterrupt:
-        say_error("interrupted; the same command goes on")
-        return 130
-    except (SeqrlError, OSError) as error:
-        say_error(sentence(error))
-        return 2
+    """Run the command; returns 1 if a run of the figure failed."""
+    return _reproduce(_parser().parse_intermixed_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

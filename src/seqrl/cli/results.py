@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seqrl.cli.telling import tell_errors
 from seqrl.console import one_line, print_table, say, say_error
-from seqrl.errors import ConfigError, SeqrlError, sentence
+from seqrl.errors import ConfigError
 from seqrl.files import write_text
 from seqrl.paths import find_path
 
@@ -18,45 +19,37 @@ if TYPE_CHECKING:
 FORMATS = {"csv": ".csv", "markdown": ".md", "latex": ".tex"}
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
-    """
+@tell_errors()
+def run(arguments: list[str]) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
     from seqrl.cli.results_table import format_results, is_written, lay_out, tell_results
     from seqrl.evaluation.results import average_seeds, collect_entries, estimate_result
     from seqrl.evaluation.selection import keep_where, read_condition, sort_results
 
-    try:
-        conditions = [read_condition(text) for text in options.where]
-        if options.row:
-            conditions += [read_condition(f"strategy={options.row}")]
-        for file in options.output:
-            is_written(file)
-        entries = collect_entries(options.runs or [Path("runs")])
-        results = [estimate_result([e]) for e in entries] if options.per_seed else average_seeds(entries)
-        results = sort_results(keep_where(results, conditions), options.sort, reverse=options.reverse)
-        if not results:
-            raise ConfigError(f"none of {len(entries)} evaluations is left by --where; leave a condition out")
-        table = lay_out(results, options.columns)
-        if options.format == "table":
-            print_table(table.header, table.body, title=tell_results(results, len(entries)), words=table.words)
-            for note in table.notes:
-                say(one_line(note))
-        else:
-            say(format_results(results, table, options.format).rstrip("\n"))
-        for file in options.output:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, format_results(results, table, is_written(file)))
-            say_error(f"written: {file}")
-        if options.curves is not None:
-            say_error(f"picture: {_draw_curves(options.curves, results, options.metric)}")
-    except (SeqrlError, OSError) as error:
-        say_error(sentence(error))
-        return 2
-    return 0
+    conditions = [read_condition(text) for text in options.where]
+    if options.row:
+        conditions += [read_condition(f"strategy={options.row}")]
+    for file in options.output:
+        is_written(file)
+    entries = collect_entries(options.runs or [Path("runs")])
+    results = [estimate_result([e]) for e in entries] if options.per_seed else average_seeds(entries)
+    results = sort_results(keep_where(results, conditions), options.sort, reverse=options.reverse)
+    if not results:
+        raise ConfigError(f"none of {len(entries)} evaluations is left by --where; leave a condition out")
+    table = lay_out(results, options.columns)
+    if options.format == "table":
+        print_table(table.header, table.body, title=tell_results(results, len(entries)), words=table.words)
+        for note in table.notes:
+            say(one_line(note))
+    else:
+        say(format_results(results, table, options.format).rstrip("\n"))
+    for file in options.output:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, format_results(results, table, is_written(file)))
+        say_error(f"written: {file}")
+    if options.curves is not None:
+        say_error(f"picture: {_draw_curves(options.curves, results, options.metric)}")
 
 
 def _draw_curves(path: Path, results: Sequence[Result], metric: str) -> Path:

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
+from seqrl.cli.telling import tell_errors
 from seqrl.config import ResultsConfig, RunConfig, TrainerConfig
-from seqrl.console import say, say_error
-from seqrl.errors import SeqrlError
+from seqrl.console import say
 from seqrl.files import write_text
 from seqrl.paths import config_dir
 from seqrl.registry import Registry, registries
@@ -24,21 +24,17 @@ _PARTIAL = {"experiment": "partial", "method": "partial", "debug": "partial", "t
 _PARTIAL |= {"evaluation": "evaluation"}  # groups whose files hold settings of several components, or of a section
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command; returns 0, or 2 for an error of the user."""
+@tell_errors()
+def run(arguments: list[str]) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser("seqrl schema", description="JSON schema of the configuration of a run.")
     parser.add_argument("--write", action="store_true", help="write the schemas and yaml files below conf/")
     options = parser.parse_args(arguments)
-    try:
-        if not options.write:
-            say(json.dumps(run_schema(), indent=2))
-            return 0
-        for path in write_files(config_dir()):
-            say(f"written: {path}")
-    except (SeqrlError, OSError) as error:
-        say_error(f"{type(error).__name__}: {error}")
-        return 2
-    return 0
+    if not options.write:
+        say(json.dumps(run_schema(), indent=2))
+        return
+    for path in write_files(config_dir()):
+        say(f"written: {path}")
 
 
 def run_schema() -> dict[str, Any]:

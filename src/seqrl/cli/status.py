@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seqrl.console import one_line, print_table, say, say_error
+from seqrl.cli.telling import tell_errors
+from seqrl.console import one_line, print_table, say
 from seqrl.errors import ConfigError, SeqrlError, sentence
 from seqrl.evaluation.jobs import UNREADABLE, list_jobs
 from seqrl.files import read_json
@@ -58,26 +59,18 @@ class Status:
     returns: dict[str, float] = field(default_factory=dict)
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
-    """
+@tell_errors()
+def run(arguments: list[str]) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser("seqrl status", description="What runs, what finished, what failed and why.")
     parser.add_argument("path", type=find_path, metavar="RUN_OR_SWEEP_OR_RUNS_DIR", nargs="?", default=Path("runs"))
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     options = parser.parse_args(arguments)
-    try:
-        found = statuses(options.path)
-    except (SeqrlError, OSError) as error:
-        say_error(sentence(error))
-        return 2
+    found = statuses(options.path)
     if options.json:
         print(json.dumps([_plain(asdict(each)) for each in found], indent=2))
     else:
         _print(found)
-    return 0
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:

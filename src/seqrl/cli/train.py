@@ -27,9 +27,10 @@ from seqrl.cli.checking import (
 from seqrl.cli.presets import check_context, leave_out_foreign
 from seqrl.cli.rows import Rows, compose_rows
 from seqrl.cli.sweep import Identity, forget_failure
+from seqrl.cli.telling import tell_errors
 from seqrl.cli.words import spell_words
 from seqrl.config import RunConfig, TrainerConfig
-from seqrl.console import say, say_error
+from seqrl.console import say
 from seqrl.errors import ConfigError, DataError, SeqrlError
 from seqrl.evaluation.jobs import Job
 from seqrl.paths import find_path
@@ -43,15 +44,12 @@ from seqrl.runs.sharing import begin, is_certain, note_files, share_stages
 from seqrl.runs.stages import KINDS, MODEL
 
 
+@tell_errors()
 def run(arguments: list[str]) -> int:
     """Run the command; see `seqrl.cli.application.run_application` for the exit status."""
-    try:
-        arguments, only_check = take_check(arguments)
-        words = spell_words("train", arguments)
-        return run_application("train", words, _check if only_check else _task, _identify)
-    except ConfigError as error:
-        say_error(f"ConfigError: {error}")
-        return 2
+    arguments, only_check = take_check(arguments)
+    words = spell_words("train", arguments)
+    return run_application("train", words, _check if only_check else _task, _identify)
 
 
 def _read(cfg: DictConfig, *, only_check: bool = False) -> tuple[RunConfig, Rows]:

@@ -6,19 +6,16 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from seqrl.console import print_table, say, say_error
-from seqrl.errors import SeqrlError, sentence
+from seqrl.cli.telling import tell_errors
+from seqrl.console import print_table, say
 
 if TYPE_CHECKING:
     from seqrl.publishing.zoo import Published
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
-    """
+@tell_errors()
+def run(arguments: list[str]) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         "seqrl zoo",
         description="Models that come with seqrl; seqrl evaluate checkpoint=zoo:NAME acts with one. Weights are "
@@ -28,25 +25,20 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     from seqrl.publishing.zoo import read_card, read_published
 
-    try:
-        if options.name is not None:
-            say(read_card(options.name.removeprefix("zoo:")))
-            return 0
-        listed = read_published()
-        print_table(
-            ["name", "data", "environment", "first row of its results", "kB"],
-            [
-                [each.name, each.dataset, each.environment or "", _first_row(each), f"{each.size / 1e3:.0f}"]
-                for each in listed
-            ],
-            words=4,
-        )
-        for each in listed:
-            say(" ".join([f"seqrl evaluate checkpoint=zoo:{each.name}", *map(shlex.quote, each.use)]))
-    except (SeqrlError, OSError) as error:
-        say_error(sentence(error))
-        return 2
-    return 0
+    if options.name is not None:
+        say(read_card(options.name.removeprefix("zoo:")))
+        return
+    listed = read_published()
+    print_table(
+        ["name", "data", "environment", "first row of its results", "kB"],
+        [
+            [each.name, each.dataset, each.environment or "", _first_row(each), f"{each.size / 1e3:.0f}"]
+            for each in listed
+        ],
+        words=4,
+    )
+    for each in listed:
+        say(" ".join([f"seqrl evaluate checkpoint=zoo:{each.name}", *map(shlex.quote, each.use)]))
 
 
 def _first_row(model: Published) -> str:

@@ -109,7 +109,7 @@ def checkpoint_actor(config: Mapping[str, Any], envs: Environments) -> Policy:
     """
     load_plugins(config["plugins"])
     settings = EvaluationConfig.from_dict(config)
-    file = checkpoint_file(find_path(settings.checkpoint))
+    file = checkpoint_file(settings.checkpoint)
     loaded = load(file)
     layout = loaded.model.layout
     check_spaces(envs, layout.field("observation").size, layout.action_size, layout.categories)
