@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
-from seqrl import paths
 from seqrl.data.episodes import EpisodeStore
-from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.ends import EpisodeRule
-from seqrl.paths import find_path
 from seqrl.registry import register_data
-from seqrl.sources import DataSource
+from seqrl.sources._recorded import NumTransitions, RecordedSource
 from seqrl.worlds import controller
 from seqrl.worlds.environments import maze2d_id
 from seqrl.worlds.maze import find_maze
-from seqrl.worlds.recording import read_or_record
 from seqrl.worlds.regions import cut_apart, find_regions
-
-FORMAT_VERSION = 1
-"""Part of the cached file's name: raise it whenever the same options would give other numbers."""
 
 
 @register_data("maze2d")
-class Maze2dSource(DataSource):
+class Maze2dSource(RecordedSource):
     """D4RL's maze2d, recorded anew: a controller drives a point mass to one random goal after another.
 
     The recording is one stream without resets. It is kept as an HDF5 file in D4RL's layout, which is read back the
@@ -51,11 +42,13 @@ class Maze2dSource(DataSource):
     Reference: the recipe of Fu et al. 2020, https://arxiv.org/abs/2004.07219, section 5.
     """
 
+    world = "maze2d"
+
     def __init__(
         self,
         maze: Literal["umaze", "medium", "large"] = "umaze",
         *,
-        num_transitions: Annotated[int, Interval(ge=2, le=1_000_000_000)] = 60_000,
+        num_transitions: NumTransitions = 60_000,
         seed: Annotated[int, Ge(0)] = 0,
         action_noise: Annotated[float, Ge(0)] = 0.1,
         episodes: EpisodeRule = "time_limit",
@@ -63,48 +56,27 @@ class Maze2dSource(DataSource):
         apart: Sequence[Sequence[tuple[int, int]]] | None = None,
         cache_dir: str | None = None,
     ) -> None:
+        super().__init__(num_transitions=num_transitions, seed=seed, action_noise=action_noise, cache_dir=cache_dir)
         self.maze = find_maze(maze)
-        self.num_transitions = num_transitions
-        self.seed = seed
-        self.action_noise = float(action_noise)
         self.episodes = episodes
         self.time_limit = time_limit or self.maze.max_episode_steps
         self.apart = None if apart is None else find_regions(self.maze, apart)
-        self.cache_dir = find_path(cache_dir) if cache_dir else None
-
-    @property
-    def path(self) -> Path:
-        """The cached file; its name holds everything that decides its content."""
-        folder = self.cache_dir or paths.data_dir() / "maze2d"
-        options = f"{self.num_transitions}-noise{self.action_noise!r}-seed{self.seed}-format{FORMAT_VERSION}"
-        return folder / f"maze2d-{self.maze.name}-{options}.hdf5"
 
     @property
     def env_id(self) -> str:
-        """Gymnasium id of the environment that this data was recorded in."""
         return maze2d_id(self.maze)
 
+    @property
+    def recording_name(self) -> str:
+        return f"maze2d-{self.maze.name}"
+
+    def more_attributes(self) -> dict[str, str]:
+        return {"maze": self.maze.name}
+
     def load(self) -> EpisodeStore:
-        name = f"maze2d-{self.maze.name}"
-        recording = read_or_record(
-            self.path,
-            self._record,
-            name=name,
-            count=self.num_transitions,
-            attributes={
-                "env_id": self.env_id,
-                "maze": self.maze.name,
-                "seed": self.seed,
-                "noise": self.action_noise,
-                "format_version": FORMAT_VERSION,
-            },
-            packages=("mujoco", "numpy"),
-        )
-        flat = cut_episodes(recording, self.episodes, self.time_limit)
-        more = {"name": name, "source": "maze2d", "path": self.path.name, "episodes": self.episodes}
-        store = dataclasses.replace(flat, extras={}, attributes={**flat.attributes, **more}).store()
+        store = super().load()
         return store if self.apart is None else cut_apart(store, self.maze, *self.apart, seed=self.seed)
 
-    def _record(self, progress: Callable[[int], None]) -> dict[str, np.ndarray]:
+    def record(self, progress: Callable[[int], None]) -> dict[str, np.ndarray]:
         noise = self.action_noise
         return controller.record(self.maze, self.num_transitions, seed=self.seed, action_noise=noise, progress=progress)
