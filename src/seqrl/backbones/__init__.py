@@ -5,10 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Interval, Lt
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
+
+NumLayers = Annotated[int, Interval(ge=1, le=1000)]
+NumHeads = Annotated[int, Interval(ge=1, le=1024)]
+Dim = Annotated[int, Interval(ge=1, le=65_536)]
+"""Widths; more is no width that a machine holds, but a slip."""
 
 Dropout = Annotated[float, Ge(0), Lt(1)]
 """The share of features that training leaves out."""

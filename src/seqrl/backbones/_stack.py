@@ -9,18 +9,22 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Len
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from seqrl.attention import Attention
 from seqrl.backbones import Backbone
-from seqrl.errors import ConfigError
+from seqrl.backbones._layers import (
+    EPSILON,
+    check_heads,
+    draw_weights,
+    feed_forward,
+    feed_forward_width,
+    rotation_angles,
+)
 
 Pattern = Annotated[tuple[Literal["recurrence", "attention"], ...], Len(1)]
 """Kinds of layers in order, repeated until there are enough."""
 
-_EPSILON = 1e-5  # of all norms
 _ROPE_BASE = 10_000.0
-_FEED_FORWARD_MULTIPLE = 8  # widths of matrix products stay a multiple of this
 
 
 class Mixer(nn.Module, ABC):
@@ -39,16 +43,14 @@ class RotaryAttention(Mixer):
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        if dim % (2 * num_heads):
-            raise ConfigError(f"backbone.dim={dim} is no multiple of twice backbone.num_heads={num_heads}")
+        check_heads(dim, num_heads)
         self.num_heads, self.head_dim, self.dropout = num_heads, dim // num_heads, dropout
         self.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, positions: Tensor, attention: Attention, layer: int) -> Tensor:
         query, key, value = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        exponents = torch.arange(0, self.head_dim, 2, device=x.device, dtype=torch.float64) / self.head_dim
-        angles = (positions[..., None] * _ROPE_BASE**-exponents)[:, :, None]  # in float64, or far ones would blur
+        angles = rotation_angles(positions, self.head_dim, _ROPE_BASE)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         dropout = self.dropout if self.training else 0.0
         attended = attention.attend(layer, _rotate(query, cos, sin), _rotate(key, cos, sin), value, dropout=dropout)
@@ -57,7 +59,10 @@ class RotaryAttention(Mixer):
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(R, n, heads, head_dim) with the pairs (i, i + head_dim / 2) turned by angles."""
+    """(R, n, heads, head_dim) with the pairs (i, i + head_dim / 2) turned by angles.
+
+    It rounds otherwise than what `llama` does, and the numbers of neither may change.
+    """
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
@@ -67,18 +72,17 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, mixer: Mixer, dropout: float) -> None:
         super().__init__()
-        hidden = -(-8 * dim // (3 * _FEED_FORWARD_MULTIPLE)) * _FEED_FORWARD_MULTIPLE
-        self.mixer_norm = nn.RMSNorm(dim, eps=_EPSILON)
+        hidden = feed_forward_width(dim)
+        self.mixer_norm = nn.RMSNorm(dim, eps=EPSILON)
         self.mixer = mixer
-        self.feed_forward_norm = nn.RMSNorm(dim, eps=_EPSILON)
+        self.feed_forward_norm = nn.RMSNorm(dim, eps=EPSILON)
         self.gate_and_up = nn.Linear(dim, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, attention: Attention, layer: int) -> Tensor:
         x = x + self.dropout(self.mixer(self.mixer_norm(x), positions, attention, layer))
-        gate, up = self.gate_and_up(self.feed_forward_norm(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.down(F.silu(gate) * up))
+        return x + self.dropout(feed_forward(self.feed_forward_norm(x), self.gate_and_up, self.down))
 
 
 class Stack(nn.Module):
@@ -116,10 +120,8 @@ class Stack(nn.Module):
             return recurrence() if kind == "recurrence" else RotaryAttention(dim, num_heads, attention_dropout)
 
         self.blocks = nn.ModuleList(Block(dim, mixer(kind), residual_dropout) for kind in kinds)
-        self.norm = nn.RMSNorm(dim, eps=_EPSILON)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+        self.norm = nn.RMSNorm(dim, eps=EPSILON)
+        draw_weights(self)
 
     def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """(R, n, D) embedded tokens at (R or 1, n) positions to features, (R, n, D)."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Interval
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
-from seqrl.backbones import Backbone, Dropout
+from seqrl.backbones import Backbone, Dim, Dropout, NumHeads, NumLayers
+from seqrl.backbones._layers import draw_weights
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
@@ -71,9 +71,9 @@ class GptBackbone(Backbone):
         self,
         max_length: int,
         *,
-        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 4,
-        num_heads: Annotated[int, Interval(ge=1, le=1024)] = 4,
-        dim: Annotated[int, Interval(ge=1, le=65_536)] = 128,
+        num_layers: NumLayers = 4,
+        num_heads: NumHeads = 4,
+        dim: Dim = 128,
         embedding_dropout: Dropout = 0.1,
         residual_dropout: Dropout = 0.1,
         attention_dropout: Dropout = 0.1,
@@ -95,9 +95,9 @@ class GptBackbone(Backbone):
         )
         self.norm = nn.Identity() if norm == "no_output" else nn.LayerNorm(dim)
         nn.init.zeros_(self.positions.weight)
+        draw_weights(self)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:

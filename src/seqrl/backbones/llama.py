@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Gt, Interval
+from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrl.attention import Attention
-from seqrl.backbones import Backbone, Dropout
+from seqrl.backbones import Backbone, Dim, Dropout, NumHeads, NumLayers
+from seqrl.backbones._layers import (
+    EPSILON,
+    check_heads,
+    draw_weights,
+    feed_forward,
+    feed_forward_width,
+    rotation_angles,
+)
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
-
-_EPSILON = 1e-5  # of all norms
-_FEED_FORWARD_MULTIPLE = 8  # widths of matrix products stay a multiple of this
 
 
 class _Block(nn.Module):
@@ -35,12 +40,12 @@ class _Block(nn.Module):
         self.head_dim = dim // num_heads
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.attention_dropout = attention_dropout
-        self.attention_norm = nn.RMSNorm(dim, eps=_EPSILON)
+        self.attention_norm = nn.RMSNorm(dim, eps=EPSILON)
         self.query_key_value = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         gains = torch.ones(num_heads + num_kv_heads, self.head_dim) if qk_norm else None
         self.query_key_gain = None if gains is None else nn.Parameter(gains)
         self.attention_out = nn.Linear(dim, dim, bias=False)
-        self.feed_forward_norm = nn.RMSNorm(dim, eps=_EPSILON)
+        self.feed_forward_norm = nn.RMSNorm(dim, eps=EPSILON)
         self.gate_and_up = nn.Linear(dim, 2 * feed_forward_dim, bias=False)
         self.down = nn.Linear(feed_forward_dim, dim, bias=False)
         self.dropout = nn.Dropout(residual_dropout)
@@ -49,14 +54,13 @@ class _Block(nn.Module):
         qkv = self.query_key_value(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
         query_key, value = qkv.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
         if self.query_key_gain is not None:
-            query_key = F.rms_norm(query_key, (self.head_dim,), eps=_EPSILON) * self.query_key_gain
+            query_key = F.rms_norm(query_key, (self.head_dim,), eps=EPSILON) * self.query_key_gain
         query_key = _rotate(query_key, *rotation)
         query, key = query_key.split((self.num_heads, self.num_kv_heads), dim=2)
         dropout = self.attention_dropout if self.training else 0.0
         attended = attention.attend(layer, query, key, value, dropout=dropout)
         x = x + self.dropout(self.attention_out(attended))
-        gate, up = self.gate_and_up(self.feed_forward_norm(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.down(F.silu(gate) * up))
+        return x + self.dropout(feed_forward(self.feed_forward_norm(x), self.gate_and_up, self.down))
 
 
 @register_backbone("llama")
@@ -87,10 +91,10 @@ class LlamaBackbone(Backbone):
         self,
         max_length: int,
         *,
-        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 4,
-        num_heads: Annotated[int, Interval(ge=1, le=1024)] = 4,
-        num_kv_heads: Annotated[int, Interval(ge=1, le=1024)] | None = 2,
-        dim: Annotated[int, Interval(ge=1, le=65_536)] = 128,
+        num_layers: NumLayers = 4,
+        num_heads: NumHeads = 4,
+        num_kv_heads: NumHeads | None = 2,
+        dim: Dim = 128,
         qk_norm: bool = True,
         rope_base: Annotated[float, Gt(0)] = 10_000.0,
         embedding_dropout: Dropout = 0.1,
@@ -99,8 +103,7 @@ class LlamaBackbone(Backbone):
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if dim % (2 * num_heads):
-            raise ConfigError(f"backbone.dim={dim} is no multiple of twice backbone.num_heads={num_heads}")
+        check_heads(dim, num_heads)
         if num_heads % num_kv_heads:
             raise ConfigError(
                 f"backbone.num_kv_heads={num_kv_heads} does not divide backbone.num_heads={num_heads}; give a divisor, "
@@ -109,17 +112,14 @@ class LlamaBackbone(Backbone):
         self.dim = dim
         self.head_dim = dim // num_heads
         self.rope_base = rope_base
-        # Three matrices of 8/3 of the width have as many weights as the two of 4 times the width in `gpt`.
-        feed_forward_dim = -(-8 * dim // (3 * _FEED_FORWARD_MULTIPLE)) * _FEED_FORWARD_MULTIPLE
+        feed_forward_dim = feed_forward_width(dim)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.blocks = nn.ModuleList(
             _Block(dim, num_heads, num_kv_heads, feed_forward_dim, qk_norm, residual_dropout, attention_dropout)
             for _ in range(num_layers)
         )
-        self.norm = nn.RMSNorm(dim, eps=_EPSILON)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+        self.norm = nn.RMSNorm(dim, eps=EPSILON)
+        draw_weights(self)
 
     def forward(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         x = self.embedding_dropout(x)
@@ -131,8 +131,7 @@ class LlamaBackbone(Backbone):
 
     def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for `_rotate`, (R or 1, n, 1, head_dim) each, of the angles at some positions."""
-        exponents = torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float64) / self.head_dim
-        angles = (positions[..., None] * self.rope_base**-exponents)[:, :, None]  # in float64, or far ones would blur
+        angles = rotation_angles(positions, self.head_dim, self.rope_base)
         sin = angles.sin()
         return angles.cos().repeat(1, 1, 1, 2).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
 

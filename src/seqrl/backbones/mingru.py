@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqrl.attention import Attention
 from seqrl.attention.recurrence import widen
-from seqrl.backbones import Dropout
+from seqrl.backbones import Dim, Dropout, NumHeads, NumLayers
 from seqrl.backbones._stack import Mixer, Pattern, RecurrentBackbone
 from seqrl.registry import register_backbone
 
@@ -55,11 +55,11 @@ class MinGruBackbone(RecurrentBackbone):
     def __init__(
         self,
         *,
-        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 4,
-        dim: Annotated[int, Interval(ge=1, le=65_536)] = 128,
+        num_layers: NumLayers = 4,
+        dim: Dim = 128,
         expansion: Annotated[int, Interval(ge=1, le=64)] = 2,
         pattern: Pattern = ("recurrence",),
-        num_heads: Annotated[int, Interval(ge=1, le=1024)] = 4,
+        num_heads: NumHeads = 4,
         embedding_dropout: Dropout = 0.1,
         residual_dropout: Dropout = 0.1,
         attention_dropout: Dropout = 0.1,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Interval
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
-from seqrl.backbones import Backbone, Dropout
+from seqrl.backbones import Backbone, Dim, Dropout, NumLayers
 from seqrl.registry import register_backbone
 
 
@@ -32,8 +29,8 @@ class MlpBackbone(Backbone):
     def __init__(
         self,
         *,
-        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 2,
-        dim: Annotated[int, Interval(ge=1, le=65_536)] = 256,
+        num_layers: NumLayers = 2,
+        dim: Dim = 256,
         dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()

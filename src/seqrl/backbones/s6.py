@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from seqrl.attention import Attention
 from seqrl.attention.recurrence import widen
-from seqrl.backbones import Dropout
+from seqrl.backbones import Dim, Dropout, NumHeads, NumLayers
 from seqrl.backbones._stack import Mixer, Pattern, RecurrentBackbone
 from seqrl.registry import register_backbone
 
@@ -75,12 +75,12 @@ class S6Backbone(RecurrentBackbone):
     def __init__(
         self,
         *,
-        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 4,
-        dim: Annotated[int, Interval(ge=1, le=65_536)] = 128,
+        num_layers: NumLayers = 4,
+        dim: Dim = 128,
         expansion: Annotated[int, Interval(ge=1, le=64)] = 2,
         state_size: Annotated[int, Interval(ge=1, le=1024)] = 8,
         pattern: Pattern = ("recurrence",),
-        num_heads: Annotated[int, Interval(ge=1, le=1024)] = 4,
+        num_heads: NumHeads = 4,
         embedding_dropout: Dropout = 0.1,
         residual_dropout: Dropout = 0.1,
         attention_dropout: Dropout = 0.1,

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from torch import Tensor, nn
 
+from seqrl.backbones import Dim, NumLayers
 from seqrl.critics import Critic, Transitions
 from seqrl.errors import ConfigError
 from seqrl.registry import register_critic
@@ -57,8 +58,8 @@ class IqlCritic(Critic):
         temperature: Annotated[float, Ge(0)] = 3.0,
         max_weight: Annotated[float, Gt(0)] = 100.0,
         target_rate: Annotated[float, Gt(0), Le(1)] = 0.005,
-        dim: Annotated[int, Interval(ge=1, le=65_536)] = 256,
-        num_layers: Annotated[int, Interval(ge=1, le=1000)] = 2,
+        dim: Dim = 256,
+        num_layers: NumLayers = 2,
         reward_scale: Annotated[float, Gt(0)] = 1.0,
         reward_shift: float = 0.0,
         n_step: Annotated[int, Interval(ge=1, le=1000)] = 1,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
+
+NumBins = Annotated[int, Interval(ge=2, le=65_536)]
 
 
 class Codec(nn.Module, ABC):

@@ -14,7 +14,7 @@ from torch import Tensor
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import TOKENIZER, register_tokenizer
-from seqrl.tokenizers import Tokenizer
+from seqrl.tokenizers import NumBins, Tokenizer
 
 _ROWS = 2**17  # of the actions that clusters are sought among: more of them move the centres by little
 _ITERATIONS = 50
@@ -52,7 +52,7 @@ class KmeansTokenizer(Tokenizer):
         layout: Layout,
         *,
         num_clusters: Annotated[int, Interval(ge=1, le=65_536)] = 64,
-        num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100,
+        num_bins: NumBins = 100,
         bins: Literal["quantile", "uniform"] = "quantile",
     ) -> None:
         super().__init__()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from annotated_types import Interval
 from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
-from seqrl.tokenizers import Tokenizer, discrete_scalars, ordered_scalars
+from seqrl.tokenizers import NumBins, Tokenizer, discrete_scalars, ordered_scalars
 
 
 @register_tokenizer("quantile")
@@ -47,7 +46,7 @@ class QuantileTokenizer(Tokenizer):
         size: int,
         layout: Layout | None = None,
         *,
-        num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100,
+        num_bins: NumBins = 100,
         edges: Literal["published"] | None = None,
         decode_to: Literal["midpoints"] | None = None,
         embed_numbers: bool = False,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Interval
 from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
-from seqrl.tokenizers import Tokenizer, discrete_scalars, ordered_scalars
+from seqrl.tokenizers import NumBins, Tokenizer, discrete_scalars, ordered_scalars
 
 
 @register_tokenizer("uniform")
@@ -39,7 +36,7 @@ class UniformTokenizer(Tokenizer):
         size: int,
         layout: Layout | None = None,
         *,
-        num_bins: Annotated[int, Interval(ge=2, le=65_536)] = 100,
+        num_bins: NumBins = 100,
         embed_numbers: bool = False,
     ) -> None:
         super().__init__()
