@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 
 class SeqrlError(Exception):
@@ -83,18 +83,19 @@ def show_value(value: object) -> str:
 
     Long ones are cut.
     """
-    text = _flow(value)
+    text = write_flow(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
-def _flow(value: object) -> str:
+def write_flow(value: object, write_text: Callable[[object], str] = repr) -> str:
+    """A value as yaml has it on one line; `write_text` writes texts and numbers."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {write_flow(each, write_text)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    return repr(value)
+        return "[" + ", ".join(write_flow(each, write_text) for each in value) + "]"
+    return write_text(value)
 
 
 _LONGEST = 100  # characters of a value that a message repeats

@@ -218,6 +218,15 @@ def list_settings(section: type, prefix: str = "") -> Iterator[str]:
             yield from list_settings(below, key)
 
 
+def flatten_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of settings by dotted key; one without keys is a value."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = _join(prefix, str(name))
+        found |= flatten_tree(value, key) if isinstance(value, Mapping) and value else {key: value}
+    return found
+
+
 def section_of(annotation: Any) -> type | None:
     """The dataclass that an annotation allows, perhaps beside null; None where it allows something else."""
     kind = _strip(annotation)

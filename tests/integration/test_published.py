@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tests.integration.published_blocks import FOLDER, Weights, block, layer_norm
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -29,9 +30,7 @@ from seqrl.paths import config_dir
 from seqrl.registry import OBJECTIVE, PLANNER, SCHEDULER, SCORE, TOKENIZER
 from seqrl.types import TokenBatch
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "published"
 DISCOUNT = 0.99
-Weights = dict[str, Tensor]
 
 
 class Sizes(NamedTuple):
@@ -187,16 +186,6 @@ OPTIONS += ("percentile", "percentile_rule")
 # The published arithmetic
 
 
-def layer_norm(x: Tensor, weights: Weights, name: str) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    variance = (centred**2).mean(-1, keepdim=True)
-    return centred / (variance + 1e-5).sqrt() * weights[f"{name}.weight"] + weights[f"{name}.bias"]
-
-
-def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-
-
 def logits_by_hand(weights: Weights, sizes: Sizes, tokens: Tensor) -> Tensor:
     """(R, n) tokens, of which the first opens a transition, to (R, n, V + 1) logits of the token after each."""
     length = tokens.shape[1]
@@ -208,21 +197,8 @@ def logits_by_hand(weights: Weights, sizes: Sizes, tokens: Tensor) -> Tensor:
     x = torch.stack(columns, dim=1)
     is_value = [j % sizes.step == sizes.step - 1 for j in range(length)]  # which tell the future
     seen = torch.tensor([[j <= i and not is_value[j] for j in range(length)] for i in range(length)])
-    size = sizes.width // sizes.heads
     for layer in range(sizes.layers):
-        block = f"blocks.{layer}."
-        normed = layer_norm(x, weights, f"{block}ln1")
-        query, key, value = (linear(normed, weights, f"{block}attn.{part}") for part in ("query", "key", "value"))
-        heads = []
-        for head in range(sizes.heads):
-            own = slice(head * size, (head + 1) * size)
-            scores = query[..., own] @ key[..., own].transpose(1, 2) / math.sqrt(size)
-            shares = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-            heads.append(shares @ value[..., own])
-        x = x + linear(torch.cat(heads, dim=-1), weights, f"{block}attn.proj")
-        widened = linear(layer_norm(x, weights, f"{block}ln2"), weights, f"{block}mlp.0")
-        activated = widened * 0.5 * (1 + torch.erf(widened / math.sqrt(2)))
-        x = x + linear(activated, weights, f"{block}mlp.2")
+        x = block(x, weights, f"blocks.{layer}.", sizes.heads, seen)
     x = layer_norm(x, weights, "ln_f")
     return torch.stack([x[:, i] @ weights["head.weight"][i % sizes.step].T for i in range(length)], dim=1)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tests.integration.published_blocks import FOLDER, Weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,8 +18,6 @@ from seqrl.checkpoints.loading import load
 from seqrl.cli import importing
 from seqrl.paths import config_dir
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "published"
-Weights = dict[str, Tensor]
 SIZES = [(1, 1, 1, 1, 8, 9), (5, 3, 2, 4, 16, 30)]  # O, A, layers, heads, width, steps that can be told apart
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tests.integration.published_blocks import FOLDER, Weights, block, layer_norm, linear
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,9 +22,6 @@ from seqrl.cli import evaluate, importing
 from seqrl.paths import config_dir
 from seqrl.tokenizers._codebook import Codebook
 from seqrl.types import CodeHistory
-
-FOLDER = Path(__file__).parents[1] / "fixtures" / "published"
-Weights = dict[str, Tensor]
 
 
 class Sizes(NamedTuple):
@@ -103,33 +100,15 @@ def random_prior(sizes: Sizes, seed: int) -> Weights:
 # The published arithmetic
 
 
-def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-
-
-def norm(x: Tensor, weights: Weights, name: str) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-
 def blocks(x: Tensor, weights: Weights, prefix: str, sizes: Sizes, *, hides: bool) -> Tensor:
     """With `hides`, nothing attends to every S-th step: the mask was made for a value in every S-th token."""
-    length, size = x.shape[1], sizes.width // sizes.heads
+    length = x.shape[1]
     seen = [
         [j <= i and not (hides and j % sizes.scalars == sizes.scalars - 1) for j in range(length)]
         for i in range(length)
     ]
     for layer in range(sizes.layers):
-        name = f"{prefix}{layer}."
-        normed = norm(x, weights, f"{name}ln1")
-        query, key, value = (linear(normed, weights, f"{name}attn.{part}") for part in ("query", "key", "value"))
-        heads = []
-        for head in range(sizes.heads):
-            own = slice(head * size, (head + 1) * size)
-            scores = query[..., own] @ key[..., own].transpose(1, 2) / math.sqrt(size)
-            heads.append(scores.masked_fill(~torch.tensor(seen), -torch.inf).softmax(-1) @ value[..., own])
-        x = x + linear(torch.cat(heads, -1), weights, f"{name}attn.proj")
-        widened = linear(norm(x, weights, f"{name}ln2"), weights, f"{name}mlp.0")
-        x = x + linear(widened * 0.5 * (1 + torch.erf(widened / math.sqrt(2))), weights, f"{name}mlp.2")
+        x = block(x, weights, f"{prefix}{layer}.", sizes.heads, torch.tensor(seen))
     return x
 
 
@@ -148,7 +127,7 @@ def decoded_by_hand(weights: Weights, sizes: Sizes, codes: Tensor, state: Tensor
     mixed = torch.cat([state[:, None].expand(-1, codes.shape[1], -1), vectors], -1)
     x = linear(mixed, weights, "model.latent_mixing").repeat_interleave(3, 1)
     x = blocks(x + weights["model.pos_emb"][:, : x.shape[1]], weights, "model.decoder.", sizes, hides=True)
-    out = linear(norm(x, weights, "model.ln_f"), weights, "model.predict")
+    out = linear(layer_norm(x, weights, "model.ln_f"), weights, "model.predict")
     values = out[..., :-1].clone()
     values[..., : sizes.observation] += state[:, None]
     return values, out[..., -1].sigmoid()
@@ -159,7 +138,7 @@ def prior_by_hand(weights: Weights, sizes: Sizes, codes: Tensor, state: Tensor) 
     table = weights["tok_emb.weight"][codes]
     x = torch.cat([torch.zeros(len(codes), 1, sizes.width), table], 1)
     x = x + weights["pos_emb"][:, : x.shape[1]] + linear(state, weights, "state_emb")[:, None]
-    x = norm(blocks(x, weights, "blocks.", sizes, hides=False), weights, "ln_f")
+    x = layer_norm(blocks(x, weights, "blocks.", sizes, hides=False), weights, "ln_f")
     return x @ weights["head.weight"].T
 
 

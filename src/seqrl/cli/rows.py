@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,10 @@ from seqrl.cli.presets import leave_out_foreign
 from seqrl.cli.words import DECODED
 from seqrl.config import EvaluationConfig
 from seqrl.console import say
-from seqrl.errors import ConfigError, did_you_mean, show_value
+from seqrl.errors import ConfigError, did_you_mean, show_value, write_flow
 from seqrl.evaluation.hints import name_for_training
 from seqrl.registry import registry_of
-from seqrl.schema import is_mapping
+from seqrl.schema import flatten_tree, is_mapping
 
 Tree = dict[str, Any]
 
@@ -56,23 +56,23 @@ def compose_rows(evaluation: Mapping[str, Any], typed: Sequence[str]) -> Rows:
     """
     _tell_merged(evaluation, typed)
     trees = choose_rows(evaluation)
-    decoding = dict(_leaves(evaluation["decoding"]))
+    decoding = _settings(evaluation["decoding"])
     used: set[str] = set()
     composer = _Composer()
     configs = []
     for label, tree in trees.items():
         config = composer.compose(label, tree)
-        own = {key for key, _ in _leaves(tree)}
+        own = _settings(tree)
         fitting = {key: value for key, value in decoding.items() if key not in own and _has(config, key)}
         used.update(key for key in decoding if key in fitting)
-        settings = {**evaluation["settings"], **fitting, **dict(_leaves(tree))}
+        settings = {**evaluation["settings"], **fitting, **own}
         configs.append(_check_row({**_fill(label, config, settings), "label": label}))
     labels = list(trees)
     for key in decoding:
         if key not in used and any(f"decoding.{key}=" in word for word in typed):
             if not configs:
                 raise ConfigError(f"{key} has no effect, since no row is evaluated; leave it out, or evaluation=none")
-            known = {name for row in configs for name, _ in _leaves({k: getattr(row, k) for k in DECODED})}
+            known = {name for row in configs for name in _settings({k: getattr(row, k) for k in DECODED})}
             if key in known:
                 raise ConfigError(f"{key} is set by every row that has it; give evaluation.rows.LABEL.{key}=...")
             listed = ", ".join(repr(label) for label in labels)
@@ -103,8 +103,8 @@ def _tell_merged(evaluation: Mapping[str, Any], typed: Sequence[str]) -> None:
         if others and not label:
             say(f"evaluation.rows adds to the rows {others}; evaluation=none leaves those out")
         for each in given.keys() & rows.keys():
-            written = {name for name, _ in _leaves(given[each] or {})}
-            kept = [f"{name}={show_value(old)}" for name, old in _leaves(rows[each]) if name not in written]
+            written = _settings(given[each] or {})
+            kept = [f"{name}={show_value(old)}" for name, old in _settings(rows[each]).items() if name not in written]
             if kept and given[each] is not None:
                 say(f"row {each!r} keeps {', '.join(kept)} of its file; give the row another label to begin without")
 
@@ -173,7 +173,8 @@ def read_words(label: str, words: Any) -> Tree:
         node[last] = OmegaConf.to_object(OmegaConf.create({"value": _unquoted(value)}))["value"]  # type: ignore[index, call-overload]
     if label not in _told:
         _told.add(label)
-        say(f"evaluation.strategies.{label} is now evaluation.rows.{label}={_flow(tree)}; the old form works as well")
+        now = f"evaluation.rows.{label}={write_flow(tree, str)}"
+        say(f"evaluation.strategies.{label} is now {now}; the old form works as well")
     return tree
 
 
@@ -186,18 +187,6 @@ def _unquoted(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _unquoted(each) for key, each in value.items()}
     return getattr(value, "text", value)  # of a quoted string
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    return (
-        {None: "null", True: "true", False: "false"}[value]
-        if value is None or value is True or value is False
-        else str(value)
-    )
 
 
 def _with_groups(label: str, tree: Mapping[str, Any]) -> Tree:
@@ -283,9 +272,6 @@ def _has(config: DictConfig, key: str) -> bool:
     return any(each.name == option and is_mapping(each.annotation) for each in options)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and (value or (name in DECODED and not prefix)):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted key; a group without options sets nothing."""
+    return {key: value for key, value in flatten_tree(tree).items() if key not in DECODED or value != {}}

@@ -9,7 +9,7 @@ import torch
 
 from seqrl.config import WindowConfig
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.windows import Windows
+from seqrl.data.windows import B, Windows
 from seqrl.layout import Layout
 from seqrl.types import CodeBatch, TokenBatch, ValueBatch, VectorBatch
 
@@ -51,14 +51,8 @@ class TokenWindows(Windows[TokenBatch]):
         return TokenBatch(_tensor(tokens), _tensor(mask), None if goal is None else _tensor(goal))
 
 
-class VectorWindows(Windows[VectorBatch]):
-    """Windows of normalised values; past the end stand zeros, which are no transitions that anybody made.
-
-    Args:
-        values: (N, S) float32, the store's transitions, normalised.
-    """
-
-    learns_ends = False
+class _WindowsOfValues(Windows[B]):
+    """Windows of (N, S) float32 `values`, the store's transitions, normalised."""
 
     def __init__(
         self,
@@ -73,6 +67,12 @@ class VectorWindows(Windows[VectorBatch]):
         self._values = values
         self._goal_columns = _goal_scalars(layout)
 
+
+class VectorWindows(_WindowsOfValues[VectorBatch]):
+    """Windows of normalised values; past the end stand zeros, which are no transitions that anybody made."""
+
+    learns_ends = False
+
     def batch(self, indices: np.ndarray, generator: np.random.Generator) -> VectorBatch:
         found = self.rows(indices, generator)
         values = self._values[found.rows]
@@ -85,24 +85,8 @@ class VectorWindows(Windows[VectorBatch]):
         return VectorBatch(_tensor(values), mask, None if goal is None else _tensor(goal), starts)
 
 
-class ValueWindows(Windows[ValueBatch]):
-    """Windows of normalised values for an autoencoder, which tells ends by NaN.
-
-    Args:
-        values: (N, S) float32, the store's transitions, normalised.
-    """
-
-    def __init__(
-        self,
-        store: EpisodeStore,
-        values: np.ndarray,
-        layout: Layout,
-        settings: WindowConfig,
-        *,
-        episodes: np.ndarray | None = None,
-    ) -> None:
-        super().__init__(store, layout, settings, episodes=episodes)
-        self._values = values
+class ValueWindows(_WindowsOfValues[ValueBatch]):
+    """Windows of normalised values for an autoencoder, which tells ends by NaN."""
 
     def batch(self, indices: np.ndarray, generator: np.random.Generator) -> ValueBatch:
         found = self.rows(indices, generator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from seqrl.data.summary import DataSummary
 from seqrl.evaluation.baseline import RowDifference
 from seqrl.evaluation.rows import Component, GoalResults, ResultsRow
 from seqrl.files import write_text
+from seqrl.schema import flatten_tree
 from seqrl.worlds.maze import SUCCESS_RADIUS
 
 GOAL_LEGEND = (
@@ -116,22 +117,13 @@ def _differences(row: ResultsRow, peers: Sequence[ResultsRow]) -> Iterator[str]:
         yield f"score {row.score.name}"
     for slot in ("planner", "score", "condition"):
         own: Component = getattr(row, slot)
-        others = [dict(_leaves(other.options)) for each in peers if (other := getattr(each, slot)).name == own.name]
-        for option, value in _leaves(own.options):
+        others = [flatten_tree(other.options) for each in peers if (other := getattr(each, slot)).name == own.name]
+        for option, value in flatten_tree(own.options).items():
             shown = slot == "planner" and option in (*_LETTERS, "cache", "time_budget_ms")
             if not shown and option != "guidance" and any(other.get(option) != value for other in others):
                 yield abbreviate(option, _text(value))
     if any(each.precision != row.precision for each in peers):
         yield row.precision
-
-
-def _leaves(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Options by dotted name; a tree of the user's, as the terms of a sum, is not one value."""
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:

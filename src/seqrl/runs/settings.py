@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from seqrl.runs.identity import IRRELEVANT
+from seqrl.schema import flatten_tree
 
 
 def flatten_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -14,21 +15,9 @@ def flatten_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: resolved, of the run.
     """
-    found: dict[str, Any] = {}
-    for section, value in config.items():
-        if section not in IRRELEVANT[""]:
-            found |= dict(_leaves(section, value))
+    found = {}
+    for key, value in flatten_tree({name: each for name, each in config.items() if name not in IRRELEVANT[""]}).items():
+        section, *options = key.split(".")
+        if not options or options[0] not in IRRELEVANT.get(section, ()):
+            found[key.removesuffix(".name")] = value
     return found
-
-
-def _leaves(section: str, value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of a section, without those that decide nothing."""
-    if not isinstance(value, Mapping) or not value:
-        yield f"{prefix}{section}", value
-        return
-    hidden = IRRELEVANT.get(section, ()) if not prefix else ()
-    for key, each in value.items():
-        if key == "name":
-            yield f"{prefix}{section}", each
-        elif key not in hidden:
-            yield from _leaves(str(key), each, f"{prefix}{section}.")

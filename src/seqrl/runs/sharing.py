@@ -11,7 +11,7 @@ from seqrl.console import say
 from seqrl.errors import ConfigError
 from seqrl.files import copy_file, write_text
 from seqrl.runs.folder import RunFolder, read_status
-from seqrl.runs.identity import RunIdentity, identify
+from seqrl.runs.identity import RunIdentity, StageIdentity, identify
 from seqrl.runs.metrics import read_metrics, write_metrics
 from seqrl.runs.naming import IDENTITY
 from seqrl.runs.stages import KINDS, StageKind
@@ -65,7 +65,8 @@ def share_stages(folder: RunFolder, identity: RunIdentity, saw_the_same: Callabl
     missing = [kind for kind in KINDS if kind.name in identity.stages and kind.name not in folder.status()]
     neighbours = _neighbours(folder) if missing else []
     for kind in missing:
-        _take_over(kind, folder, identity, neighbours, saw_the_same)
+        if found := _find_trained(kind, identity.stages[kind.name], neighbours, saw_the_same):
+            _take_over(kind, folder, *found)
 
 
 def check_content(folder: RunFolder, run: RunConfig) -> None:
@@ -95,29 +96,33 @@ def _neighbours(folder: RunFolder) -> list[tuple[Path, RunIdentity]]:
     return [(path, known) for path, known in found if known is not None and path != folder.path]
 
 
-def _take_over(
+def _find_trained(
     kind: StageKind,
-    folder: RunFolder,
-    identity: RunIdentity,
+    identity: StageIdentity,
     neighbours: Sequence[tuple[Path, RunIdentity]],
     saw_the_same: Callable[[Path, StageKind], bool],
-) -> None:
-    stage = kind.name
+) -> tuple[Path, int] | None:
+    """The run that has finished such a stage on these data, and its last step."""
     for path, known in neighbours:
-        if known.stages.get(stage) != identity.stages[stage]:
+        if known.stages.get(kind.name) != identity:
             continue
         try:
-            done = read_status(path).get(stage)
+            done = read_status(path).get(kind.name)
         except ConfigError:
             continue  # damaged, which is its own run's business
-        if done is not None and done.state == "done" and saw_the_same(path / stage / "last.ckpt", kind):
-            _link_files(path / stage, folder.path / stage)
-            _copy_metrics(kind, path / "metrics.csv", folder.path / "metrics.csv")
-            if (path / "tokenizer.csv").exists():
-                copy_file(path / "tokenizer.csv", folder.path / "tokenizer.csv")
-            folder.set_status(stage, "done", done.step)
-            say(f"the {stage} is trained already: taken over from {path}")
-            return
+        if done is not None and done.state == "done" and saw_the_same(path / kind.name / "last.ckpt", kind):
+            return path, done.step
+    return None
+
+
+def _take_over(kind: StageKind, folder: RunFolder, trained: Path, step: int) -> None:
+    """Have what another run has of a finished stage: checkpoints, metrics, the report of its tokenizer."""
+    _link_files(trained / kind.name, folder.path / kind.name)
+    _copy_metrics(kind, trained / "metrics.csv", folder.path / "metrics.csv")
+    if (trained / "tokenizer.csv").exists():
+        copy_file(trained / "tokenizer.csv", folder.path / "tokenizer.csv")
+    folder.set_status(kind.name, "done", step)
+    say(f"the {kind.name} is trained already: taken over from {trained}")
 
 
 def _link_files(source: Path, target: Path) -> None:

@@ -2,81 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from tests.unit.planners.scripted import ROWS, Follower, Recording, observed, rounded
 
 from seqrl.acting.policy import Policy
-from seqrl.critics import Critic, Transitions
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.planners._actor_proposals import ActorProposals
 from seqrl.planners.beam import BeamPlanner
-from seqrl.scores import Score, Trace
+from seqrl.scores import Score
 from seqrl.scores.critic import CriticScore
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract
 from seqrl.testing.planners import CONTRACTS
 from seqrl.types import TokenHistory
 
-ROWS = 3
-
-
-class Follower(Critic):
-    """Its policy is a function of the state that tells the state; Q prefers the larger first action."""
-
-    def __init__(self, q_sign: float = 1.0) -> None:
-        super().__init__(samples.OBSERVATION_SIZE, samples.ACTION_SIZE)
-        self.q_sign = q_sign
-
-    def q(self, observations: Tensor, actions: Tensor) -> Tensor:
-        return self.q_sign * actions[..., 0]
-
-    def v(self, observations: Tensor) -> Tensor:
-        return observations.sum(-1)
-
-    def act(self, observations: Tensor) -> Tensor:
-        return torch.tanh(observations[..., :2])
-
-    def loss(self, batch: Transitions) -> dict[str, Tensor]:
-        return {"loss": batch.rewards.mean()}
-
-
-class Recording(Score):
-    """Ranks by nothing, and keeps the traces that it was shown."""
-
-    wants_transitions = True
-
-    def __init__(self) -> None:
-        self.traces: list[Trace] = []
-
-    def check(self, layout: Any) -> None: ...
-
-    def __call__(self, trace: Trace) -> Tensor:
-        self.traces.append(trace)
-        return torch.zeros_like(trace.log_probs[..., 0])
-
 
 def planned(score: Score, **options: Any) -> tuple[Any, TokenHistory, Any]:
     model = samples.model(samples.layout())
-    history = samples.history(model, [2] * ROWS)
-    observation = 0.4 * torch.randn(ROWS, samples.OBSERVATION_SIZE, generator=torch.Generator().manual_seed(8)).double()
-    history = replace(history, observation=observation)
-    assert isinstance(history, TokenHistory)
+    history = observed(model)
     planner = BeamPlanner(**{"context": None, "cdf_act": None, "critic": Follower().double(), **options})
     planner.check(model, score)
     return planner.plan(model, history, score, Noise.of(5, torch.arange(ROWS), time=0)), history, model
-
-
-def rounded(model: Any, actions: Tensor) -> Tensor:
-    """Actions as their tokens decode."""
-    values = actions.new_zeros(*actions.shape[:-1], model.layout.size)
-    part = model.layout.field("action").slice
-    values[..., part] = actions
-    return model.tokenizer.decode(model.tokenizer.encode(values))[..., part]
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.25, 2), (0.5, 4), (0.3, 2), (1.0, 8)])

@@ -2,87 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from tests.unit.planners.scripted import ROWS, Follower, Recording, observed, rounded
 from torch import Tensor
 
 from seqrl.acting.policy import Policy
-from seqrl.critics import Critic, Transitions
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.planners.rollouts import RolloutsPlanner
-from seqrl.scores import Score, Trace
+from seqrl.scores import Trace
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract
 from seqrl.testing.planners import CONTRACTS
 from seqrl.types import TokenHistory
 
-ROWS, CANDIDATES, HORIZON = 3, 8, 4
+CANDIDATES, HORIZON = 8, 4
 FIELDS = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
 
 
-class Follower(Critic):
-    """Its policy is a function of the state that tells the state."""
-
-    def __init__(self, chunk: int = 1) -> None:
-        super().__init__(samples.OBSERVATION_SIZE, samples.ACTION_SIZE * chunk)
-        self.chunk = chunk
-
-    def q(self, observations: Tensor, actions: Tensor) -> Tensor:
-        return actions[..., 0]
-
-    def v(self, observations: Tensor) -> Tensor:
-        return observations.sum(-1)
-
-    def act(self, observations: Tensor) -> Tensor:
-        return torch.cat([torch.tanh(observations[..., :2] * (step + 1)) for step in range(self.chunk)], -1)
-
-    def loss(self, batch: Transitions) -> dict[str, Tensor]:
-        return {"loss": batch.rewards.mean()}
-
-
-class Recording(Score):
-    """Prefers small first actions, and keeps the traces that it was shown."""
-
-    wants_transitions = True
-
-    def __init__(self) -> None:
-        self.traces: list[Trace] = []
-
-    def check(self, layout: Any) -> None: ...
-
-    def __call__(self, trace: Trace) -> Tensor:
-        self.traces.append(trace)
-        assert trace.actions is not None
-        return -trace.actions[..., 0, 0]
+def prefer_small_first_actions(trace: Trace) -> Tensor:
+    assert trace.actions is not None
+    return -trace.actions[..., 0, 0]
 
 
 def imagined(chunk: int = 1, **options: Any) -> tuple[Trace, Any, TokenHistory, Any]:
     """The one trace of a plan, the plan, the history and the model."""
     section = {"fields": FIELDS, "discount": 0.9, "stride": chunk, "chunk": chunk}
     model = samples.model(Layout.from_config(section, samples.OBSERVATION_SIZE, samples.ACTION_SIZE))
-    history = samples.history(model, [2] * ROWS)
-    observation = 0.4 * torch.randn(ROWS, samples.OBSERVATION_SIZE, generator=torch.Generator().manual_seed(8)).double()
-    history = replace(history, observation=observation)
-    assert isinstance(history, TokenHistory)
-    given = {"candidates": CANDIDATES, "horizon": HORIZON, "critic": Follower(chunk).double(), **options}
-    planner, score = RolloutsPlanner(**given), Recording()
+    history = observed(model)
+    given = {"candidates": CANDIDATES, "horizon": HORIZON, "critic": Follower(chunk=chunk).double(), **options}
+    planner, score = RolloutsPlanner(**given), Recording(prefer_small_first_actions)
     planner.check(model, score)
     plan = planner.plan(model, history, score, Noise.of(5, torch.arange(ROWS), time=0))
     assert len(score.traces) == 1, "nothing is ranked on the way"
     return score.traces[0], plan, history, model
-
-
-def rounded(model: Any, actions: Tensor) -> Tensor:
-    """Actions as their tokens decode."""
-    values = actions.new_zeros(*actions.shape[:-1], model.layout.size)
-    part = model.layout.field("action").slice
-    values[..., part] = actions
-    return model.tokenizer.decode(model.tokenizer.encode(values))[..., part]
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
@@ -91,10 +48,10 @@ def test_the_policy_is_followed_from_the_second_transition_on(chunk: int, share:
     trace, _, history, model = imagined(chunk, actor_share=share, actor_noise=0.4, follow="actor")
     assert trace.actions is not None
     assert trace.observations is not None
-    wanted = rounded(model, Follower(chunk).act(trace.observations))
+    wanted = rounded(model, Follower(chunk=chunk).act(trace.observations))
     assert trace.actions[:, :, 1:].numpy() == pytest.approx(wanted[:, :, 1:].numpy())
     assert history.observation is not None
-    exact = rounded(model, Follower(chunk).act(history.observation))[:, None]
+    exact = rounded(model, Follower(chunk=chunk).act(history.observation))[:, None]
     same = (trace.actions[:, :, 0] - exact).abs().amax(-1) < 1e-9
     first = {0.0: None, 0.5: 1, 1.0: 0}[share]  # of the candidates that the policy proposes
     assert first is None or bool(same[:, first].all())
@@ -116,7 +73,7 @@ def test_noise_is_the_same_for_all_actions_of_a_chunk() -> None:
     trace, plan, history, _ = imagined(3, actor_share=1.0, actor_noise=0.2, candidates=64)
     assert trace.actions is not None
     assert history.observation is not None
-    exact = Follower(3).act(history.observation)[:, None]
+    exact = Follower(chunk=3).act(history.observation)[:, None]
     away = (trace.actions[:, :, 0] - exact).unflatten(-1, (3, samples.ACTION_SIZE))
     inside = (trace.actions[:, :, 0].abs() < 0.8).unflatten(-1, (3, samples.ACTION_SIZE)).all(2)  # nothing was cut off
     spread = (away.amax(2) - away.amin(2))[inside]
