@@ -10,9 +10,9 @@ import torch
 
 from seqrl.acting.episode_history import EpisodeHistory
 from seqrl.acting.policy import Policy
+from seqrl.config import WindowConfig
 from seqrl.data.batches import VectorWindows
 from seqrl.data.returns import transition_chunks, transitions
-from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.testing import samples
@@ -54,7 +54,7 @@ def test_chunks_do_not_change_what_a_stride_adds_up() -> None:
 def test_a_window_takes_every_stride_th_step_of_its_episode() -> None:
     store = samples.store()
     rows = np.arange(len(store))[:, None].astype(np.float32)
-    windows = VectorWindows(store, rows, layout(3), WindowSettings(length=3))
+    windows = VectorWindows(store, rows, layout(3), WindowConfig(length=3))
     batch = windows.batch(np.arange(len(windows)), np.random.default_rng(0))
     assert batch.starts is not None
     starts = [first + t for first, length in zip(store.offsets, store.lengths, strict=False) for t in range(length - 1)]
@@ -122,7 +122,7 @@ def test_padding_of_vectors_carries_no_loss(terminate_truncated: bool) -> None:
         store,
         transitions(store, layout(1)),
         layout(1),
-        WindowSettings(length=4, terminate_truncated=terminate_truncated),
+        WindowConfig(length=4, terminate_truncated=terminate_truncated),
     )
     mask = windows.batch(np.arange(len(windows)), np.random.default_rng(0)).mask
     left = np.concatenate([np.arange(length, 1, -1) for length in store.lengths])  # steps to the end, from the start on
@@ -133,12 +133,12 @@ def test_values_are_padded_and_lack_of_a_goal_is_nan() -> None:
     store = samples.store()
     goal = {"dims": [1], "dropout": 1.0}
     values = transitions(store, layout(1, goal=goal))
-    windows = VectorWindows(store, values, layout(1, goal=goal), WindowSettings(length=4))
+    windows = VectorWindows(store, values, layout(1, goal=goal), WindowConfig(length=4))
     batch = windows.batch(np.arange(len(windows)), np.random.default_rng(0))
     assert batch.values.dtype == torch.float32
     assert batch.goal is not None
     assert batch.goal.isnan().all()
-    kept = VectorWindows(store, values, layout(1, goal={**goal, "dropout": 0.0}), WindowSettings(length=4)).batch(
+    kept = VectorWindows(store, values, layout(1, goal={**goal, "dropout": 0.0}), WindowConfig(length=4)).batch(
         np.arange(len(windows)), np.random.default_rng(0)
     )
     assert kept.goal is not None

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqrl.config import WindowConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.order import StepOrder, permuted, split_episodes
-from seqrl.data.windows import WindowSettings
 from seqrl.layout import Layout
 from seqrl.training.datamodule import EpisodeDataModule
 
@@ -58,7 +58,7 @@ def test_the_draws_inside_a_batch_are_a_function_of_seed_and_step() -> None:
 
 def share(store: EpisodeStore, layout: Layout, rank: int, world_size: int, step: int = 0) -> list[list[list[int]]]:
     """Per remaining step, (first token, goal) of every window of a rank."""
-    data = EpisodeDataModule(store, layout, window=WindowSettings(3), batch_size=8, validation_fraction=0.0, seed=4)
+    data = EpisodeDataModule(store, layout, window=WindowConfig(3), batch_size=8, validation_fraction=0.0, seed=4)
     data.encode(lambda values: values[:, :1].long().expand(-1, layout.size), vocab_size=100)
     loader = data.train_dataloader()
     batches = [loader.cut(number, rank, world_size) for number in range(step, 6)]

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from seqrl.config import WindowConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.token_cache import cached_tokens, encoder_identity, token_dtype, token_key
-from seqrl.data.windows import WindowSettings
 from seqrl.layout import Goal, Layout
 from seqrl.tokenizers import Tokenizer
 from seqrl.tokenizers.uniform import UniformTokenizer
@@ -219,7 +219,7 @@ def test_the_data_module_uses_the_cache(
     module = SequenceModule.for_store(tiny_store, backbone={"num_layers": 1, "dim": 8, "num_heads": 2}, window=3)
     first = EpisodeDataModule.for_module(module, tiny_store, batch_size=4)
     assert len(list((tmp_path / "tokens").glob("*.npy"))) == 1
-    alone = EpisodeDataModule(tiny_store, module.model.layout, window=WindowSettings(3), batch_size=4)
+    alone = EpisodeDataModule(tiny_store, module.model.layout, window=WindowConfig(3), batch_size=4)
     alone.encode(module.model.tokenizer.encode, module.model.tokenizer.vocab_size)  # no identity: in memory
 
     monkeypatch.setattr(type(module.model.tokenizer), "encode", None)  # no more to be asked

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqrl.config import WindowConfig
 from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.testing import samples
@@ -36,7 +36,7 @@ def row_tokens(store: EpisodeStore) -> np.ndarray:
 def make_windows(
     store: EpisodeStore, length: int, goal: dict[str, object] | None = None, **options: object
 ) -> TokenWindows:
-    settings = WindowSettings(length, terminate_truncated=bool(options.pop("terminate_truncated", True)))
+    settings = WindowConfig(length, terminate_truncated=bool(options.pop("terminate_truncated", True)))
     discount = float(options.pop("discount", 0.9))  # type: ignore[arg-type]
     return TokenWindows(
         store,
@@ -204,7 +204,7 @@ def test_only_the_chosen_episodes_are_cut_but_the_longest_of_all_counts(tiny_sto
 def test_small_integers_are_widened_before_the_termination_token_is_written() -> None:
     store = one_episode(5)
     tokens = np.full((5, 3), 7, np.uint8)
-    windows = TokenWindows(store, tokens, layout(), WindowSettings(9), termination_token=300)
+    windows = TokenWindows(store, tokens, layout(), WindowConfig(9), termination_token=300)
     assert every(windows).tokens.max() == 300
 
 
@@ -237,8 +237,8 @@ def test_a_stride_past_every_end_is_refused() -> None:
     for stride, fits in ((4, True), (5, False)):
         made = Layout.from_config({**config, "stride": stride}, 1, 1)
         if fits:
-            TokenWindows(store, np.zeros((6, 2)), made, WindowSettings(2), termination_token=1)
+            TokenWindows(store, np.zeros((6, 2)), made, WindowConfig(2), termination_token=1)
             continue
         with pytest.raises(ConfigError, match=r"layout\.stride=5 passes the end of every episode \(the longest has 5"):
-            TokenWindows(store, np.zeros((6, 2)), made, WindowSettings(2), termination_token=1)
-        TokenWindows(store, np.zeros((6, 2)), made, WindowSettings(1), termination_token=1)
+            TokenWindows(store, np.zeros((6, 2)), made, WindowConfig(2), termination_token=1)
+        TokenWindows(store, np.zeros((6, 2)), made, WindowConfig(1), termination_token=1)

@@ -17,11 +17,10 @@ from matplotlib.image import imread
 from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
 from seqrl.analysis.maze import PathPanel, draw_paths
-from seqrl.config import EvaluationConfig
+from seqrl.config import EvaluationConfig, WindowConfig
 from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
-from seqrl.data.windows import WindowSettings
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.evaluation.goals import judge
@@ -126,7 +125,7 @@ def test_training_and_decoding_write_the_same_goal_of_chosen_dimensions() -> Non
     values = torch.from_numpy(transitions(store, model.layout))
     model.tokenizer.fit(values)
     tokens = model.tokenizer.encode(values).numpy()
-    settings, columns = WindowSettings(3), model.goal_columns
+    settings, columns = WindowConfig(3), model.goal_columns
     windows = TokenWindows(store, tokens, model.layout, settings, termination_token=9, goal_columns=columns)
     prefix = windows.batch(np.arange(len(windows)), np.random.default_rng(0)).goal
     assert prefix is not None
@@ -173,7 +172,7 @@ def test_goals_come_after_all_steps_that_a_strided_window_spans(stride: int, dra
         {"fields": {"observation": {}, "action": {}}, "goal": goal, "discount": 0.9, "stride": stride}, 3, 1
     )
     rows = np.arange(60)[:, None].repeat(4, axis=1)
-    windows = TokenWindows(store, rows, layout, WindowSettings(4), termination_token=1000, goal_columns=[0])
+    windows = TokenWindows(store, rows, layout, WindowConfig(4), termination_token=1000, goal_columns=[0])
     batch = windows.batch(np.arange(59).repeat(20), np.random.default_rng(0))
     assert batch.goal is not None
     starts = np.arange(59).repeat(20).tolist()

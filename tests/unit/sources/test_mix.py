@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 
 from seqrl.cli.application import plain
 from seqrl.cli.words import spell_words
-from seqrl.config import RunConfig
+from seqrl.config import RunConfig, WindowConfig
 from seqrl.data.batches import TokenWindows
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.gathered_rows import Rows, join_rows, select_rows
 from seqrl.data.returns import transitions
-from seqrl.data.windows import WindowSettings
 from seqrl.errors import ConfigError, DataError
 from seqrl.layout import Layout
 from seqrl.paths import config_dir
@@ -110,7 +109,7 @@ def test_subsets_of_mixes_of_subsets_equal_copies(
     if wanted.lengths.max() < 2:
         return
     tokens = np.arange(len(wanted) * 5).reshape(-1, 5)
-    made = [TokenWindows(s, tokens, LAYOUT, WindowSettings(3), termination_token=9999) for s in (found, wanted)]
+    made = [TokenWindows(s, tokens, LAYOUT, WindowConfig(3), termination_token=9999) for s in (found, wanted)]
     ours, theirs = (w.batch(np.arange(len(w)), np.random.default_rng(0)) for w in made)
     for name in ("tokens", "mask", "goal"):
         assert getattr(ours, name).equal(getattr(theirs, name))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from seqrl.config import WindowConfig
 from seqrl.data.batches import CodeWindows, ValueWindows
-from seqrl.data.windows import WindowSettings
 from seqrl.testing import samples
 from seqrl.tokenizers.vq import VqTokenizer
 from seqrl.training.datamodule import EpisodeDataModule
@@ -118,4 +118,4 @@ def test_other_models_learn_from_what_was_cut(tmp_path: Path, monkeypatch: pytes
     windows = data.windows_for(module, data.train_episodes)
     batch = windows.batch(np.arange(5), np.random.default_rng(0))
     assert torch.equal(batch.tokens, data.train_windows.batch(np.arange(5), np.random.default_rng(0)).tokens)
-    assert data.window == WindowSettings(3)
+    assert data.window == WindowConfig(3)

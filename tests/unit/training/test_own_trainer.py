@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger
 
 import seqrl
-from seqrl.data.windows import WindowSettings
+from seqrl.config import WindowConfig
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
@@ -516,7 +516,7 @@ def test_accumulation_that_changes_between_epochs_shows_new_batches(make: Make) 
 
 def test_episodes_that_are_not_tokenized_are_told(store: seqrl.EpisodeStore, make: Make) -> None:
     module, _ = make("tt")
-    data = seqrl.EpisodeDataModule(store, module.model.layout, window=WindowSettings(5), batch_size=4)
+    data = seqrl.EpisodeDataModule(store, module.model.layout, window=WindowConfig(5), batch_size=4)
     with pytest.raises(ConfigError, match=r"not tokenized yet; make the data with EpisodeDataModule.for_module"):
         fit((module, data), max_steps=1)
 

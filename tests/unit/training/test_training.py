@@ -27,9 +27,8 @@ from seqrl.acting.policy import Policy
 from seqrl.checkpoints.loading import load
 from seqrl.checkpoints.reading import checkpoint_step
 from seqrl.cli.application import plain
-from seqrl.config import RunConfig, TrainerConfig
+from seqrl.config import RunConfig, TrainerConfig, WindowConfig
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.windows import WindowSettings
 from seqrl.errors import CheckpointError, ConfigError, DivergedError, Stopped, UnfinishedError
 from seqrl.layout import Layout
 from seqrl.objectives import Outcome
@@ -143,7 +142,7 @@ def test_a_training_that_ends_early_is_not_done_and_goes_on_later(
 
 
 def test_two_ranks_see_the_batch_of_one(tiny_store: EpisodeStore, tiny_layout: Layout) -> None:
-    data = EpisodeDataModule(tiny_store, tiny_layout, window=WindowSettings(3), batch_size=6, validation_fraction=0.0)
+    data = EpisodeDataModule(tiny_store, tiny_layout, window=WindowConfig(3), batch_size=6, validation_fraction=0.0)
     data.encode(lambda values: values.long().clamp(0, 9), 10)
     loader = data.train_dataloader()
     one = loader.cut(5, 0, 1)
@@ -154,7 +153,7 @@ def test_two_ranks_see_the_batch_of_one(tiny_store: EpisodeStore, tiny_layout: L
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(tiny_store: EpisodeStore, tiny_layout: Layout) -> None:
-    data = EpisodeDataModule(tiny_store, tiny_layout, window=WindowSettings(3), batch_size=5, validation_fraction=0.0)
+    data = EpisodeDataModule(tiny_store, tiny_layout, window=WindowConfig(3), batch_size=5, validation_fraction=0.0)
     data.encode(lambda values: values.long().clamp(0, 9), 10)
 
     class TwoRanks:
@@ -170,7 +169,7 @@ def test_the_pieces_work_in_a_trainer_of_ones_own(
     sizes = {"observation_size": tiny_store.observations.shape[1], "action_size": tiny_store.actions.shape[1]}
     module = SequenceModule({**config, **sizes, "layout": {**config["layout"], "goal": None}})
     layout = module.model.layout
-    data = EpisodeDataModule(tiny_store, layout, window=WindowSettings(3), batch_size=4, validation_fraction=0.0)
+    data = EpisodeDataModule(tiny_store, layout, window=WindowConfig(3), batch_size=4, validation_fraction=0.0)
     module.fit_tokenizer(data.training_values())
     data.encode(module.model.tokenizer.encode, module.model.tokenizer.vocab_size)
     trainer = pl.Trainer(max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False,
