@@ -62,10 +62,10 @@ def draw(evaluations: Sequence[Evaluation], folder: Path) -> None:
 def draw_plans(evaluations: Sequence[Evaluation]) -> None:
     """Draw how good the plans of the evaluations were that asked for it."""
     for evaluation in evaluations:
-        content = read_plan_quality(evaluation.folder)
-        if content is not None:
+        quality = read_plan_quality(evaluation.folder)
+        if quality is not None:
             picture = (evaluation.folder / PLAN_QUALITY).with_suffix(".png")
-            say(f"picture: {draw_plan_quality(picture, content)}")
+            say(f"picture: {draw_plan_quality(picture, evaluation.row, quality)}")
 
 
 def draw_run_curves(path: Path, runs: Sequence[Path], metric: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from seqrl.config import EvaluationConfig
 from seqrl.errors import DataError
+from seqrl.evaluation.plan_results import PlanQuality
 from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
 from seqrl.files import fingerprint, read_json, reason_of, write_file, write_text
 from seqrl.formats.npz import read_npz
@@ -114,18 +115,14 @@ def read_row(folder: Path) -> ResultsRow:
         raise _damaged(folder / ROW, error) from error
 
 
-def write_plan_quality(evaluation: Evaluation, content: Mapping[str, Any]) -> None:
-    """Write how good the plans of an evaluation were, beside its results.
-
-    Args:
-        content: of `seqrl.evaluation.plan_quality.diagnose`.
-    """
+def write_plan_quality(evaluation: Evaluation, quality: PlanQuality) -> None:
+    """Write how good the plans of an evaluation were, beside its results."""
     row = evaluation.row.to_json()
     about = {key: row[key] for key in ("strategy", "dataset", "env_id", "plan_every", "num_episodes")}
-    write_text(evaluation.folder / PLAN_QUALITY, json.dumps({**about, **content}, indent=2) + "\n")
+    write_text(evaluation.folder / PLAN_QUALITY, json.dumps({**about, **asdict(quality)}, indent=2) + "\n")
 
 
-def read_plan_quality(folder: Path) -> dict[str, Any] | None:
+def read_plan_quality(folder: Path) -> PlanQuality | None:
     """What `write_plan_quality` wrote into the folder of an evaluation; None where nobody asked for it.
 
     Raises:
@@ -135,12 +132,9 @@ def read_plan_quality(folder: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        content = read_json(file)
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}, not an object")
-    except (OSError, ValueError) as error:
+        return PlanQuality.from_json(read_json(file))
+    except Exception as error:  # what stands in its parts was checked by nobody
         raise _damaged(file, error) from error
-    return content
 
 
 def is_finished(folder: Path) -> bool:

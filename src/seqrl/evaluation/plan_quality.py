@@ -9,13 +9,14 @@ starts (`open_loop`): errors of all horizons, at the price of states that a poli
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seqrl.acting.policy import Policy
+from seqrl.evaluation.plan_results import Agreement, Calibration, PlanQuality, StepErrors
 from seqrl.evaluation.rollout import Episodes
 from seqrl.evaluation.statistics import bootstrap
 from seqrl.models.token import TokenModel
@@ -59,22 +60,13 @@ class PlanLog:
 
 def diagnose(
     logs: Mapping[str, tuple[PlanLog, Episodes]], policy: Policy, deviations: Mapping[str, Sequence[float]] | None
-) -> dict[str, Any]:
+) -> PlanQuality:
     """Judge the plans of an evaluation.
 
     Args:
         logs: `evaluation`, and perhaps `open_loop`: plans and the episodes that they were made in.
         deviations: standard deviations of the data, see `EpisodeStore.standard_deviations`; None where they are not
             known, those of what the evaluation saw then take their place.
-
-    Returns:
-        `horizon`, `discount`, `termination_penalty`; `unit`, which deviations errors are given in (`data` or
-        `visited`); `calibration`, of the evaluation's plans, with `horizon` (imagined rewards against those of as many
-        steps) and `end` (with the value of what follows, against everything that was earned), each None where the
-        model predicts no such thing; `model`, for each log a list with an entry per number of steps ahead: `steps`,
-        `points`, `observation_rmse`, `floor` (of the tokenizer's round trip of what was really seen), `persistence`
-        (of predicting that nothing changes) and `reward_rmse` (true ends left out, where a penalty stands for the
-        reward), in deviations, None where there is nothing to compare.
     """
     layout = policy.model.layout
     episodes = logs["evaluation"][1]
@@ -84,19 +76,19 @@ def diagnose(
             "observation": episodes.observations[:, :-1][real].std(0),
             "reward": [episodes.rewards[real].std()],
         }
-        unit = "visited"
+        unit: Literal["data", "visited"] = "visited"
     else:
         unit = "data"
     scales = {name: np.asarray(each, np.float64) for name, each in deviations.items()}
     errors = {name: _errors(_Table(log, run, policy), scales) for name, (log, run) in logs.items()}
-    return {
-        "horizon": policy.strategy.planner.horizon,
-        "discount": layout.discount,
-        "termination_penalty": layout.termination_penalty,
-        "unit": unit,
-        "calibration": _calibration(_Table(*logs["evaluation"], policy)),
-        "model": errors if layout.stride == 1 else {},
-    }
+    return PlanQuality(
+        policy.strategy.planner.horizon,
+        layout.discount,
+        layout.termination_penalty,
+        unit,
+        _calibration(_Table(*logs["evaluation"], policy)),
+        errors if layout.stride == 1 else {},
+    )
 
 
 class _Table:
@@ -167,20 +159,20 @@ def _round_trip(policy: Policy, observations: np.ndarray) -> np.ndarray | None:
     return back.double().cpu().numpy()
 
 
-def _calibration(table: _Table) -> dict[str, Any]:
+def _calibration(table: _Table) -> Calibration:
     layout, gamma = table.layout, table.layout.discount
     ended = table.episodes.terminated[table.environment]
     steps = table.depth * layout.stride
-    found: dict[str, Any] = {"horizon": None, "end": None}
+    horizon = end = None
     if table.rewards is not None:
         powers = layout.step_discount ** np.arange(table.rewards.shape[1])
         predicted = np.nansum(table.rewards * powers, axis=1)
         known = ended | (table.left >= steps)
-        found["horizon"] = _agreement(table, predicted, _returns(table, table.earned, steps), known)
+        horizon = _agreement(table, predicted, _returns(table, table.earned, steps), known)
     known = (ended | (gamma**table.left <= TAIL)) & np.isfinite(table.to_end)
     if known.any():
-        found["end"] = _agreement(table, table.to_end, _returns(table, table.earned + table.shift, table.left), known)
-    return found
+        end = _agreement(table, table.to_end, _returns(table, table.earned + table.shift, table.left), known)
+    return Calibration(horizon, end)
 
 
 def _returns(table: _Table, rewards: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -193,7 +185,7 @@ def _returns(table: _Table, rewards: np.ndarray, steps: np.ndarray) -> np.ndarra
     return totals
 
 
-def _agreement(table: _Table, predicted: np.ndarray, realised: np.ndarray, known: np.ndarray) -> dict[str, Any] | None:
+def _agreement(table: _Table, predicted: np.ndarray, realised: np.ndarray, known: np.ndarray) -> Agreement | None:
     """Predictions against what came: means, bias with its interval over episodes, correlation, and some points."""
     if not known.any():
         return None
@@ -205,18 +197,18 @@ def _agreement(table: _Table, predicted: np.ndarray, realised: np.ndarray, known
     predicted, realised = predicted[known], realised[known]
     varies = all(each.std() > 1e-6 * np.abs(each).max() for each in (predicted, realised))  # beyond rounding
     shown = np.linspace(0, len(predicted) - 1, min(POINTS, len(predicted))).round().astype(int)
-    return {
-        "plans": len(predicted),
-        "predicted_mean": float(predicted.mean()),
-        "realised_mean": float(realised.mean()),
-        "bias": bias.mean,
-        "bias_ci95": bias.interval,
-        "correlation": float(np.corrcoef(predicted, realised)[0, 1]) if varies else None,
-        "points": np.stack([predicted, realised], axis=1)[shown].round(4).tolist(),
-    }
+    return Agreement(
+        plans=len(predicted),
+        predicted_mean=float(predicted.mean()),
+        realised_mean=float(realised.mean()),
+        bias=bias.mean,
+        bias_ci95=bias.interval,
+        correlation=float(np.corrcoef(predicted, realised)[0, 1]) if varies else None,
+        points=np.stack([predicted, realised], axis=1)[shown].round(4).tolist(),
+    )
 
 
-def _errors(table: _Table, scales: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def _errors(table: _Table, scales: Mapping[str, np.ndarray]) -> list[StepErrors]:
     """Errors by the number of actions that were carried out."""
     found = []
     spread, varying = scales["observation"], scales["observation"] > 0
@@ -225,7 +217,7 @@ def _errors(table: _Table, scales: Mapping[str, np.ndarray]) -> list[dict[str, A
         if not len(rows):
             break
         environment, time = table.environment[rows], table.time[rows]
-        entry: dict[str, Any] = dict.fromkeys(("observation_rmse", "floor", "persistence", "reward_rmse"))
+        entry: dict[str, float | None] = dict.fromkeys(("observation_rmse", "floor", "persistence", "reward_rmse"))
         deeper = rows[table.depth[rows] > steps]  # what follows a plan's last action was not imagined
         if len(deeper) and varying.any():
             places = table.environment[deeper], table.time[deeper] + steps
@@ -242,7 +234,7 @@ def _errors(table: _Table, scales: Mapping[str, np.ndarray]) -> list[dict[str, A
             gaps = table.rewards[rows, steps - 1] - table.earned[environment, time + steps - 1]
             gaps = gaps[~table.replaced[environment, time + steps - 1]]
             entry["reward_rmse"] = _rmse(gaps / (scales["reward"][0] or 1.0)) if len(gaps) else None
-        found.append({"steps": steps, "points": len(rows), **entry})
+        found.append(StepErrors(steps, len(rows), **entry))
     return found
 
 

@@ -26,6 +26,7 @@ from seqrl.evaluation.archive import (
     write_evaluation,
     write_plan_quality,
 )
+from seqrl.evaluation.plan_results import Agreement, Calibration, PlanQuality, StepErrors
 from seqrl.evaluation.rows import ResultsRow
 
 
@@ -94,18 +95,18 @@ def test_a_cut_archive_is_named(evaluation: Evaluation) -> None:
 
 def test_plan_quality_says_whose_it_is(evaluation: Evaluation) -> None:
     assert read_plan_quality(evaluation.folder) is None
-    write_plan_quality(evaluation, {"horizon": 3})
-    assert read_plan_quality(evaluation.folder) == {
-        "strategy": "imitation",
-        "dataset": "tiny",
-        "env_id": "Hopper-v5",
-        "plan_every": 1,
-        "num_episodes": 10,
-        "horizon": 3,
-    }
-    (evaluation.folder / "diagnostics.json").write_text("{")
-    with pytest.raises(DataError, match=r"diagnostics\.json' is no readable"):
-        read_plan_quality(evaluation.folder)
+    agreement = Agreement(2, 1.5, 1.0, 0.5, [0.25, 0.75], None, [[1.0, 0.5], [2.0, 1.5]])
+    errors = [StepErrors(1, 4, 0.5, None, 0.25, None), StepErrors(2, 3, 0.75, 0.125, 0.5, 1.0)]
+    quality = PlanQuality(3, 0.99, None, "data", Calibration(agreement, None), {"evaluation": errors, "open_loop": []})
+    write_plan_quality(evaluation, quality)
+    assert read_plan_quality(evaluation.folder) == quality
+    written = json.loads((evaluation.folder / "diagnostics.json").read_text())
+    about = {"strategy": "imitation", "dataset": "tiny", "env_id": "Hopper-v5", "plan_every": 1, "num_episodes": 10}
+    assert about.items() <= written.items()
+    for damaged in ("{", "[]", "3", json.dumps({**written, "calibration": {"horizon": 3}}), json.dumps(about)):
+        (evaluation.folder / "diagnostics.json").write_text(damaged)
+        with pytest.raises(DataError, match=r"diagnostics\.json' is no readable"):
+            read_plan_quality(evaluation.folder)
 
 
 def test_a_folder_is_named_after_settings_and_checkpoint() -> None:

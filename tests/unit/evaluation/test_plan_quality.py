@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,9 @@ from seqrl.acting.policy import Policy
 from seqrl.analysis.plan_figure import draw_plan_quality
 from seqrl.data.episodes import EpisodeStore
 from seqrl.evaluation.plan_quality import TAIL, PlanLog, diagnose
+from seqrl.evaluation.plan_results import Calibration
 from seqrl.evaluation.rollout import Episodes
+from seqrl.evaluation.rows import ResultsRow
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.scores.critic import CriticScore
@@ -66,8 +70,8 @@ def test_errors_are_of_what_was_carried_out(every: int, penalty: float | None) -
     run = episodes()
     log, plans = planned(run, every)
     found = diagnose({"evaluation": (log, run)}, policy(penalty), DEVIATIONS)
-    assert (found["unit"], found["horizon"], len(found["model"]["evaluation"])) == ("data", HORIZON, every)
-    for steps, entry in enumerate(found["model"]["evaluation"], 1):
+    assert (found.unit, found.horizon, len(found.model["evaluation"])) == ("data", HORIZON, every)
+    for steps, entry in enumerate(found.model["evaluation"], 1):
         points, seen, earned, unchanged, rounded = 0, [], [], [], []
         for (e, time), plan in plans.items():
             if time + steps > LENGTHS[e]:
@@ -81,11 +85,11 @@ def test_errors_are_of_what_was_carried_out(every: int, penalty: float | None) -
                 unchanged.append((run.observations[e, time, 0] - real) / 2.0)
                 centre = -3 + 1.2 * (np.clip(np.floor((real + 3) / 1.2), 0, 4) + 0.5)
                 rounded.append((centre - real) / 2.0)
-        assert (entry["steps"], entry["points"]) == (steps, points)
-        assert entry["reward_rmse"] == pytest.approx(np.sqrt(np.mean(np.square(earned))))
+        assert (entry.steps, entry.points) == (steps, points)
+        assert entry.reward_rmse == pytest.approx(np.sqrt(np.mean(np.square(earned))))
         for name, gaps in (("observation_rmse", seen), ("persistence", unchanged), ("floor", rounded)):
             expected = np.sqrt(np.mean(np.square(gaps))) if gaps else None
-            assert entry[name] == (None if expected is None else pytest.approx(expected, rel=1e-5)), name
+            assert getattr(entry, name) == (None if expected is None else pytest.approx(expected, rel=1e-5)), name
 
 
 @pytest.mark.parametrize("penalty", [None, -10.0])
@@ -93,7 +97,7 @@ def test_promised_returns_against_earned_ones(penalty: float | None) -> None:
     """Only plans whose future was seen count: to a true end, or as far as it matters."""
     run = episodes()
     log, plans = planned(run, 2)
-    found = diagnose({"evaluation": (log, run)}, policy(penalty), DEVIATIONS)["calibration"]
+    found = diagnose({"evaluation": (log, run)}, policy(penalty), DEVIATIONS).calibration
     rewards = run.rewards.copy()
     if penalty is not None:
         rewards[1, 5] = penalty
@@ -110,12 +114,13 @@ def test_promised_returns_against_earned_ones(penalty: float | None) -> None:
     assert len(whole) == 6  # of the cut episode those at 0, 2 and 4: four steps later less than a tenth counts
     for name, pairs in (("horizon", short), ("end", whole)):
         predicted, realised = np.array(pairs).T
-        assert found[name]["plans"] == len(pairs)
-        assert found[name]["predicted_mean"] == pytest.approx(predicted.mean(), rel=1e-5)
-        assert found[name]["realised_mean"] == pytest.approx(realised.mean(), rel=1e-5)
-        assert found[name]["bias"] == pytest.approx(np.mean(predicted - realised), rel=1e-5)
-        assert found[name]["correlation"] == pytest.approx(np.corrcoef(predicted, realised)[0, 1], rel=1e-5)
-        np.testing.assert_allclose(sorted(found[name]["points"]), sorted(pairs), atol=1e-3)
+        agreement = getattr(found, name)
+        assert agreement.plans == len(pairs)
+        assert agreement.predicted_mean == pytest.approx(predicted.mean(), rel=1e-5)
+        assert agreement.realised_mean == pytest.approx(realised.mean(), rel=1e-5)
+        assert agreement.bias == pytest.approx(np.mean(predicted - realised), rel=1e-5)
+        assert agreement.correlation == pytest.approx(np.corrcoef(predicted, realised)[0, 1], rel=1e-5)
+        np.testing.assert_allclose(sorted(agreement.points), sorted(pairs), atol=1e-3)
 
 
 def test_a_critic_speaks_of_shifted_rewards() -> None:
@@ -126,10 +131,10 @@ def test_a_critic_speaks_of_shifted_rewards() -> None:
     judged.strategy.score = CriticScore(GAMMA, SimpleNamespace(reward_shift=-1.0))
     found = diagnose({"evaluation": (log, run)}, judged, DEVIATIONS)
     shifted = [sum(GAMMA**k * (run.rewards[e, k] - 1.0) for k in range(LENGTHS[e])) for e in range(2)]
-    np.testing.assert_allclose(found["calibration"]["end"]["points"], np.stack([promised, shifted], 1), atol=1e-3)
+    np.testing.assert_allclose(found.calibration.end.points, np.stack([promised, shifted], 1), atol=1e-3)
     unjudged = diagnose({"evaluation": (log, run)}, plain, DEVIATIONS)
-    assert found["model"] == unjudged["model"]
-    assert found["calibration"]["horizon"] == unjudged["calibration"]["horizon"]
+    assert found.model == unjudged.model
+    assert found.calibration.horizon == unjudged.calibration.horizon
 
 
 def test_without_known_deviations_those_of_the_episodes_serve() -> None:
@@ -139,9 +144,9 @@ def test_without_known_deviations_those_of_the_episodes_serve() -> None:
     real = np.concatenate([run.observations[0, :9], run.observations[1, :6]])
     spread = {"observation": real.std(0), "reward": [np.concatenate([run.rewards[0], run.rewards[1, :6]]).std()]}
     same = diagnose({"evaluation": (log, run)}, policy(), spread)
-    assert found["unit"] == "visited"
-    for one, other in zip(found["model"]["evaluation"], same["model"]["evaluation"], strict=True):
-        assert one == pytest.approx(other)
+    assert found.unit == "visited"
+    for one, other in zip(found.model["evaluation"], same.model["evaluation"], strict=True):
+        assert asdict(one) == pytest.approx(asdict(other))
 
 
 def test_a_perfect_model_is_perfect() -> None:
@@ -153,11 +158,11 @@ def test_a_perfect_model_is_perfect() -> None:
             plan[e, k, :2], plan[e, k, 3] = run.observations[e, time + k], run.rewards[e, time + k]
         log(time, np.arange(2), Plan(torch.zeros(1), torch.zeros(2), None, torch.from_numpy(plan)))
     found = diagnose({"evaluation": (log, run)}, policy(), DEVIATIONS)
-    for entry in found["model"]["evaluation"]:
-        assert entry["reward_rmse"] == pytest.approx(0, abs=1e-6)
-        assert entry["observation_rmse"] in (None, pytest.approx(0, abs=1e-6))
-    assert found["calibration"]["horizon"]["bias"] == pytest.approx(0, abs=1e-6)
-    assert found["calibration"]["horizon"]["correlation"] == pytest.approx(1)
+    for entry in found.model["evaluation"]:
+        assert entry.reward_rmse == pytest.approx(0, abs=1e-6)
+        assert entry.observation_rmse in (None, pytest.approx(0, abs=1e-6))
+    assert found.calibration.horizon.bias == pytest.approx(0, abs=1e-6)
+    assert found.calibration.horizon.correlation == pytest.approx(1)
 
 
 def test_a_plan_that_was_cut_short_tells_of_its_own_steps_only() -> None:
@@ -166,11 +171,11 @@ def test_a_plan_that_was_cut_short_tells_of_its_own_steps_only() -> None:
     log = PlanLog()
     for time, depth in ((0, 3), (3, 1), (4, 2)):
         log(time, np.arange(2), Plan(torch.zeros(1), torch.zeros(2), None, torch.zeros(2, depth, 5)))
-    found = diagnose({"evaluation": (log, run)}, policy(), DEVIATIONS)["model"]["evaluation"]
-    assert [entry["points"] for entry in found] == [6, 4, 2]
-    assert [entry["observation_rmse"] is None for entry in found] == [False, False, True]
+    found = diagnose({"evaluation": (log, run)}, policy(), DEVIATIONS).model["evaluation"]
+    assert [entry.points for entry in found] == [6, 4, 2]
+    assert [entry.observation_rmse is None for entry in found] == [False, False, True]
     expected = np.array([run.observations[e, t + 1, 0] / 2 for e in range(2) for t in (0, 4)])
-    assert found[0]["observation_rmse"] == pytest.approx(np.sqrt(np.mean(expected**2)))
+    assert found[0].observation_rmse == pytest.approx(np.sqrt(np.mean(expected**2)))
 
 
 def test_plans_that_look_no_further_than_their_action_are_not_kept() -> None:
@@ -209,14 +214,13 @@ def test_standard_deviations_of_a_store(tiny_store: EpisodeStore) -> None:
     np.testing.assert_allclose(found["reward"], [np.std(tiny_store.rewards.astype(np.float64))])
 
 
-def test_the_picture_shows_what_there_is(tmp_path: Path) -> None:
+def test_the_picture_shows_what_there_is(tmp_path: Path, make_row: Callable[..., ResultsRow]) -> None:
     run = episodes()
-    about = {"strategy": "reward", "dataset": "tiny", "env_id": "Tiny-v0", "plan_every": 2, "num_episodes": 2}
     logs = {"evaluation": (planned(run, 2)[0], run), "open_loop": (planned(run, 3)[0], run)}
-    whole = json.loads(json.dumps({**about, **diagnose(logs, policy(), DEVIATIONS)}))
-    empty = {**whole, "calibration": {"horizon": None, "end": None}, "model": {}}
-    for name, content in (("whole", whole), ("empty", empty)):
-        path = draw_plan_quality(tmp_path / f"{name}.png", content)
+    whole = diagnose(logs, policy(), DEVIATIONS)
+    empty = replace(whole, calibration=Calibration(None, None), model={})
+    for name, quality in (("whole", whole), ("empty", empty)):
+        path = draw_plan_quality(tmp_path / f"{name}.png", make_row(), quality)
         assert path.read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "whole.png").stat().st_size > 1.5 * (tmp_path / "empty.png").stat().st_size
     assert {path.name for path in tmp_path.iterdir()} == {"whole.png", "empty.png"}
