@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +129,14 @@ def make_row() -> Callable[..., ResultsRow]:
 
 
 @pytest.fixture
-def clean_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_plugins() -> Iterator[None]:
     """Forgets afterwards what a test registered, loaded or failed to load."""
-    entries = {registry.slot: set(registry._entries) for registry in all_registries()}
-    monkeypatch.setattr(plugins, "_failures", {})
-    monkeypatch.setattr(plugins, "_entry_points_loaded", False)
     before = set(sys.modules)
-    yield
-    for registry in all_registries():  # built-in modules that the test imported stay imported, and so registered
-        for name in set(registry._entries) - entries[registry.slot] - set(registry.builtin_names()):
-            del registry._entries[name]
+    with ExitStack() as stack:
+        stack.enter_context(plugins.set_aside())
+        for registry in all_registries():
+            stack.enter_context(registry.set_aside())
+        yield
     for name in set(sys.modules) - before:
         if name.startswith("seqrl_user"):
             del sys.modules[name]

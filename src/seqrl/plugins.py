@@ -16,6 +16,7 @@ import sysconfig
 import traceback
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES, SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -209,6 +210,22 @@ def load_entry_points() -> None:
             entry.load()
         except (Exception, SystemExit) as error:  # a plugin that exits must not take the command with it
             _failures[entry.dist.name if entry.dist else entry.name] = error
+
+
+@contextmanager
+def set_aside(*, installed: bool = True) -> Iterator[None]:
+    """For tests of plugins: as if no installed package had been looked for yet, and afterwards as before.
+
+    Args:
+        installed: whether installed packages are to be found.
+    """
+    global _failures, _entry_points_loaded
+    before = _failures, _entry_points_loaded
+    _failures, _entry_points_loaded = {}, not installed
+    try:
+        yield
+    finally:
+        _failures, _entry_points_loaded = before
 
 
 def failures() -> dict[str, str]:

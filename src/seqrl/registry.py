@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -78,6 +79,16 @@ class Registry:
             return cls
 
         return decorate
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """For tests of plugins: forgets at the end what was registered meanwhile and is not built in."""
+        before = set(self._entries)
+        try:
+            yield
+        finally:
+            for name in set(self._entries) - before - set(self.builtin_names()):
+                del self._entries[name]
 
     def builtin_names(self) -> list[str]:
         """Found without importing the package, which needs torch."""

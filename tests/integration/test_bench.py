@@ -32,7 +32,7 @@ NOWHERE = float("inf")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates of small products, and no processes for the memory."""
     monkeypatch.setattr(plan, "measure_rates", lambda device, dtype: measure_rates(device, dtype, size=64))
-    monkeypatch.setattr(plan._Bench, "_peak_mb", lambda self, mode: 1.0)
+    monkeypatch.setattr(plan, "measure_peak", lambda settings, backbone, mode: 1.0)
 
 
 def written(command: str, *words: str, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import hydra
 import pytest
 
-from seqrl.cli import rows
 from seqrl.cli.application import plain
 from seqrl.cli.rows import Rows, choose_rows, compose_rows, read_words
 from seqrl.cli.words import spell_words
@@ -17,8 +16,7 @@ from seqrl.paths import config_dir
 
 
 @pytest.fixture(autouse=True)
-def _composing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(rows, "_told", set())
+def _composing() -> Iterator[None]:
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         yield
 

@@ -267,6 +267,13 @@ def name_violations(source: Path, conf: Path) -> list[str]:
     return found
 
 
+def test_the_page_about_the_house_shows_the_order() -> None:
+    text = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    block = text.partition("```\ncli -> ")[2].partition("```")[0]
+    shown = [{part.strip() for part in line.split(",")} for line in f"cli -> {block}".split("->")]
+    assert [{"__main__"}, *shown] == ORDER
+
+
 def test_imports_follow_the_order() -> None:
     violations = import_violations(SOURCE)
     assert not violations, "\n".join(violations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,12 +25,11 @@ class OtherThing:
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setattr(plugins, "_entry_points_loaded", True)
-    monkeypatch.setattr(plugins, "_failures", {})
+def registry() -> Iterator[Registry]:
     found = Registry("tokenizer", "seqrl.tokenizers", runtime=("size",))
     found.register("thing")(Thing)
-    return found
+    with plugins.set_aside(installed=False):
+        yield found
 
 
 def test_a_component_is_built_from_its_name_options_and_run_time_facts(registry: Registry) -> None:

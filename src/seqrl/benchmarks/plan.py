@@ -232,7 +232,7 @@ class _Bench:
                 "ms_min": plan["min"],
                 "ms_max": plan["max"],
                 "ms_per_token_step": plan["median"] / self.search.decoded,
-                "peak_mb": self._peak_mb(mode),
+                "peak_mb": measure_peak(self.settings, self.backbone, mode) if self.settings.memory else None,
                 "speedup": 1e3 * reference / plan["median"],
                 "floor_ms": 1e3 * floor,
                 "floor_ratio": plan["median"] / (1e3 * floor),
@@ -262,12 +262,6 @@ class _Bench:
             entries[mode] = {"ms_batched": batch, "ms_singles": singles, "ratio": singles / batch}
         return entries
 
-    def _peak_mb(self, mode: str) -> float | None:
-        if not self.settings.memory:
-            return None
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            return process.submit(peak_mb, self.settings, self.backbone, mode).result()
-
 
 def _model(settings: PlanSettings, backbone: str) -> TokenModel:
     names = ("observation", "action", "reward", "value")
@@ -280,6 +274,12 @@ def _model(settings: PlanSettings, backbone: str) -> TokenModel:
         model = TokenModel(layout, tokenizer, {"name": backbone, **sizes}, context=settings.context)
         model.tokenizer.fit(torch.randn(1000, layout.size))
     return model.eval()
+
+
+def measure_peak(settings: PlanSettings, backbone: str, mode: str) -> float | None:
+    """`peak_mb` of a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(peak_mb, settings, backbone, mode).result()
 
 
 def peak_mb(settings: PlanSettings, backbone: str, mode: str) -> float | None:

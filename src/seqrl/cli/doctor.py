@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -57,13 +57,18 @@ def run(arguments: list[str]) -> int:
         "Exit status 1 where something is wrong that seqrl needs.",
     )
     parser.parse_args(arguments)
+    return report(LOOKS)
+
+
+def report(looks: Iterable[Callable[[], Iterable[Finding]]]) -> int:
+    """Print what each look finds; 1 where something is wrong that seqrl needs, else 0."""
     findings: list[Finding] = []
-    for look in _LOOKS:
+    for look in looks:
         try:
             findings.extend(look())
         except Exception as error:  # one broken library must not hide the others
             reason = sentence(error) if isinstance(error, SeqrlError) else f"{type(error).__name__}: {error}"
-            findings.append(Finding(look.__name__.strip("_").removeprefix("find_"), "wrong", reason))
+            findings.append(Finding(look.__name__.removeprefix("find_"), "wrong", reason))
     print_table(["what", "", "found"], [[each.what, each.verdict, one_line(each.found)] for each in findings], words=3)
     wrong = [each for each in findings if each.verdict == "wrong"]
     for each in wrong:
@@ -73,7 +78,7 @@ def run(arguments: list[str]) -> int:
     return 1 if wrong else 0
 
 
-def _find_versions() -> Iterator[Finding]:
+def find_versions() -> Iterator[Finding]:
     yield Finding("seqrl", "ok", f"{version('seqrl')}, Python {platform.python_version()}, {platform.platform()}")
     for text in requires("seqrl") or []:
         needed = Requirement(text)
@@ -99,7 +104,7 @@ def _extra_of(needed: Requirement) -> str | None:
     return next((extra for extra in (*_USES, "all") if needed.marker.evaluate({"extra": extra})), "another part")
 
 
-def _find_processor() -> Iterator[Finding]:
+def find_processor() -> Iterator[Finding]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -109,7 +114,7 @@ def _find_processor() -> Iterator[Finding]:
     yield Finding("processor", "ok", found)
 
 
-def _find_devices() -> Iterator[Finding]:
+def find_devices() -> Iterator[Finding]:
     import torch
 
     if torch.cuda.is_available():
@@ -124,7 +129,7 @@ def _find_devices() -> Iterator[Finding]:
         yield Finding("cuda", "missing", f"torch is built for CUDA {torch.version.cuda}, and no GPU answers")
 
 
-def _find_folders() -> Iterator[Finding]:
+def find_folders() -> Iterator[Finding]:
     for what, folder in (("data ($SEQRL_DATA)", data_dir()), ("compiled code", cache_dir()), ("runs", Path("runs"))):
         place = next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)
         free = shutil.disk_usage(place).free / 2**30
@@ -134,7 +139,7 @@ def _find_folders() -> Iterator[Finding]:
             yield Finding(what, "wrong", f"{folder} cannot be written; give another folder")
 
 
-def _find_locks() -> Iterator[Finding]:
+def find_locks() -> Iterator[Finding]:
     folder = Path("runs") if Path("runs").is_dir() else Path()
     path = folder / f".doctor-{os.getpid()}.lock"
     try:
@@ -145,7 +150,7 @@ def _find_locks() -> Iterator[Finding]:
         path.unlink(missing_ok=True)
 
 
-def _find_mujoco() -> Iterator[Finding]:
+def find_mujoco() -> Iterator[Finding]:
     """Simulates and draws in a process of its own: a failed OpenGL cannot be taken back."""
     simulated = _try_python("mujoco.mj_step(model, data)")
     if simulated is not None:
@@ -186,13 +191,13 @@ def _try_python(line: str) -> str | None:
     return lines[0] if lines else f"exit status {done.returncode}"
 
 
-def _find_videos() -> Iterator[Finding]:
+def find_videos() -> Iterator[Finding]:
     import imageio_ffmpeg
 
     yield Finding("ffmpeg", "ok", f"{imageio_ffmpeg.get_ffmpeg_version()} for videos")
 
 
-def _find_cluster() -> Iterator[Finding]:
+def find_cluster() -> Iterator[Finding]:
     if (job := os.environ.get("SLURM_JOB_ID")) is not None:
         yield Finding("SLURM", "ok", f"this is job {job}")
         return
@@ -217,20 +222,20 @@ def _find_cluster() -> Iterator[Finding]:
         yield Finding("SLURM", "ok", "; ".join(done.stdout.strip().splitlines()))
 
 
-def _find_plugins() -> Iterator[Finding]:
+def find_plugins() -> Iterator[Finding]:
     plugins.load_entry_points()
     for plugin, why in plugins.failures().items():
         yield Finding(f"plugin {plugin}", "wrong", f"failed to import: {why}")
 
 
-_LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _find_versions,
-    _find_processor,
-    _find_devices,
-    _find_folders,
-    _find_locks,
-    _find_mujoco,
-    _find_videos,
-    _find_cluster,
-    _find_plugins,
+LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    find_versions,
+    find_processor,
+    find_devices,
+    find_folders,
+    find_locks,
+    find_mujoco,
+    find_videos,
+    find_cluster,
+    find_plugins,
 )

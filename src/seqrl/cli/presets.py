@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from seqrl.console import say
 from seqrl.errors import ConfigError, SeqrlError, show_value
 from seqrl.registry import Registry, registries
+from seqrl.schema import flatten_tree
 
 _PRESETS = ("experiment", "method", "debug", "strategy")  # groups whose files set options of other groups
 
@@ -71,19 +72,11 @@ def check_context(words: Sequence[str], window: Callable[[], int]) -> None:
         window: says how many transitions the trained window has; asked only where a context was typed.
     """
     for each in OverridesParser.create().parse_overrides(list(words)):
-        for key, value in () if each.is_delete() else _leaves(each.key_or_group, each.value()):
+        given = {} if each.is_delete() else flatten_tree({each.key_or_group: each.value()})
+        for key, value in given.items():
             if not key.endswith("planner.context") or not isinstance(value, int) or value <= (length := window()):
                 continue
             raise ConfigError(
                 f"planner.context={value} is outside [2, {length}], the trained window; use planner.context=null for "
                 "all of it"
             )
-
-
-def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """What an override sets, by dotted key: `a={b: {c: 1}}` sets `a.b.c`."""
-    if not isinstance(value, Mapping):
-        yield key, value
-        return
-    for name, inner in value.items():
-        yield from _leaves(f"{key}.{name}", inner)

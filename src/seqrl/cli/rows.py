@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import hydra
@@ -171,14 +172,17 @@ def read_words(label: str, words: Any) -> Tree:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = OmegaConf.to_object(OmegaConf.create({"value": _unquoted(value)}))["value"]  # type: ignore[index, call-overload]
-    if label not in _told:
-        _told.add(label)
-        now = f"evaluation.rows.{label}={write_flow(tree, str)}"
-        say(f"evaluation.strategies.{label} is now {now}; the old form works as well")
+    _say_new_form(label, write_flow(tree, str))
     return tree
 
 
-_told: set[str] = set()  # rows whose new form this process has shown
+_told: set[str] = set()  # words of which this process has said what they keep
+
+
+@cache
+def _say_new_form(label: str, tree: str) -> None:
+    """Once in a process: a sweep composes the same row for every job."""
+    say(f"evaluation.strategies.{label} is now evaluation.rows.{label}={tree}; the old form works as well")
 
 
 def _unquoted(value: Any) -> Any:

@@ -257,14 +257,14 @@ class StopAtInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        number = self.number if trainer.world_size == 1 else self._agreed(trainer.strategy.root_device)
+        number = self.number if trainer.world_size == 1 else self.agree(trainer.strategy.root_device)
         if number is not None and not trainer.should_stop and not lacks_batches(trainer):
             self.number = number
             if not validation_follows(trainer):
                 trainer.limit_val_batches = 0  # Lightning validates whenever it stops: uninterrupted runs do not here
             trainer.should_stop = True
 
-    def _agreed(self, device: torch.device) -> int | None:
+    def agree(self, device: torch.device) -> int | None:
         """The signal that any rank has got: ranks are told one by one and must stop at the same step.
 
         On GPUs that is the signal until the step before: asking for this step's would wait for the device.

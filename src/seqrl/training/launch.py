@@ -32,7 +32,7 @@ from seqrl.signals import own_signals
 
 MAX_RANKS = "SEQRL_MAX_RANKS"  # environment variable of users who insist on more ranks than there are cores
 LINE = "SEQRL_LINE"  # set for a process whose standard input is the line to the process that started it
-_GRACE = 5.0  # seconds that ranks have to end by themselves once one of them has failed
+GRACE = 5.0  # seconds that ranks have to end by themselves once one of them has failed
 _SAVING = 60.0  # the same once one of them has stopped as it was asked to
 STOPPED = 128  # plus the number of a signal: the exit status of a worker that stopped after a whole step
 
@@ -128,14 +128,17 @@ def run_ranks(config: Path, trainer: TrainerConfig) -> None:
     module = "seqrl.training.worker"
     if nodes > 1:
         worker = [sys.executable, "-P", "-m", module, str(config)]
-        _wait([_Process("srun", [*_srun(config, nodes, devices), *worker], {}, worker=False)])
+        wait_for_ranks([RankProcess("srun", [*_srun(config, nodes, devices), *worker], {}, worker=False)])
         return
     check_ranks(trainer)
     worker = bound_command(module, str(config))
     # The ranks meet at a store of this process: a port that is merely free now may be taken before rank 0 is there.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    _wait(
-        [_Process(f"rank {i}", worker, rank_environment(i, devices, store.port), worker=True) for i in range(devices)]
+    wait_for_ranks(
+        [
+            RankProcess(f"rank {i}", worker, rank_environment(i, devices, store.port), worker=True)
+            for i in range(devices)
+        ]
     )
 
 
@@ -169,7 +172,7 @@ def _srun(config: Path, nodes: int, devices: int) -> list[str]:
     return ["srun", *tasks, "--overlap", "--kill-on-bad-exit=1", "--input=none"]
 
 
-class _Process:
+class RankProcess:
     """A process that is watched, interrupted and killed with the others of its run.
 
     It is in a session of its own, so that a terminal's Ctrl-C reaches it through this process, and once.
@@ -237,8 +240,12 @@ class Failure:
     signal: int = 0
 
 
-def _wait(processes: Sequence[_Process]) -> None:
-    """Wait for all to end well; see `run_ranks`."""
+def wait_for_ranks(processes: Sequence[RankProcess], grace: float = GRACE) -> None:
+    """Wait for all to end well; see `run_ranks`.
+
+    Args:
+        grace: seconds that ranks have to end by themselves once one of them has failed.
+    """
     asked: list[int] = []
 
     def pass_on(number: int) -> None:
@@ -248,7 +255,7 @@ def _wait(processes: Sequence[_Process]) -> None:
 
     with own_signals(pass_on):
         try:
-            failed = _until_end(processes)
+            failed = _until_end(processes, grace)
             if failed:
                 _raise([process.failure() for process in failed], asked)
         finally:
@@ -256,7 +263,7 @@ def _wait(processes: Sequence[_Process]) -> None:
                 process.close()
 
 
-def _until_end(processes: Sequence[_Process]) -> list[_Process]:
+def _until_end(processes: Sequence[RankProcess], grace: float) -> list[RankProcess]:
     """Wait until all have ended, or for a while after the first one did not end well.
 
     Returns:
@@ -266,8 +273,8 @@ def _until_end(processes: Sequence[_Process]) -> list[_Process]:
     while any(process.status() is None for process in processes) and time.monotonic() < deadline:
         statuses = [status for process in processes if (status := process.status())]
         if statuses:
-            grace = _SAVING if all(status > STOPPED for status in statuses) else _GRACE
-            deadline = min(deadline, time.monotonic() + grace)
+            left = _SAVING if all(status > STOPPED for status in statuses) else grace
+            deadline = min(deadline, time.monotonic() + left)
         time.sleep(0.05)
     return [process for process in processes if process.status()]
 

@@ -30,8 +30,7 @@ def test_what_is_needed_and_what_is_optional(
 ) -> None:
     listed = [*(requires("seqrl") or []), "nobody-wrote-this>=3", "nor-this; extra == 'minari'", "numpy>=999"]
     monkeypatch.setattr(doctor, "requires", lambda name: listed)
-    monkeypatch.setattr(doctor, "_LOOKS", (doctor._find_versions,))
-    assert doctor.run([]) == 1
+    assert doctor.report([doctor.find_versions]) == 1
     told = " ".join(capsys.readouterr().out.split())
     assert "wrong: nobody-wrote-this: not installed; pip install 'nobody-wrote-this>=3'" in told
     assert "wrong: numpy: " in told
@@ -43,22 +42,19 @@ def test_what_is_needed_and_what_is_optional(
 def test_a_cluster_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [each.verdict for each in doctor._find_cluster()] == ["missing"]
+    assert [each.verdict for each in doctor.find_cluster()] == ["missing"]
     executable(tmp_path / "sbatch", "true")
     executable(tmp_path / "sinfo", "echo 'gpu* 4 idle'")
-    assert [(each.verdict, each.found) for each in doctor._find_cluster()] == [("ok", "gpu* 4 idle")]
+    assert [(each.verdict, each.found) for each in doctor.find_cluster()] == [("ok", "gpu* 4 idle")]
     executable(tmp_path / "sinfo", "echo 'slurm_load_partitions: unable to contact' >&2; exit 1")
-    assert [(each.verdict, "unable to contact" in each.found) for each in doctor._find_cluster()] == [("missing", True)]
+    assert [(each.verdict, "unable to contact" in each.found) for each in doctor.find_cluster()] == [("missing", True)]
 
 
-def test_a_failing_library_does_not_hide_the_others(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def _find_trouble() -> list[doctor.Finding]:
+def test_a_failing_library_does_not_hide_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    def find_trouble() -> list[doctor.Finding]:
         raise RuntimeError("libtrouble.so is gone")
 
-    monkeypatch.setattr(doctor, "_LOOKS", (_find_trouble, doctor._find_locks))
-    assert doctor.run([]) == 1
+    assert doctor.report([find_trouble, doctor.find_locks]) == 1
     told = capsys.readouterr().out
     assert "wrong: trouble: RuntimeError: libtrouble.so is gone" in told
     assert "locks" in told

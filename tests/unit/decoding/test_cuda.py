@@ -190,11 +190,11 @@ def test_ranks_agree_on_a_signal_without_waiting_for_the_device() -> None:
     torch.distributed.init_process_group("nccl", store=HashStore(), rank=0, world_size=1)
     try:
         interrupt = StopAtInterrupt()
-        assert interrupt._agreed(device) is None  # the first exchange sets NCCL up
+        assert interrupt.agree(device) is None  # the first exchange sets NCCL up
         torch.cuda.set_sync_debug_mode("error")
         interrupt.number = 10
-        assert interrupt._agreed(device) is None  # the step before had no signal
-        assert interrupt._agreed(device) == 10
+        assert interrupt.agree(device) is None  # the step before had no signal
+        assert interrupt.agree(device) == 10
     finally:
         torch.cuda.set_sync_debug_mode("default")
         torch.distributed.destroy_process_group()

@@ -25,7 +25,7 @@ from seqrl.errors import ConfigError, DataError, SeqrlError, Stopped
 from seqrl.runs.folder import is_held
 from seqrl.training import launch, worker
 from seqrl.training.callbacks import StopAtInterrupt
-from seqrl.training.launch import count_ranks, count_ranks_per_node
+from seqrl.training.launch import RankProcess, count_ranks, count_ranks_per_node, wait_for_ranks
 from seqrl.training.parallel import cluster_environment, over_ranks
 
 SAY = """
@@ -36,8 +36,8 @@ def say(kind, text, traceback="", time=1.0):
 """
 
 
-def process(code: str, name: str = "rank 0") -> launch._Process:
-    return launch._Process(name, [sys.executable, "-S", "-c", SAY + textwrap.dedent(code)], {}, worker=True)
+def process(code: str, name: str = "rank 0") -> RankProcess:
+    return RankProcess(name, [sys.executable, "-S", "-c", SAY + textwrap.dedent(code)], {}, worker=True)
 
 
 @pytest.mark.parametrize(("rank", "torchrun", "holds"), [("0", True, True), ("1", True, False), ("0", False, False)])
@@ -70,16 +70,16 @@ def test_ranks_agree_without_a_barrier(monkeypatch: pytest.MonkeyPatch) -> None:
         assert total == 3
         assert total is not count  # which is added to metrics as it is
         interrupt = StopAtInterrupt()
-        assert interrupt._agreed(torch.device("cpu")) is None
+        assert interrupt.agree(torch.device("cpu")) is None
         interrupt.number = signal.SIGUSR1
-        assert interrupt._agreed(torch.device("cpu")) == signal.SIGUSR1
+        assert interrupt.agree(torch.device("cpu")) == signal.SIGUSR1
     finally:
         distributed.destroy_process_group()
 
 
 def test_ranks_that_end_well_are_waited_for() -> None:
     processes = [process("time.sleep(0.2)"), process("")]
-    launch._wait(processes)
+    wait_for_ranks(processes)
     assert [each.status() for each in processes] == [0, 0]
 
 
@@ -88,12 +88,12 @@ def test_the_first_failure_is_told_in_its_own_words() -> None:
     lost = process("say('SeqrlError', 'connection closed', 'Traceback', time=9.0); sys.exit(1)")
     cause = process("say('DataError', 'no episodes', time=3.0); sys.exit(2)", "rank 1")
     with pytest.raises(DataError, match=r"^no episodes$"):
-        launch._wait([lost, cause])
+        wait_for_ranks([lost, cause])
 
 
 def test_the_traceback_of_a_rank_is_the_cause() -> None:
     with pytest.raises(SeqrlError, match="rank 1 failed") as raised:
-        launch._wait([process("say('SeqrlError', 'rank 1 failed', 'Traceback: here'); sys.exit(1)")])
+        wait_for_ranks([process("say('SeqrlError', 'rank 1 failed', 'Traceback: here'); sys.exit(1)")])
     assert "Traceback: here" in str(raised.value.__cause__)
 
 
@@ -104,22 +104,18 @@ def test_the_traceback_of_a_rank_is_the_cause() -> None:
         ("sys.exit(3)", "rank 1 ended with status 3"),
     ],
 )
-def test_a_rank_that_dies_takes_the_others_with_it(monkeypatch: pytest.MonkeyPatch, code: str, message: str) -> None:
-    monkeypatch.setattr(launch, "_GRACE", 0.2)
+def test_a_rank_that_dies_takes_the_others_with_it(code: str, message: str) -> None:
     waiting = process("time.sleep(600)")
     begin = time.monotonic()
     with pytest.raises(SeqrlError, match=message):
-        launch._wait([waiting, process(code, "rank 1")])
+        wait_for_ranks([waiting, process(code, "rank 1")], grace=0.2)
     assert time.monotonic() - begin < 10
     assert waiting.status() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
-def test_signals_are_passed_on_and_ranks_may_save(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_signals_are_passed_on_and_ranks_may_save(tmp_path: Path, number: signal.Signals) -> None:
     """A rank that has saved ends the waiting for the others less soon than one that failed."""
-    monkeypatch.setattr(launch, "_GRACE", 0.0)
     ready = tmp_path / "ready"
     os.mkfifo(ready)
     code = f"""
@@ -145,7 +141,7 @@ def test_signals_are_passed_on_and_ranks_may_save(
     thread = threading.Thread(target=ask)
     thread.start()
     with pytest.raises(Stopped) as raised:
-        launch._wait(processes)
+        wait_for_ranks(processes, grace=0.0)
     thread.join()
     assert raised.value.number == number
     assert [each.status() for each in processes] == [128 + number] * 2
