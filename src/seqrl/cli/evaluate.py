@@ -41,7 +41,7 @@ def _window_of(config: EvaluationConfig) -> int:
     """Transitions that the checkpoint's model sees at once."""
     from seqrl.checkpoints.loading import checkpoint_file, load
 
-    return load(checkpoint_file(find_path(config.checkpoint))).model.context
+    return load(checkpoint_file(config.checkpoint)).model.context
 
 
 def _check(cfg: DictConfig, job: Job) -> None:
