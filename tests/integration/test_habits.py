@@ -174,6 +174,8 @@ def test_a_row_that_is_no_tree(checked: Checked, word: str, told: str) -> None:
         ("evaluation.rows={zero: null}", "adds to the rows 'random', "),
         ("evaluation.rows.reward={planner: {horizon: 2}}", "row 'reward' keeps strategy='reward' of its file"),
         ("evaluation.rows.zero={strategy: reward}", ""),
+        ("~evaluation.rows.greedy imitation", ""),
+        ("~evaluation.rows.beam H=1", ""),
         ("evaluation.rows.mine={strategy: zero}", ""),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from seqrl.cli.application import composing, plain
 from seqrl.cli.explaining import translate
 from seqrl.cli.presets import leave_out_foreign
-from seqrl.cli.words import DECODED
+from seqrl.cli.words import DECODED, is_key
 from seqrl.config import EvaluationConfig
 from seqrl.console import say
 from seqrl.errors import ConfigError, did_you_mean, show_value, write_flow
@@ -101,7 +101,7 @@ def _tell_merged(evaluation: Mapping[str, Any], typed: Sequence[str]) -> None:
         value = _unquoted(OverridesParser.create().parse_override(f"x={text}").value())
         given = {label: value} if label else value
         others = ", ".join(repr(each) for each in rows if each not in given)
-        if others and not label:
+        if others and not label and any(value is not None or is_key(name) for name, value in given.items()):
             say(f"evaluation.rows adds to the rows {others}; evaluation=none leaves those out")
         for each in given.keys() & rows.keys():
             written = _settings(given[each] or {})

@@ -42,6 +42,8 @@ _OURS = {  # settings of Hydra that the commands need for themselves: why, for a
 _PATH = re.compile(r"(^|[._])(path|file|dir|checkpoint|output)$")  # keys whose value can only be a path
 _PATHS = ("plugins", "data.parts", "data.mix")  # keys whose value is a list of them
 _ROW = re.compile(r"evaluation\.rows\.([^.=]+)=['\"]?([\w.+-]+)['\"]?")  # a row that is no tree of settings
+_ODD_ROW = re.compile(r"~evaluation\.rows\.(.+)|\+*evaluation\.rows\.(.+?)=(null|\{.*\})", re.DOTALL)
+_PLAIN = re.compile(r"[\w.+-]+")  # what a key of Hydra can be
 _GRAMMAR = re.compile(r"^(null|\?\?\?|'.*'|\".*\"|.*\$\{.*)$", re.DOTALL)  # what the grammar says on purpose
 
 
@@ -109,14 +111,17 @@ def _write_out(argument: str) -> list[str]:
     Settings of decoding belong to the evaluations that follow: `planner.beam_width=64` is short for
     `evaluation.decoding.planner.beam_width=64`, and `strategy=goal` for `evaluation.strategy=goal`. A mix of data has
     one word as well: `data.mix=[a,b]` is short for `data=mix data.parts=[a,b]`. `data.top_fraction=0.1` is an option
-    of every source, those of plugins included. Rows, and settings of decoding, may be new or not. `critic=null`
-    chooses none, as `~critic` does.
+    of every source, those of plugins included. Rows, and settings of decoding, may be new or not; rows may
+    have names that are no keys (`~evaluation.rows.reward search`). `critic=null` chooses none, as `~critic` does.
     """
     key, equals, value = argument.partition("=")
     typed, key = key, key.lstrip("+~")
     group, dot, option = key.partition(".")
     if argument.startswith("strategy="):
         return [f"evaluation.{argument}"]
+    if (odd := _ODD_ROW.fullmatch(argument)) and not is_key((odd[1] or odd[2]).partition("=")[0]):
+        name = re.sub(r"([\\()\[\]{}:=, ])", r"\\\1", odd[1] or odd[2])
+        return [f"++evaluation.rows={{{name}: {odd[3] or 'null'}}}"]
     if (row := _ROW.fullmatch(f"{key}={value}")) and row[2] != "null":
         raise ConfigError(
             f"row {row[1]!r} of evaluation.rows is {row[2]}; give settings of conf/evaluate.yaml, as in "
@@ -137,6 +142,11 @@ def _write_out(argument: str) -> list[str]:
             f"row: 'evaluation.rows.mine={{strategy: goal, {group}: {value}}}'"
         )
     return [f"++evaluation.decoding.{group}.{option}={value}"]
+
+
+def is_key(name: str) -> bool:
+    """Whether a name can be written as a key of Hydra's, without blanks and commas."""
+    return _PLAIN.fullmatch(name) is not None
 
 
 def quote_paths(word: str, *, sweeps: bool = False) -> str:

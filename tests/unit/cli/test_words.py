@@ -109,10 +109,30 @@ def test_what_cannot_be_read_is_told_with_the_form_that_can(word: str, told: str
         ("experiment=null", ["~experiment"]),
         ("backbone=null", ["backbone=null"]),
         ("seed=1", ["seed=1"]),
+        ("~evaluation.rows.reward", ["~evaluation.rows.reward"]),
+        ("~evaluation.rows.reward=null", ["~evaluation.rows.reward=null"]),
+        ("evaluation.rows.reward=null", ["++evaluation.rows.reward=null"]),
     ],
 )
 def test_short_forms_of_a_training_are_written_out(word: str, written: list[str]) -> None:
     assert spell_words("train", [word]) == written
+
+
+@pytest.mark.parametrize(
+    "name", ["goal, no guidance", "reward search", "beam H=1", "goal, T 0.5", "a (b)", "x: y", "k[1]"]
+)
+def test_rows_of_any_name_are_set_and_taken_out(name: str) -> None:
+    """Keys of Hydra hold neither blanks nor commas; rows of the results table are called so."""
+    row = "{strategy: goal, planner: {temperature: 0.5}}"
+    for typed, wanted in [
+        (f"~evaluation.rows.{name}", None),
+        (f"evaluation.rows.{name}=null", None),
+        (f"+evaluation.rows.{name}={row}", {"strategy": "goal", "planner": {"temperature": 0.5}}),
+    ]:
+        (word,) = spell_words("train", [typed])
+        (override,) = OverridesParser.create().parse_overrides([word])
+        assert override.key_or_group == "evaluation.rows"
+        assert {str(key): value for key, value in override.value().items()} == {name: wanted}
 
 
 @pytest.mark.parametrize(
