@@ -118,7 +118,7 @@ def data(shape: Shape, transitions: float) -> dict[str, float]:
     """
     size = shape.observation + shape.action
     bytes_per_token = token_dtype(compose_sequence({}).tokenizer["num_bins"]).itemsize
-    permutation = 8 * transitions / GB
+    permutation = 4 * transitions / GB
     return {
         "episodes_gb": 4 * (size + 1) * transitions / GB,
         "tokens_gb": bytes_per_token * (size + 2) * transitions / GB,

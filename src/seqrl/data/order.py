@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 SHUFFLED_IN_MEMORY = 2**26
-"""Windows up to which an epoch's order is kept, 8 bytes each in every rank; the order of more is computed."""
+"""Windows up to which an epoch's order is kept, 4 bytes each in every rank; the order of more is computed."""
 
 
 class StepOrder:
@@ -24,7 +24,7 @@ class StepOrder:
         self.batch_size = batch_size
         self.seed = seed
         self._epoch = -1
-        self._order = np.zeros(0, np.int64)
+        self._order = np.zeros(0, np.int32)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -38,10 +38,11 @@ class StepOrder:
             places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
             return permuted(places % self.num_windows, self.num_windows, [self.seed, 0, epoch])
         if epoch != self._epoch:
-            order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_windows)
-            self._order = np.resize(order, max(self.num_windows, self.batch_size))
+            self._order = np.arange(self.num_windows, dtype=np.int32)  # SHUFFLED_IN_MEMORY fits
+            np.random.default_rng([self.seed, 0, epoch]).shuffle(self._order)
             self._epoch = epoch
-        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        return self._order[places % self.num_windows].astype(np.int64)
 
     def generator(self, step: int) -> np.random.Generator:
         """For the random draws inside the batch of a global step."""

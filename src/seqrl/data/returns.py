@@ -130,7 +130,8 @@ def sample_transitions(
         picks = np.arange(count)
     else:
         picks = np.floor((np.arange(size) + np.random.default_rng([seed, 5]).random(size)) * (count / size)).astype(int)
-    sample = np.empty((len(picks), layout.size), np.float32)
+    every = count <= size
+    sample = np.empty((len(picks) + (0 if every else 2 * layout.size), layout.size), np.float32)
     lows = np.full((layout.size, layout.size), np.inf, np.float32)  # row i holds the smallest scalar i
     highs, each = -lows, np.arange(layout.size)
     stop = count
@@ -140,9 +141,11 @@ def sample_transitions(
         start = stop - len(values)
         low, high = np.searchsorted(picks, [start, stop])
         sample[low:high] = values[picks[low:high] - start]
-        if len(values) and count > size:
+        if len(values) and not every:
             smallest, largest = values[values.argmin(0)], values[values.argmax(0)]
             lows = np.where((smallest[each, each] < lows[each, each])[:, None], smallest, lows)
             highs = np.where((largest[each, each] > highs[each, each])[:, None], largest, highs)
         stop = start
-    return sample if count <= size else np.concatenate([sample, lows, highs])
+    if not every:
+        sample[len(picks) : len(picks) + layout.size], sample[len(picks) + layout.size :] = lows, highs
+    return sample

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from seqrl.data.cache import read_or_build
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
@@ -16,12 +17,16 @@ from seqrl.paths import find_path
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
+CACHED_BYTES = 2**26
+"""Files of this size and more are kept in the cache folder as mapped arrays: every rank would hold them in memory."""
+
 
 @register_data("arrays")
 class ArraysSource(DataSource):
     """An NPZ or HDF5 file of flat arrays: episodes by `offsets`, by `terminals` and `timeouts`, or as in OGBench.
 
-    The keys decide which of the layouts it is, see `seqrl.formats.cutting.cut_episodes`.
+    The keys decide which of the layouts it is, see `seqrl.formats.cutting.cut_episodes`. The episodes of large
+    files are read once and then mapped from `$SEQRL_DATA/episodes`.
 
     Args:
         path: the file.
@@ -66,4 +71,7 @@ class ArraysSource(DataSource):
         return dataclasses.replace(flat, attributes=attributes).in_columns()
 
     def load(self) -> EpisodeStore:
-        return self.read().store()
+        if not self.path.is_file() or self.path.stat().st_size < CACHED_BYTES:
+            return self.read().store()
+        options = self.name, self.env_id, self.discrete, self.max_transitions, self.path.stem
+        return read_or_build(self.path, options, lambda: self.read().store())

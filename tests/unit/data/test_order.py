@@ -41,6 +41,19 @@ def test_a_step_does_not_depend_on_the_steps_before() -> None:
         np.testing.assert_array_equal(straight.batch(step), batches[step])
 
 
+@pytest.mark.parametrize(("num_windows", "batch_size"), [(1000, 32), (7, 16), (1, 3)])
+def test_orders_are_those_that_numpy_permutes(num_windows: int, batch_size: int) -> None:
+    """What runs of before saw: a permutation of 64-bit numbers, repeated where a batch is larger."""
+    for seed, epoch in ((0, 0), (3, 2)):
+        whole = np.random.default_rng([seed, 0, epoch]).permutation(num_windows)
+        expected = np.resize(whole, max(num_windows, batch_size))
+        order = StepOrder(num_windows, batch_size, seed)
+        for index in range(order.steps_per_epoch):
+            found = order.batch(epoch * order.steps_per_epoch + index)
+            assert found.dtype == np.int64
+            assert found.tolist() == expected[index * batch_size : (index + 1) * batch_size].tolist()
+
+
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     order = StepOrder(60, 60, seed=0)
     assert order.batch(0).tolist() != order.batch(1).tolist()

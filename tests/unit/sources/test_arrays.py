@@ -253,3 +253,53 @@ def test_a_recording_of_ogbenchs_own_environment(tmp_path: Path) -> None:
     np.testing.assert_allclose(store.observations, store.extras["qpos"][:, :2], atol=1e-6)
     envs = make_environments("pointmaze-medium-v0", 1)  # importing ogbench registered it
     assert (envs.observation_size, envs.action_size) == (store.observations.shape[1], store.actions.shape[1])
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Every file counts as large; the cache folder."""
+    monkeypatch.setattr("seqrl.sources.arrays.CACHED_BYTES", 1)
+    monkeypatch.setenv("SEQRL_DATA", str(tmp_path / "kept"))
+    return tmp_path / "kept" / "episodes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"terminals": at(3), "timeouts": at(8)}, {}),
+        ({"offsets": OFFSETS, "infos/goal": np.arange(24.0).reshape(12, 2)}, {"max_transitions": 9}),
+        ({"offsets": OFFSETS, "actions": np.arange(12) % 3}, {"num_actions": 3, "env_id": "Mine-v0"}),
+    ],
+)
+def test_large_files_are_mapped_and_are_what_they_were(
+    save: Any, large: Path, changes: dict[str, Any], options: dict[str, Any]
+) -> None:
+    source = ArraysSource(save(rows(**changes)), **options)
+    expected = source.read().store()
+    for _ in range(2):  # made, and found
+        store = source.load()
+        assert store.fingerprint() == expected.fingerprint()
+        assert dict(store.attributes) == dict(expected.attributes)
+        assert {name: np.asarray(each).tolist() for name, each in store.extras.items()} == {
+            name: np.asarray(each).tolist() for name, each in expected.extras.items()
+        }
+        assert isinstance(store.observations, np.ndarray)
+        assert not store.observations.flags.writeable, "mapped from the cache"
+    assert len([each for each in large.iterdir() if each.is_dir()]) == 1
+
+
+def test_a_large_file_that_changed_is_read_again(save: Any, large: Path) -> None:
+    path = save(rows(offsets=OFFSETS))
+    before = ArraysSource(path).load().fingerprint()
+    changed = rows(offsets=OFFSETS)
+    changed["rewards"] = changed["rewards"] + 1
+    assert ArraysSource(save(changed)).load().fingerprint() != before
+    assert ArraysSource(path, max_transitions=9).load().fingerprint() != before
+
+
+def test_a_large_file_that_is_refused_leaves_nothing(save: Any, large: Path) -> None:
+    path = save(rows(offsets=OFFSETS, rewards=np.full(COUNT, np.nan)))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"rewards"):
+            ArraysSource(path).load()
+    assert not [each for each in large.glob("*") if each.is_dir()]
