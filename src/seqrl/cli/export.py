@@ -20,6 +20,9 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run, a .ckpt file, latest, or an exported folder")
     parser.add_argument("folder", type=find_path, metavar="FOLDER", help="a new folder")
     parser.add_argument("--half", action="store_true", help="keep weights as float16, half the size")
+    parser.add_argument(
+        "--onnx", action="store_true", help="write policies of one pass (dt, bc, rvs, a critic's actor) as ONNX, too"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that has something in it")
     parser.add_argument(
         "--use", nargs="+", default=(), metavar="WORD", help="words of seqrl evaluate that the card shows"
@@ -27,6 +30,6 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     from seqrl.publishing.export import export_model
 
-    wishes = {"half": options.half, "overwrite": options.overwrite, "use": options.use}
+    wishes = {"half": options.half, "overwrite": options.overwrite, "use": options.use, "onnx": options.onnx}
     for told in export_model(options.checkpoint, options.folder, **wishes):
         say(told)

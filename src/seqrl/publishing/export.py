@@ -8,19 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.checkpoints.exported import is_exported, write_digests, write_exported
-from seqrl.checkpoints.loading import checkpoint_file, critic_file, landmarks_file, load, run_folder
+from seqrl.checkpoints.loading import checkpoint_file, critic_file, landmarks_file, load, load_critic, run_folder
 from seqrl.checkpoints.reading import read_checkpoint
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import ROW, list_evaluations, read_row
 from seqrl.evaluation.tables import write_tables
 from seqrl.files import write_folder
 from seqrl.publishing.card import find_command, write_card
+from seqrl.publishing.single_pass import check_single_pass, write_policies
 
 RESULTS = "results.md"
 
 
 def export_model(
-    source: str | Path, folder: Path, *, half: bool = False, overwrite: bool = False, use: Sequence[str] = ()
+    source: str | Path,
+    folder: Path,
+    *,
+    half: bool = False,
+    overwrite: bool = False,
+    use: Sequence[str] = (),
+    onnx: bool = False,
 ) -> Iterator[str]:
     """Write a run's model, critic and landmarks in the layout of the Hugging Face hub; yields what is to be told.
 
@@ -32,19 +39,22 @@ def export_model(
         half: whether weights are kept as float16.
         overwrite: whether a folder with content is replaced.
         use: words of `seqrl evaluate` for the card, beside `checkpoint=`.
+        onnx: whether policies of one pass are written as ONNX files, too; see `seqrl.publishing.single_pass`.
 
     Raises:
-        seqrl.errors.SeqrlError: a checkpoint that cannot be loaded, or a folder with content; nothing is written then.
+        seqrl.errors.SeqrlError: a checkpoint that cannot be loaded, a folder with content, or a policy that ONNX cannot
+            hold; nothing is written then.
     """
     if folder.exists() and not overwrite and (folder.is_file() or any(folder.iterdir())):
         raise ConfigError(f"{str(folder)!r} exists already; choose another name, or --overwrite it")
     checkpoint = checkpoint_file(source)
     loaded = load(checkpoint)
     critic, graph = critic_file(checkpoint), landmarks_file(checkpoint)
+    if onnx:
+        check_single_pass(loaded.model, load_critic(checkpoint))
     run = run_folder(checkpoint)
-    command = find_command(run)
     evaluations = sorted(list_evaluations(run), key=lambda each: (each / ROW).stat().st_mtime_ns)
-    rows = [read_row(each) for each in evaluations]
+    rows, command = [read_row(each) for each in evaluations], find_command(run)
     with write_folder(folder, overwrite=overwrite) as new:
         write_exported(
             new,
@@ -57,19 +67,25 @@ def export_model(
         if graph.is_file():
             (new / "landmarks").mkdir()
             shutil.copyfile(graph, new / "landmarks" / graph.name)
-        dataset = loaded.dataset
+        policies = _write_policies(new) if onnx else []
         if rows:
-            write_tables(new, rows, [], dataset)
+            write_tables(new, rows, [], loaded.dataset)
         table = (new / RESULTS).read_text(encoding="utf-8") if rows else None
-        write_card(new, folder.name, loaded, dataset, table, command, half=half, use=use)
+        write_card(new, folder.name, loaded, loaded.dataset, table, command, half=half, use=use)
         write_digests(new)
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
-    yield f"written: {folder}, {size / 1e6:.2f} MB, {len(rows)} rows of results"
+    yield f"written: {', '.join([f'{folder}', f'{size / 1e6:.2f} MB', f'{len(rows)} rows of results', *policies])}"
     if half and rows and not is_exported(checkpoint):
         yield (
             "the rows were measured with the weights of the run; to have those of float16, evaluate "
             f"checkpoint={folder} and export that folder"
         )
+
+
+def _write_policies(folder: Path) -> list[str]:
+    """Names of the ONNX files of a folder, which are made of its own weights: of half precision, perhaps."""
+    write_digests(folder)  # which loading asks for
+    return write_policies(folder, load(folder).model, load_critic(folder))
 
 
 def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,6 +128,19 @@ def test_no_folder_of_the_machine_is_told(run: Path) -> None:
     assert "seqrl train data.path=data.hdf5 'plugins=[mine.py]' seed=5" in (folder / "README.md").read_text()
 
 
+def test_policies_of_one_pass_lie_beside_the_model(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime", reason="pip install 'seqrl[onnx]'")
+    pytest.importorskip("onnxscript", reason="pip install 'seqrl[onnx]'")
+    assert export.run([str(run), str(run.parent / "out"), "--onnx", "--half"]) == 0
+    assert "actor.onnx" in capsys.readouterr().out
+    assert "actor.onnx" in (run.parent / "out" / "SHA256SUMS").read_text()
+    seqrl.load(run.parent / "out")
+    shutil.rmtree(run / "critic")
+    assert export.run([str(run), str(run.parent / "more"), "--onnx"]) == 2
+    assert "--onnx writes policies of one pass" in capsys.readouterr().err
+    assert not (run.parent / "more").exists()
+
+
 def test_no_flipped_bit_of_any_file_is_loaded(run: Path) -> None:
     folder, draw = exported(run), random.Random(0)
     for name in ("config.json", "model.safetensors", "tokenizer.safetensors"):
