@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Interval, Len, Lt, MinLen
 
 from seqrl.errors import ConfigError
-from seqrl.layout import FieldConfig, LayoutConfig
+from seqrl.layout_config import FieldConfig, LayoutConfig
 from seqrl.registry import OPTIMIZER, Slot
 from seqrl.schema import check_value, options_of, section_of
 

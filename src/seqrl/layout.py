@@ -5,97 +5,20 @@ The layout of the Trajectory Transformer is `[observation.., action.., reward, v
 a key from every position (Janner et al. 2021, section 3.1 and their code). That of the Decision Transformer is
 `[return, observation.., action..]`, every field one vector; `return` is what is earned from the present step on, its
 reward included, and is known before the action because the user asks for it (Chen et al. 2021, section 3).
+
+Every other name is an *extra*: an array that the data record beside each step. Before the action it is a context, which
+is known when an action is chosen (a task, a price); after it an outcome, which the step brings about (a cost).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
-from annotated_types import Ge, Interval, Len
-
-from seqrl.errors import ConfigError
+from seqrl.errors import ConfigError, did_you_mean
+from seqrl.layout_config import FIELDS, LayoutConfig
 from seqrl.schema import check_value
-
-FieldName = Literal["observation", "action", "reward", "value", "return"]
-FIELDS: tuple[FieldName, ...] = get_args(FieldName)
-
-
-@dataclass(frozen=True)
-class FieldConfig:
-    """What a user says of a field.
-
-    Attributes:
-        loss_weight: factor on the loss of its tokens.
-        hidden: later positions (and its own) may not attend to it.
-    """
-
-    loss_weight: Annotated[float, Ge(0)] = 1.0
-    hidden: bool = False
-
-
-@dataclass(frozen=True)
-class GoalConfig:
-    """What a user says of a goal; see `Goal`.
-
-    Attributes:
-        discount: of geometric draws; null: that of the returns.
-    """
-
-    dims: Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
-    dropout: Annotated[float, Interval(ge=0, le=1)] = 0.1
-    draw: Literal["uniform", "last", "geometric"] = "uniform"
-    discount: Annotated[float, Interval(ge=0, le=1)] | None = None
-
-    def __post_init__(self) -> None:
-        if self.discount is not None and self.draw != "geometric":
-            raise ConfigError(
-                f"layout.goal.discount={self.discount:g} is of geometric draws, and layout.goal.draw={self.draw}; add "
-                "layout.goal.draw=geometric, or leave it out"
-            )
-
-
-@dataclass(frozen=True)
-class LayoutConfig:
-    """The section `layout` of a run.
-
-    Attributes:
-        fields: their order is the order of the tokens; null leaves one out.
-        goal: what stands before the sequence; null for nothing.
-        discount: gamma of the fields value and return, per step of the environment.
-        termination_penalty: what replaces the reward at a true end; null leaves it.
-        stride: steps of the environment between two transitions of a window.
-        chunk: how many of its actions a transition keeps: 1, the first; or as many as the stride, all of them.
-        vectors: of models of vectors, the fields that make one together: `[[goal, observation], [action]]`; null for a
-            vector per field.
-        termination: of models of tokens: `shared` gives the termination token one row of the embedding for all places
-            of a transition, as published; null one for each place.
-
-    Raises:
-        ConfigError: an order that cannot be decoded, or a chunk that is neither 1 nor the stride.
-    """
-
-    fields: Mapping[FieldName, FieldConfig | None]
-    goal: GoalConfig | None = None
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    termination_penalty: float | None = None
-    stride: Annotated[int, Ge(1)] = 1
-    chunk: Annotated[int, Ge(1)] = 1
-    vectors: tuple[tuple[str, ...], ...] | None = None
-    termination: Literal["shared"] | None = None
-
-    def __post_init__(self) -> None:
-        _check_order(self.present)
-        _check_vectors(self.vectors, list(self.present), with_goal=self.goal is not None)
-        if self.chunk not in (1, self.stride):
-            what = f"layout.chunk={self.chunk} keeps neither one action of a transition nor all {self.stride}"
-            raise ConfigError(f"{what}; use layout.chunk=1, or layout.stride={self.chunk} as well")
-
-    @property
-    def present(self) -> dict[FieldName, FieldConfig]:
-        """The fields that are not left out, in order."""
-        return {name: options for name, options in self.fields.items() if options is not None}
 
 
 @dataclass(frozen=True)
@@ -103,7 +26,7 @@ class Field:
     """A named part of a transition.
 
     Attributes:
-        name: one of `FIELDS`.
+        name: one of `FIELDS`, or that of an extra.
         start, size: which of the S scalars it covers.
         hidden: later positions (and its own) may not attend to it.
         loss_weight: factor on the loss of its tokens.
@@ -171,15 +94,18 @@ class Layout:
         observation_size: int,
         action_size: int,
         categories: Mapping[str, int] | None = None,
+        extras: Mapping[str, int] | None = None,
     ) -> Layout:
         """Lay the fields of a section `layout` out over S scalars.
 
         Args:
             config: the section, or a plain mapping that is checked as one.
-            categories: of discrete observations or actions; see the class.
+            categories: of discrete observations, actions or extras; see the class.
+            extras: numbers in a row of each array that the data record beside their steps.
 
         Raises:
-            ConfigError: see `LayoutConfig`; a goal dimension that observations lack; or discrete actions in chunks.
+            ConfigError: see `LayoutConfig`; a goal dimension that observations lack; discrete actions in chunks; or an
+                extra that the data lack, or that is called like one of `FIELDS`.
         """
         section: LayoutConfig = (
             config if isinstance(config, LayoutConfig) else check_value("layout", config, LayoutConfig)
@@ -187,7 +113,7 @@ class Layout:
         if section.chunk > 1 and "action" in (categories or {}):
             raise ConfigError(f"layout.chunk={section.chunk} is for vectors, and these actions are discrete; give 1")
         sizes = {"observation": observation_size, "action": action_size * section.chunk}
-        sizes |= {"reward": 1, "value": 1, "return": 1}
+        sizes |= {"reward": 1, "value": 1, "return": 1} | _sizes_of_extras(section, extras or {}, categories or {})
         fields: list[Field] = []
         start = 0
         for name, options in section.present.items():
@@ -211,7 +137,7 @@ class Layout:
             section.stride,
             section.chunk,
             vectors,
-            dict(categories or {}),
+            {name: count for name, count in (categories or {}).items() if name in (*FIELDS, *section.extras)},
             section.termination == "shared",
         )
 
@@ -235,6 +161,22 @@ class Layout:
         """P, prefix tokens."""
         return len(self.goal.dims) if self.goal else 0
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of the fields that are known when an action is chosen, in order."""
+        names = [f.name for f in self.fields]
+        return tuple(names[: names.index("action")])
+
+    @property
+    def contexts(self) -> tuple[Field, ...]:
+        """The extras that are known before the action, in order."""
+        return tuple(f for f in self.fields if f.name not in FIELDS and f.name in self.known)
+
+    @property
+    def outcomes(self) -> tuple[Field, ...]:
+        """The extras that an action brings about, in order."""
+        return tuple(f for f in self.fields if f.name not in FIELDS and f.name not in self.known)
+
     def has(self, name: str) -> bool:
         return any(f.name == name for f in self.fields)
 
@@ -248,6 +190,11 @@ class Layout:
             if f.name == name:
                 return f
         present = ", ".join(f.name for f in self.fields)
+        if name not in FIELDS:
+            raise ConfigError(
+                f"the layout has no {name!r} field (it has {present}); train with '+layout.fields.{name}={{}}' on data "
+                "that record it beside each step"
+            )
         if name == "return":  # stands before the action, and a new key would stand last
             raise ConfigError(f"the layout has no 'return' field (it has {present}); train with method=dt or layout=dt")
         hint = "{hidden: true}" if name == "value" else "{}"
@@ -266,35 +213,26 @@ class Layout:
         return [f.loss_weight for f in self.fields for _ in range(f.size)]
 
 
-def _check_order(fields: Mapping[FieldName, FieldConfig]) -> None:
-    """Refuse an order of fields in which no action can be decided."""
-    names = list(fields)
-    known_before = names[: names.index("action")] if "action" in names else names
-    if "action" not in names or "observation" not in known_before:
-        raise ConfigError(f"layout.fields has the order {names}; it needs an observation and, after it, an action")
-    if not set(known_before) <= {"observation", "return"} or ("return" in names and "return" not in known_before):
-        raise ConfigError(
-            f"layout.fields has the order {names}; what is known before the action, observation and return, must "
-            "stand before it, and everything else after it"
-        )
-    for name in known_before:
-        if fields[name].hidden:
-            raise ConfigError(f"layout.fields.{name} is hidden; hide only fields that no decision needs")
-    if fields["action"].loss_weight == 0:
-        raise ConfigError("layout.fields.action.loss_weight=0 leaves actions unlearnt; give more than 0")
-
-
-def _check_vectors(groups: Sequence[Sequence[str]] | None, names: Sequence[str], *, with_goal: bool) -> None:
-    """Refuse groups that are not the fields in their order, or that put an action beside what it is decided by."""
-    if groups is None:
-        return
-    flat = [name for group in groups for name in group]
-    if [name for name in flat if name != "goal"] != list(names) or not all(groups):
-        raise ConfigError(
-            f"layout.vectors={[list(g) for g in groups]} must hold the fields {list(names)} in this order"
-        )
-    if flat.count("goal") > int(with_goal):
-        raise ConfigError("layout.vectors names a goal once at most, and only where layout.goal is set")
-    together = next(group for group in groups if "action" in group)
-    if {"observation", "return", "goal"} & set(together):
-        raise ConfigError("layout.vectors puts the action into a vector with what it is decided by; give it its own")
+def _sizes_of_extras(section: LayoutConfig, extras: Mapping[str, int], categories: Mapping[str, int]) -> dict[str, int]:
+    """How many scalars each extra of the layout has."""
+    for name in section.present:
+        if name in FIELDS and name in extras:
+            raise ConfigError(
+                f"the data record an array {name!r} beside their steps, and layout.fields.{name} is what seqrl makes "
+                "of them; rename the array, or leave the field out"
+            )
+    for name in section.extras:
+        if name not in extras:
+            recorded = f"they record {', '.join(sorted(extras))}" if extras else "they record none"
+            raise ConfigError(
+                f"layout.fields.{name} is an array that the data should record beside their steps, and {recorded}."
+                f"{did_you_mean(name, [*FIELDS, *extras])} Give the data such an array, or leave the field out"
+            )
+        if extras[name] == 0:
+            raise ConfigError(f"the data's {name!r} has no numbers in a row; leave layout.fields.{name} out")
+        if name in categories and extras[name] != 1:
+            raise ConfigError(
+                f"the data's {name!r} is one of {categories[name]} choices, and has {extras[name]} numbers in a row; "
+                "record an array of one number in a row for each choice"
+            )
+    return {name: extras[name] for name in section.extras}

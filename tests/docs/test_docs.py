@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import gymnasium
 import hydra
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -170,16 +171,29 @@ def _first_choice(override: str) -> str:
 FILES = [(where, match.group(1), block[match.end() :])
          for where, block in _blocks("python", "toml", "yaml")
          if where.startswith("docs/guides/") and (match := FILE.match(block))]  # fmt: skip
-ALONE = ("sgd.py", "linear.py", "speed.py", "minlstm.py", "gru.py", "notify.py")  # of a guide, and of no package
+ALONE = (
+    "sgd.py",
+    "linear.py",
+    "speed.py",
+    "minlstm.py",
+    "gru.py",
+    "notify.py",
+    "cart.py",
+    "peak.py",
+)  # of a guide, and of no package
 COMPONENTS = [file for file in FILES if "\n@register_" in file[2]]
 
 
 @pytest.fixture
-def plugin_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_plugins: None) -> None:
-    """A working folder with the files that the guides have one write."""
+def plugin_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_plugins: None) -> Iterator[None]:
+    """A working folder with the files that the guides have one write; their environments are forgotten afterwards."""
+    registered = set(gymnasium.registry)
     monkeypatch.chdir(tmp_path)
     for _, path, content in COMPONENTS:
         (tmp_path / path).write_text(content)
+    yield
+    for env_id in set(gymnasium.registry) - registered:
+        del gymnasium.registry[env_id]
 
 
 @pytest.mark.usefixtures("plugin_files")

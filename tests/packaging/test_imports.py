@@ -41,6 +41,7 @@ ORDER = [
     {"data"},
     {"config"},
     {"layout"},
+    {"layout_config"},
     {"types"},
     {"registry"},
     {"schema"},
@@ -77,7 +78,7 @@ AT_MODULE_LEVEL = {  # classes of gymnasium.Env
         "d4rl.environment",
     )
 }
-WITHOUT_TORCH = {"config", "errors", "layout", "paths", "plugins", "registry", "schema"}
+WITHOUT_TORCH = {"config", "errors", "layout", "layout_config", "paths", "plugins", "registry", "schema"}
 
 SLOTS = {
     "sources": "data",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ OPTIMISTIC_VALUE = 1e6
 class EpisodeHistory:
     """Values of the steps so far, as far back as a model looks, and of the step that is being lived through.
 
-    A step begins with `observe`, gets its actions by `act`, and ends with `earn`.
+    A step begins with `observe`, gets its actions by `act`, and ends with `earn`. Extras are (B, n) by name.
 
     Args:
         layout: which scalars a step is made of.
@@ -50,13 +52,15 @@ class EpisodeHistory:
         assert self.present is not None
         return self.present[:, self._layout.field("observation").slice]
 
-    def observe(self, observations: Tensor) -> Tensor:
+    def observe(self, observations: Tensor, contexts: Mapping[str, Tensor] | None = None) -> Tensor:
         """Begin a step with (B, O) observations; (B, S) what is known of it before the action, zeros elsewhere."""
         layout = self._layout
         self.present = torch.zeros(self.rows, layout.size, device=self._past.device)
         self.present[:, layout.field("observation").slice] = observations
         if layout.has("return"):
             self.present[:, layout.field("return").start] = self._desired
+        for name, values in (contexts or {}).items():
+            self.present[:, layout.field(name).slice] = values
         return self.present
 
     def act(self, actions: Tensor) -> None:
@@ -66,7 +70,7 @@ class EpisodeHistory:
         self.present[:, start : start + actions.shape[1]] = actions  # those of a chunk come together in `transitions`
         self.time += 1
 
-    def earn(self, rewards: Tensor | None) -> None:
+    def earn(self, rewards: Tensor | None, outcomes: Mapping[str, Tensor] | None = None) -> None:
         """End the step with the (B,) rewards that its actions earned; None where the layout asks for none."""
         layout, step = self._layout, self.present
         assert step is not None
@@ -74,6 +78,8 @@ class EpisodeHistory:
             if layout.has("reward"):
                 step[:, layout.field("reward").start] = rewards
             self._desired = (self._desired - rewards) / layout.discount if layout.discount else self._desired
+        for name, values in (outcomes or {}).items():
+            step[:, layout.field(name).slice] = values
         if layout.has("value"):
             step[:, layout.field("value").start] = OPTIMISTIC_VALUE
         self._past = torch.cat([self._past, step[:, None]], dim=1)[:, -self._kept :] if self._kept else self._past

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqrl.acting.episode_history import EpisodeHistory
+from seqrl.acting.extras import Extras, read_extras, require_outcomes
 from seqrl.acting.strategy import Strategy
 from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise
@@ -97,7 +98,11 @@ class Policy:
 
     @torch.no_grad()
     def act(
-        self, observations: np.ndarray, rewards: np.ndarray | None = None, active: np.ndarray | None = None
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        active: np.ndarray | None = None,
+        extras: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
         """Choose the next actions.
 
@@ -107,17 +112,28 @@ class Policy:
             active: (B,) bool, environments that still run; None for all. The others get zeros and cost nothing. Those
                 that finished must not come back before `reset`.
 
+            extras: (B, n) or (B,) numbers by name: contexts of the present step, outcomes of the previous actions; see
+                `seqrl.acting.extras.read_extras` for which are needed.
+
         Returns:
             (B, A) float32 actions, as the data has them: not clipped to any action space.
         """
         self._check(observations, rewards, active)
         layout, seen = self.model.layout, self._seen
         device = self.model.hidden.device
+        running = np.ones(seen.rows, bool) if active is None else np.asarray(active, bool)
+        contexts: Extras = {}
+        outcomes: Extras = {}
+        if self.strategy.planner.asks_model:
+            contexts, outcomes = read_extras(layout, extras, running, self.strategy.condition.contexts, device)
         if seen.present is not None:
             if rewards is None and (layout.has("reward") or layout.has("return")):
                 raise ConfigError("the layout has rewards or returns: give act() what the previous actions earned")
-            seen.earn(None if rewards is None else torch.as_tensor(rewards, dtype=torch.float32).to(device))
-        seen.observe(torch.as_tensor(observations, dtype=torch.float32).to(device))
+            if self.strategy.planner.asks_model:
+                require_outcomes(layout, outcomes)
+            earned = None if rewards is None else torch.as_tensor(rewards, dtype=torch.float32).to(device)
+            seen.earn(earned, outcomes)
+        seen.observe(torch.as_tensor(observations, dtype=torch.float32).to(device), contexts)
         if self._guide is not None:
             told = self._guide.choose(seen.observation)  # in every step: it keeps count of them
             if not self._queue:

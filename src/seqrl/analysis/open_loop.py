@@ -45,13 +45,13 @@ def imagine(
         seed: of the draws.
 
     Raises:
-        ConfigError: a layout that does not begin with the observation, or that has a goal.
+        ConfigError: a layout whose actions follow more than the observation, or that has a goal.
     """
     layout = model.layout
-    if layout.goal is not None or layout.fields[0].name != "observation" or model.tokens_per_step != layout.size:
+    if layout.goal is not None or layout.known != ("observation",) or model.tokens_per_step != layout.size:
         raise ConfigError(
-            "open-loop rollouts need a layout without a goal that begins with the observation, one token for each "
-            "scalar; train with layout=tt and tokenizer=uniform or quantile"
+            "open-loop rollouts need a layout without a goal whose actions follow the observation alone, one token for "
+            "each scalar; train with layout=tt and tokenizer=uniform or quantile"
         )
     walk = _Walk(model, references, rollouts, context, seed)
     for step in range(references.horizon):

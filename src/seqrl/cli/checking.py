@@ -209,7 +209,9 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
     env_id, sized = known.pop("env_id", None), "observation_size" in known
     goal = run.layout.goal.dims if run.layout.goal is not None else ()
     usual = {"observation_size": max(4, *(dim + 1 for dim in goal)) if goal else 4, "action_size": 2}
-    sizes = DataSizes(**{**usual, "longest_episode": 1000, **known})
+    extras = dict.fromkeys(run.layout.extras, 1)
+    known["categories"] = {**(known.get("categories") or {}), **(run.data.get("categories") or {})}
+    sizes = DataSizes(**{**usual, "longest_episode": 1000, "extras": extras, **known})
     with _as_refusal("the parts make no model"), torch.device("meta"):
         check_stages(run, sizes)
         model = build_model(run, sizes)

@@ -217,7 +217,7 @@ def _train(run: RunConfig, folder: RunFolder, rows: Rows, identity: RunIdentity)
         check_stages(run, DataSizes.of(store))
         for row in rows.configs:
             check_evaluation(row, run, store)
-    dataset = cache(lambda: summarize_data(store))
+    dataset = cache(lambda: summarize_data(store, run.layout.extras))
     if not certain:
         check_trained(folder, dataset())
     note_files(folder, identity)

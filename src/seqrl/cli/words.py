@@ -110,9 +110,10 @@ def _write_out(argument: str) -> list[str]:
 
     Settings of decoding belong to the evaluations that follow: `planner.beam_width=64` is short for
     `evaluation.decoding.planner.beam_width=64`, and `strategy=goal` for `evaluation.strategy=goal`. A mix of data has
-    one word as well: `data.mix=[a,b]` is short for `data=mix data.parts=[a,b]`. `data.top_fraction=0.1` is an option
-    of every source, those of plugins included. Rows, and settings of decoding, may be new or not; rows may
-    have names that are no keys (`~evaluation.rows.reward search`). `critic=null` chooses none, as `~critic` does.
+    one word as well: `data.mix=[a,b]` is short for `data=mix data.parts=[a,b]`. `data.top_fraction=0.1` and
+    `data.categories.task=3` are options of every source, those of plugins included. Rows, and settings of decoding, may
+    be new or not; rows may have names that are no keys (`~evaluation.rows.reward search`). `critic=null` chooses none,
+    as `~critic` does.
     """
     key, equals, value = argument.partition("=")
     typed, key = key, key.lstrip("+~")
@@ -128,7 +129,8 @@ def _write_out(argument: str) -> list[str]:
             f"'{key}={{strategy: {row[2] if row[2].isidentifier() else 'goal'}}}', or null"
         )
     open_ended = ("evaluation.rows", "evaluation.strategies", "evaluation.decoding.")
-    if (key.startswith(open_ended) or key == "data.top_fraction") and not argument.startswith("~"):
+    of_sources = key == "data.top_fraction" or (key + ".").startswith("data.categories.")
+    if (key.startswith(open_ended) or of_sources) and not argument.startswith("~"):
         return [f"++{argument.lstrip('+')}"]
     if argument.startswith("data.mix="):
         return ["data=mix", f"data.parts={value}"]

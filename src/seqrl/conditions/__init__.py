@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -24,6 +26,7 @@ class Condition(ABC):
     Attributes:
         wants_goals: whether it needs goals.
         wants_landmarks: whether it needs a graph of landmarks, as `model.landmarks`.
+        contexts: numbers of extras that are known before the action, told in every step instead of by environments.
         target_return: the return of the episode that is asked for, in the data's units; None where none is.
         guidance: how many times what the prefix changes about actions counts; see
             `seqrl.decoding.guided.GuidedSession`.
@@ -31,6 +34,7 @@ class Condition(ABC):
 
     wants_goals: bool
     wants_landmarks: bool = False
+    contexts: Mapping[str, tuple[float, ...]] = MappingProxyType({})
     target_return: float | None = None
     guidance: float = 1.0
 

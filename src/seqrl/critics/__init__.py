@@ -110,7 +110,7 @@ def build_critic(config: CriticConfig, sizes: DataSizes) -> Critic | None:
     """
     if config.critic is None:
         return None
-    discrete = sorted(sizes.categories or {})
+    discrete = sorted({"observation", "action"} & set(sizes.categories or {}))
     if discrete:
         raise ConfigError(
             f"critic={config.critic['name']} works on vectors, and these data have a discrete {discrete[0]}; train "

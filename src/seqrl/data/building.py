@@ -112,6 +112,26 @@ def find_mismatch(fields: Mapping[str, np.ndarray], extras: Mapping[str, np.ndar
     return None
 
 
+def measure_sizes(
+    fields: Mapping[str, Any], extras: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a layout needs to know of a store: `observation_size`, `action_size`, `categories`, and `extras` if any are.
+
+    Args:
+        fields: `observations` and `actions`.
+    """
+    discrete = {name.removesuffix("s"): key for name, key in DISCRETE.items()}
+    discrete |= {name: f"num_{name}" for name in extras if name not in discrete}
+    counts = {name: attributes.get(key) for name, key in discrete.items()}
+    widths = {name: int(np.prod(array.shape[1:])) for name, array in extras.items()}
+    return {
+        "observation_size": fields["observations"].shape[1],
+        "action_size": fields["actions"].shape[1],
+        "categories": {name: int(n) for name, n in counts.items() if isinstance(n, int | np.integer) and n},
+        **({"extras": widths} if widths else {}),
+    }
+
+
 def _check_steps(array: Any, name: str, attributes: Mapping[str, Any], origin: str) -> np.ndarray:
     """(N, O) observations or (N, A) actions, checked: of real numbers, or as the attributes declare."""
     count = attributes.get(DISCRETE[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from seqrl.data.array_folder import MANIFEST, read_arrays, write_arrays
-from seqrl.data.building import boundaries_of, cut_arrays, find_mismatch, join_episodes
+from seqrl.data.building import boundaries_of, cut_arrays, find_mismatch, join_episodes, measure_sizes
 from seqrl.data.checks import DISCRETE, refuse_different
 from seqrl.data.contents import hash_content
-from seqrl.data.gathered_rows import CHUNK_ROWS, Rows, join_ranges, join_rows, measure_deviations, select_rows
+from seqrl.data.gathered_rows import Rows, chunks_of, join_ranges, join_rows, measure_deviations, select_rows
 from seqrl.errors import DataError
 from seqrl.files import fingerprint_bytes
 from seqrl.paths import find_path
@@ -44,8 +45,8 @@ class EpisodeStore:
             as fine as the episodes; hindsight goals are never drawn across one. The episodes themselves by default.
         attributes: what is known of the origin: `name`, `env_id` and the like. `num_actions` and `num_observations`
             say that actions or observations are discrete, and how many there are: A or O is 1 then, and the column
-            holds whole numbers from 0.
-        extras: further arrays of N rows, (N, ...), such as `qpos`; carried along, not checked for NaN, not trained on.
+            holds whole numbers from 0; `num_task` says so of an extra `task`.
+        extras: further arrays of N rows, (N, ...); trained on where the layout has a field of that name.
         identity: hash of the content where it is known without reading it; see `fingerprint`.
     """
 
@@ -256,13 +257,8 @@ class EpisodeStore:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """What a layout needs to know of the data: `observation_size`, `action_size` and `categories`."""
-        discrete = {name.removesuffix("s"): key for name, key in DISCRETE.items()}
-        return {
-            "observation_size": self.observations.shape[1],
-            "action_size": self.actions.shape[1],
-            "categories": {f: int(self.attributes[name]) for f, name in discrete.items() if self.attributes.get(name)},
-        }
+        """What a layout needs to know: `observation_size`, `action_size`, `categories`, and `extras` if any are."""
+        return measure_sizes(vars(self), self.extras, self.attributes)
 
     def returns(self) -> np.ndarray:
         """(E,) float64 undiscounted return of each episode, as recorded (no termination penalty)."""
@@ -277,17 +273,21 @@ class EpisodeStore:
         """(E,) bool; False for an episode that the recording cut short."""
         return self.terminated | self.truncated
 
-    def fingerprint(self) -> str:
-        """Hash of what a tokenizer may see: observations, actions, rewards, and where and how episodes end."""
-        if self.identity is not None:
-            return self.identity
-        return fingerprint_bytes(self._content())
+    def fingerprint(self, extras: Sequence[str] = ()) -> str:
+        """Hash of what a tokenizer may see: observations, actions, rewards, how episodes end, and perhaps extras."""
+        known = self.identity if self.identity is not None else fingerprint_bytes(self._content())
+        seen = map(self._content_of, sorted(extras))
+        return fingerprint_bytes(itertools.chain([known.encode()], *seen)) if extras else known
+
+    def _content_of(self, extra: str) -> Iterator[bytes | memoryview]:
+        array = self.extras[extra]
+        yield repr((extra, array.shape, str(array.dtype))).encode()
+        yield from chunks_of(array)
 
     def _content(self) -> Iterator[bytes | memoryview]:
         yield repr((self.observations.shape, self.actions.shape)).encode()
         for array in (self.observations, self.actions, self.rewards):
-            for first in range(0, len(self), CHUNK_ROWS):
-                yield np.ascontiguousarray(array[first : first + CHUNK_ROWS]).data
+            yield from chunks_of(array)
         for small in (self.offsets, self.terminated, self.truncated, self.segments):
             yield np.ascontiguousarray(small).data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,3 +127,9 @@ def _joined(
     if len(heads) == 1:
         return sources[int(used[0])][int(first[0]) : int(first[0] + counts[0])]
     return Rows([sources[int(number)] for number in used], source, first, counts)
+
+
+def chunks_of(array: np.ndarray | Rows) -> Iterator[memoryview]:
+    """The bytes of an array, some rows at a time."""
+    for first in range(0, len(array), CHUNK_ROWS):
+        yield np.ascontiguousarray(array[first : first + CHUNK_ROWS]).data

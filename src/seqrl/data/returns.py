@@ -8,6 +8,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.extras import read_extra
 from seqrl.data.gathered_rows import CHUNK_ROWS
 from seqrl.layout import Layout
 
@@ -75,6 +76,7 @@ def transition_chunks(store: EpisodeStore, layout: Layout, rows: int = CHUNK_ROW
             powers = layout.discount ** np.arange(layout.stride)
             rewards = sum(power * _ahead(further, store, first, stop, k) for k, power in enumerate(powers))
         columns["reward"] = rewards[:, None]
+        columns |= {f.name: read_extra(store, layout, f, first, stop) for f in (*layout.contexts, *layout.outcomes)}
         yield first, np.concatenate([columns[f.name] for f in layout.fields], axis=1, dtype=np.float32)
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Self
 from annotated_types import Ge
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.layout import Layout, LayoutConfig
+from seqrl.layout import Layout
+from seqrl.layout_config import LayoutConfig
 from seqrl.schema import check_value
 
 # What tells data apart of which an older checkpoint holds no fingerprint.
@@ -62,12 +63,14 @@ class DataSizes:
         observation_size, action_size: O and A.
         longest_episode: in transitions, which models of vectors tell times up to; None where nobody said.
         categories: see `seqrl.layout.Layout`.
+        extras: numbers in a row of each array that the data record beside their steps; None where they record none.
     """
 
     observation_size: Annotated[int, Ge(1)]
     action_size: Annotated[int, Ge(1)]
     longest_episode: Annotated[int, Ge(1)] | None = None
     categories: Mapping[str, int] | None = None
+    extras: Mapping[str, Annotated[int, Ge(0)]] | None = None
 
     @classmethod
     def of(cls, store: EpisodeStore) -> Self:
@@ -88,9 +91,9 @@ class DataSizes:
         """The fields of a layout over the scalars of these data.
 
         Raises:
-            ConfigError: a goal dimension that observations lack.
+            ConfigError: a goal dimension or an extra that the data lack.
         """
-        return Layout.from_config(layout, self.observation_size, self.action_size, self.categories)
+        return Layout.from_config(layout, self.observation_size, self.action_size, self.categories, self.extras)
 
 
 def same_episodes(saved: DataSummary, now: DataSummary) -> bool:

@@ -51,7 +51,8 @@ def encoder_identity(encoder: nn.Module, options: Mapping[str, Any]) -> str | No
 def token_key(store: EpisodeStore, layout: Layout, encoder: str) -> str:
     """The name of the tokens that an encoder (see `encoder_identity`) makes of the transitions of a store."""
     transition = [[(f.name, f.size) for f in layout.fields], layout.discount, layout.termination_penalty, layout.stride]
-    return fingerprint([FORMAT_VERSION, store.fingerprint(), transition, encoder])
+    extras = [field.name for field in (*layout.contexts, *layout.outcomes)]
+    return fingerprint([FORMAT_VERSION, store.fingerprint(extras), transition, encoder])
 
 
 def cached_tokens(key: str, rows: int, dtype: np.dtype[Any], chunks: Chunks, folder: Path | None = None) -> np.ndarray:

@@ -209,14 +209,18 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     return Environments(env_id, envs)
 
 
-def check_returns(envs: Environments) -> None:
+def check_returns(envs: Environments) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Start an episode and act once, so that an environment that returns what is no number is told before a training.
+
+    Returns:
+        What each environment told at the start, and with its step.
 
     Raises:
         ConfigError: as `Environments.reset` and `step`.
     """
-    envs.reset([0] * len(envs))
-    envs.step(np.zeros((len(envs), envs.action_size)))
+    _, first = envs.reset([0] * len(envs))
+    *_, second = envs.step(np.zeros((len(envs), envs.action_size)))
+    return first, second
 
 
 def check_spaces(

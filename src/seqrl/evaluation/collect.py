@@ -15,6 +15,7 @@ from seqrl.acting.policy import Policy
 from seqrl.checkpoints.loading import checkpoint_file, load, load_critic
 from seqrl.config import EvaluationConfig
 from seqrl.envs import Environments, check_spaces, make_environments
+from seqrl.envs.told import read_told
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.placement import policy_of
 from seqrl.formats.flat import FlatEpisodes
@@ -186,19 +187,25 @@ class _Episode:
 
 def _round(actor: Actor, envs: Environments, numbers: np.ndarray, seed: int, limit: int) -> list[_Episode]:
     """One episode in every environment; after `limit` steps it counts as truncated."""
-    observations, _ = envs.reset([1_000_000 * seed + int(number) for number in numbers])
+    observations, infos = envs.reset([1_000_000 * seed + int(number) for number in numbers])
     actor.reset(len(envs), environments=numbers)
     recorded = [_Episode([observation], [], [], []) for observation in observations]
     earned: np.ndarray | None = None
+    policy = actor if isinstance(actor, Policy) else None
+    layout = None if policy is None else policy.model.layout
+    sizes = {} if layout is None else {extra.name: extra.size for extra in (*layout.contexts, *layout.outcomes)}
     for _ in range(limit):
         active = envs.active.copy()
-        actions = np.asarray(actor.act(observations, earned, active))
+        if policy is None:
+            actions = np.asarray(actor.act(observations, earned, active))
+        else:
+            actions = policy.act(observations, earned, active, read_told(infos, sizes, envs.env_id))
         if actions.shape != (len(envs), envs.action_size):
             wanted = (len(envs), envs.action_size)
             raise ConfigError(f"the policy gives actions of shape {actions.shape}; {wanted} is needed")
         actions = envs.carried_out(actions)
         states = [_state(env) if running else None for env, running in zip(envs.envs, active, strict=True)]
-        observations, earned, terminated, _, _ = envs.step(actions)
+        observations, earned, terminated, _, infos = envs.step(actions)
         for index in np.flatnonzero(active):
             episode, state = recorded[index], states[index]
             episode.observations.append(observations[index])

@@ -122,6 +122,8 @@ def gather_choices(
     layout.field("reward")
     if layout.has("return"):
         raise ConfigError("seqrl diagnose imagines no desired return; give a checkpoint of layout=tt")
+    if layout.contexts or layout.outcomes:
+        raise ConfigError("seqrl diagnose knows no extras; give a checkpoint of layout=tt as it is")
     if layout.stride > 1 and "action" in layout.categories:
         raise ConfigError("seqrl diagnose holds actions for a stride, which discrete ones need not mean; use stride 1")
     dynamics: dict[str, Dynamics] = {

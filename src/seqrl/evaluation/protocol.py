@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from seqrl.acting.extras import read_extras, require_outcomes
 from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
 from seqrl.config import EvaluationConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.envs import check_returns, check_spaces, make_environments
+from seqrl.envs.told import read_told
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import label_of
 from seqrl.evaluation.courses import find_courses
 from seqrl.evaluation.goals import judge
 from seqrl.evaluation.rollout import Episodes, Watch, rollout
 from seqrl.layout import Layout
+from seqrl.registry import CONDITION, PLANNER
 from seqrl.worlds.environments import maze_of
 
 PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
@@ -91,9 +96,22 @@ def check_environment(config: EvaluationConfig, layout: Layout | None, env_id: s
         if layout is not None:
             check_spaces(envs, layout.field("observation").size, layout.action_size, layout.categories)
         envs.limit_steps(config.max_steps)
-        check_returns(envs)
+        if layout is not None and getattr(PLANNER.named_by(config.planner), "asks_model", True):
+            _check_told(config, layout, env_id, *check_returns(envs))
+        else:
+            check_returns(envs)
     finally:
         envs.close()
+
+
+def _check_told(config: EvaluationConfig, layout: Layout, env_id: str, *infos: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an environment that does not tell the extras which a policy needs, at its start and with its step."""
+    sizes = {extra.name: extra.size for extra in (*layout.contexts, *layout.outcomes)}
+    fixed = CONDITION.build(config.condition).contexts
+    for moment, told in enumerate(read_told(each, sizes, env_id) for each in infos):
+        _, outcomes = read_extras(layout, told, np.ones(1, bool), fixed, torch.device("cpu"))
+        if moment:
+            require_outcomes(layout, outcomes)
 
 
 def run_episodes(

@@ -14,6 +14,7 @@ from seqrl.files import write_file
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.writers import write_episodes
 from seqrl.layout import Layout
+from seqrl.layout_config import FIELDS
 
 TRAJECTORIES, PLANS = "trajectories.npz", "plans.npz"
 
@@ -28,6 +29,7 @@ def write_trajectories(folder: Path, episodes: Episodes, env_id: str, *, seed: i
     last = np.cumsum([length for _, length in rows]) - 1
     ends, terminals = np.zeros((2, int(last[-1]) + 1), bool)
     ends[last], terminals[last] = True, [bool(episodes.terminated[number]) for number, _ in rows]
+    told = {name: each for name, each in episodes.outcomes.items() if name != "episode"}
     attributes: dict[str, Any] = {"env_id": env_id, "seed": seed, "seqrl": version("seqrl")}
     flat = FlatEpisodes(
         env_id,
@@ -39,7 +41,10 @@ def write_trajectories(folder: Path, episodes: Episodes, env_id: str, *, seed: i
         terminals,
         ends & ~terminals,
         final_observations=np.stack([episodes.observations[number, length] for number, length in rows]),
-        extras={"episode": np.concatenate([np.full(length, number) for number, length in rows])},
+        extras={
+            "episode": np.concatenate([np.full(length, number) for number, length in rows]),
+            **{name: np.concatenate([each[n, :length] for n, length in rows]) for name, each in told.items()},
+        },
         attributes=attributes,
     )
     write_episodes(flat, str(folder / TRAJECTORIES), overwrite=True)
@@ -50,8 +55,8 @@ def write_plans(folder: Path, log: PlanLog, layout: Layout) -> Path:
     """Write every plan with what it imagined.
 
     Arrays have a row for each plan: `time` (steps since the start), `episode`, `value` (what the planner said of it),
-    `horizon`, and for each field of the layout its imagined values, (N, H, size) in the data's units. Shorter plans
-    end in NaN.
+    `horizon`, and for each field of the layout its imagined values, (N, H, size) in the data's units, those of extras
+    as `extras.NAME`. Shorter plans end in NaN.
     """
     horizons = [each.shape[1] for each in log.transitions]
     count, longest = sum(len(each) for each in log.environments), max(horizons, default=0)
@@ -66,7 +71,10 @@ def write_plans(folder: Path, log: PlanLog, layout: Layout) -> Path:
         "episode": np.concatenate([*log.environments, np.zeros(0, np.int64)]).astype(np.int64),
         "value": np.concatenate([*(each.numpy() for each in log.scores), np.zeros(0, np.float32)]),
         "horizon": np.repeat(np.array(horizons, np.int64), sizes),
-        **{field.name: transitions[..., field.slice] for field in layout.fields},
+        **{
+            field.name if field.name in FIELDS else f"extras.{field.name}": transitions[..., field.slice]
+            for field in layout.fields
+        },
     }
     with write_file(folder / PLANS) as file:
         np.savez_compressed(file, **arrays)

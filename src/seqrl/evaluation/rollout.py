@@ -12,6 +12,7 @@ import numpy as np
 from seqrl.acting.policy import Policy
 from seqrl.console import show_progress
 from seqrl.envs import Environments
+from seqrl.envs.told import read_told
 from seqrl.evaluation.archive import ImaginedPath
 from seqrl.types import Plan
 
@@ -38,6 +39,8 @@ class Episodes:
         qpos: (T + 1, nq) MuJoCo positions of the first environment, for a video; None where it has none.
         plans: imagined paths, every so many steps.
         seed: of the first environment's start, for a video.
+        outcomes: (B, T, n) of each extra that an action brings about, by name, as environments told it; NaN where one
+            did not, and after the end.
     """
 
     observations: np.ndarray
@@ -50,6 +53,18 @@ class Episodes:
     qpos: np.ndarray | None = None
     plans: list[ImaginedPath] = field(default_factory=list)
     seed: int | None = None
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def outcome_means(self) -> dict[str, float]:
+        """Of each outcome of one number, its sum over an episode, on average; without those that were not all told."""
+        steps = np.arange(self.rewards.shape[1]) < self.lengths[:, None]
+        sums = {
+            name: np.where(steps, each[..., 0], 0.0).sum(1)
+            for name, each in self.outcomes.items()
+            if each.shape[-1] == 1
+        }
+        return {name: float(each.mean()) for name, each in sums.items() if np.isfinite(each).all()}
 
     @property
     def returns(self) -> np.ndarray:
@@ -85,27 +100,25 @@ def rollout(
     """Run one episode in every environment, to its end or for `max_steps`.
 
     Args:
-        seeds: one per environment, for its start.
-        options: one per environment, handed to its reset (exact start states).
+        seeds, options: one per environment, for its start; options are handed to its reset (exact start states).
         goals, keys: (B, G) for goal conditions; (B,) of the policy's random choices, equal keys get equal draws.
         plans_every: keep a new plan's imagined path every so many steps or more; 0 keeps none.
         watch: shown every new plan.
         until: ends episodes that the environment lets go on; asked at the start and after every step.
         description: of the progress bar; None shows none.
     """
-    observations, _ = envs.reset(seeds, options=options)
+    observations, infos = envs.reset(seeds, options=options)
     policy.reset(len(envs), goals=goals, environments=keys)
-    seen, done, rewards = [observations], [], []
+    seen, done, rewards, qpos, plans, horizons = [observations], [], [], [_qpos(envs)], [], []
     lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
-    qpos, plans, horizons = [_qpos(envs)], [], []
     _end_episodes(envs, observations, until)
-    earned, seconds = None, 0.0
+    told, earned, seconds = _Told(policy, envs, infos), None, 0.0
     newest: Plan | None = None
     due = 0  # when the next imagined path is kept
     for step in _steps(envs.limit_steps(max_steps), description):
         active = envs.active.copy()
         began = time.perf_counter()
-        actions = policy.act(observations, earned, active)
+        actions = policy.act(observations, earned, active, told.newest)
         seconds += time.perf_counter() - began
         if policy.plan is not None and policy.plan is not newest:
             newest = policy.plan
@@ -115,10 +128,11 @@ def rollout(
             if plans_every and step >= due:
                 plans += _imagined(policy, newest, step, np.flatnonzero(active))
                 due = step + plans_every
-        observations, earned, ended, _, _ = envs.step(actions)
-        lengths[active] += 1
-        done.append(envs.carried_out(actions))
+        observations, earned, ended, _, infos = envs.step(actions)
+        told.add(infos)
+        lengths += active
         terminated |= ended
+        done.append(envs.carried_out(actions))
         seen.append(observations)
         rewards.append(earned)
         qpos.append(_qpos(envs))
@@ -127,7 +141,31 @@ def rollout(
             break
     film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
     states, actions, earnings = (np.stack(each, 1) for each in (seen, done, rewards))
-    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, film, plans, seeds[0])
+    told_of = told.outcomes()
+    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, film, plans, seeds[0], told_of)
+
+
+class _Told:
+    """What environments tell of the extras of a policy's layout, step by step.
+
+    Attributes:
+        newest: (B, n) by name, NaN where one tells nothing.
+    """
+
+    def __init__(self, policy: Policy, envs: Environments, infos: Sequence[Mapping[str, Any]]) -> None:
+        layout = policy.model.layout
+        self.env_id, self._outcomes = envs.env_id, [extra.name for extra in layout.outcomes]
+        self._sizes = {extra.name: extra.size for extra in (*layout.contexts, *layout.outcomes)}
+        self._steps: list[dict[str, np.ndarray]] = []
+        self.newest = read_told(infos, self._sizes, self.env_id)
+
+    def add(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        self.newest = read_told(infos, self._sizes, self.env_id)
+        self._steps.append(self.newest)
+
+    def outcomes(self) -> dict[str, np.ndarray]:
+        """(B, T, n) by name."""
+        return {name: np.stack([each[name] for each in self._steps], 1) for name in self._outcomes}
 
 
 def _end_episodes(envs: Environments, observations: np.ndarray, until: Ending | None) -> None:

@@ -143,6 +143,8 @@ class ResultsRow:
         training_seed, training_steps: of the model.
         versions: of packages.
         goals: of an evaluation toward goals; None of others.
+        outcomes: of each extra of one number that an action brings about, such as a cost: its sum over an episode, on
+            average; None where the layout has none or the environment did not tell them.
     """
 
     strategy: str
@@ -181,6 +183,7 @@ class ResultsRow:
     training_steps: int
     versions: dict[str, str]
     goals: GoalResults | None = None
+    outcomes: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row as results.json holds it; `from_json` gives an equal row."""
@@ -189,6 +192,8 @@ class ResultsRow:
             tree[slot] = tree[slot].to_json()
         tree["starts"] = asdict(self.starts)
         goals = tree.pop("goals")
+        if tree["outcomes"] is None:
+            del tree["outcomes"]
         return tree | (asdict(goals) if goals is not None else {})
 
     @classmethod
@@ -218,6 +223,8 @@ class ResultsRow:
         for key, value in self.to_json().items():
             if key in KEY_NUMBERS or isinstance(value, float):
                 found[key] = value
+            elif key == "outcomes":
+                found |= {f"{name}_mean": mean for name, mean in (value or {}).items()}
             elif key.endswith("_ci95") and value is not None:
                 found |= {f"{key}_{end}": bound for end, bound in zip(ENDS, value, strict=True)}
         return found

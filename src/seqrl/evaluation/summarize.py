@@ -67,6 +67,7 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         training_seed=loaded.seed,
         training_steps=loaded.step,
         versions={package: version(package) for package in ("seqrl", "torch", "gymnasium", "mujoco")},
+        outcomes=outcome.episodes.outcome_means or None,
         goals=_summarize_goals(outcome.results, config, env_id) if "success" in outcome.results else None,
     )
 

@@ -148,9 +148,10 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
         names = [f"to {_point(share.goal)}" for share in goals.success_by_goal]
         header += ["success %", *(["clear %", "entered %"] if _have_regions(rows) else []), *names, "steps", "at goal"]
     width = len(header) - 2  # columns about goals
-    header += ["return", *(["score"] if scores else []), "n", "ms/action"]
+    outcomes = list(dict.fromkeys(name for row in rows for name in row.outcomes or {}))
+    header += ["return", *(["score"] if scores else []), *outcomes, "n", "ms/action"]
     body = [
-        [row.strategy, decoding, *_cells(row, width, scores, _have_regions(rows))]
+        [row.strategy, decoding, *_cells(row, width, scores, _have_regions(rows), outcomes)]
         for row, decoding in zip(rows, describe_decoding(rows), strict=True)
     ]
     behaviour = ["behaviour of the data", "", *[""] * width]
@@ -158,7 +159,7 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
     behaviour.append("" if mean is None else f"{mean:.1f}")
     if scores:
         behaviour.append("" if dataset.behaviour_score is None else f"{dataset.behaviour_score:.1f}")
-    return header, [*body, [*behaviour, str(dataset.num_episodes), ""]]
+    return header, [*body, [*behaviour, *[""] * len(outcomes), str(dataset.num_episodes), ""]]
 
 
 def _named_goals(rows: Sequence[ResultsRow]) -> list[GoalResults]:
@@ -171,7 +172,7 @@ def _have_regions(rows: Sequence[ResultsRow]) -> bool:
     return any(row.goals is not None and row.goals.regions is not None for row in rows)
 
 
-def _cells(row: ResultsRow, width: int, scores: bool, regions: bool) -> list[str]:
+def _cells(row: ResultsRow, width: int, scores: bool, regions: bool, outcomes: Sequence[str]) -> list[str]:
     cells = []
     if row.goals is None:
         cells += ["-"] * width
@@ -188,6 +189,8 @@ def _cells(row: ResultsRow, width: int, scores: bool, regions: bool) -> list[str
     cells.append(f"{row.return_mean:.1f} {_interval(row.return_ci95)}")
     if scores:
         cells.append("-" if row.score_mean is None else f"{row.score_mean:.1f} {_interval(row.score_ci95)}")
+    told = row.outcomes or {}
+    cells += [f"{told[name]:.4g}" if name in told else "-" for name in outcomes]
     return [*cells, str(row.num_episodes), f"{row.ms_per_action:.2f}"]
 
 

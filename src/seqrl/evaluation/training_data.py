@@ -22,7 +22,11 @@ def load_training_data(loaded: Loaded, why: str) -> EpisodeStore:
     if loaded.source is None:
         raise ConfigError(f"{why}, and its checkpoint does not say where its data came from; give one of a run")
     store = load_episodes(loaded.source)
-    now = DataSummary("", num_transitions=len(store), num_episodes=store.num_episodes, fingerprint=store.fingerprint())
+    layout = loaded.model.layout
+    extras = [field.name for field in (*layout.contexts, *layout.outcomes) if field.name in store.extras]
+    now = DataSummary(
+        "", num_transitions=len(store), num_episodes=store.num_episodes, fingerprint=store.fingerprint(extras)
+    )
     if not same_episodes(loaded.dataset, now):
         raise ConfigError(f"{why}, and the model was trained on other data than are there now; put back those of then")
     return store

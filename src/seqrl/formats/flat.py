@@ -134,9 +134,19 @@ class FlatEpisodes:
             self.ends,
             self.terminals,
             segment_ends=self.segment_ends,
-            extras={key.removeprefix("infos/"): array for key, array in self.extras.items()},
+            extras=self._rename_extras(),
             attributes=self.attributes,
             origin=self.origin,
         )
         last = store.offsets[1:] - 1
         return dataclasses.replace(store, truncated=self.timeouts[last] & ~store.terminated)
+
+    def _rename_extras(self) -> dict[str, np.ndarray]:
+        """The extras by the names that a layout gives them."""
+        found: dict[str, np.ndarray] = {}
+        for key, array in self.extras.items():
+            name = key.removeprefix("infos/")
+            if name in found and not np.array_equal(found[name], array):
+                raise DataError(f"{self.origin} holds two different arrays {name!r} and 'infos/{name}'; rename one")
+            found[name] = array
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,9 +13,16 @@ from seqrl.formats.hdf5_reasons import explain_failure
 from seqrl.formats.minari import part_of
 from seqrl.formats.recording import Recording, first_line
 
+Moment = Literal["before", "after"]
+
 
 def read_minari(
-    dataset: Any, metadata: Mapping[str, Any], keys: Sequence[str], origin: str, max_transitions: int | None
+    dataset: Any,
+    metadata: Mapping[str, Any],
+    keys: Sequence[str],
+    origin: str,
+    max_transitions: int | None,
+    extras: Mapping[str, Moment] | None = None,
 ) -> Recording:
     """Read the episodes; reading stops where enough rows are there.
 
@@ -23,11 +30,13 @@ def read_minari(
         dataset: a `minari.MinariDataset`.
         metadata: its own.
         keys: the parts of dict observations that make up an observation; none for observations of one part.
+        extras: infos to keep: those of a step's beginning (`before` its action) or of its end (`after`).
         origin: how to call it in messages.
 
     Returns:
         The keys `observations actions rewards offsets terminated truncated`, `final_observations` where every episode
-        has one, and `infos/qpos` and `infos/qvel` where all have them. Values of discrete spaces are counted from 0,
+        has one, `infos/qpos` and `infos/qvel` where all have them,
+        and the extras as `infos/NAME`. Values of discrete spaces are counted from 0,
         and attributes say how many there are.
 
     Raises:
@@ -40,7 +49,8 @@ def read_minari(
     read: list[dict[str, np.ndarray]] = []
     rows = 0
     for number, episode in enumerate(_episodes(_undecoded(dataset), origin)):
-        arrays = _arrays_of(episode, keys, f"episode {number} of {origin}")
+        where = f"episode {number} of {origin}"
+        arrays = _arrays_of(episode, keys, where) | _extras_of(episode.infos or {}, episode, extras or {}, where)
         if len(arrays["rewards"]):
             read.append(arrays)
             rows += len(arrays["rewards"])
@@ -75,6 +85,29 @@ def _arrays_of(episode: Any, keys: Sequence[str], origin: str) -> dict[str, np.n
         "truncated": ended[1][-1:],
         **{f"infos/{key}": array[:steps] for key, array in _states(episode.infos or {}, steps).items()},
     }
+
+
+def _extras_of(
+    infos: Mapping[str, Any], episode: Any, extras: Mapping[str, Moment], origin: str
+) -> dict[str, np.ndarray]:
+    """The infos to keep, a row for each step; the first info of an episode is that of its reset.
+
+    Raises:
+        DataError: one that was not recorded, or not for every step.
+    """
+    found, steps = {}, len(episode.rewards)
+    for name, moment in extras.items():
+        if name not in infos:
+            listed = ", ".join(sorted(infos)) or "none"
+            raise DataError(f"{origin} has no info {name!r}, which data.extras asks for; its infos: {listed}")
+        array = np.asarray(infos[name])
+        if array.dtype.kind not in "fiub" or array.ndim == 0 or len(array) != steps + 1:
+            raise DataError(
+                f"{origin}: info {name!r} has shape {array.shape} and type {array.dtype}; {steps + 1} rows of numbers "
+                "are needed, one at the start and one for each step"
+            )
+        found[f"infos/{name}"] = array[1:] if moment == "after" else array[:-1]
+    return found
 
 
 def _refuse_other_actions(space: Any, origin: str) -> None:

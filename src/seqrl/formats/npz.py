@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.checks import DISCRETE
 from seqrl.errors import DataError
 from seqrl.formats.limits import check_size
 from seqrl.formats.recording import Recording, explain_refusal, first_line
 
 TEXTS = ("name", "env_id")
 """What a file may say in arrays of one text, since NPZ has no attributes."""
-COUNTS = tuple(DISCRETE.values())
-"""What it may say in arrays of one whole number."""
+COUNT = "num_"
+"""Begins the names of arrays of one whole number, which say how many values an array of choices has."""
 _ADVICE = "save plain arrays, one row per transition, instead of lists of arrays"
 _SUFFIX = ".npy"  # of the members
 _UNREADABLE = (ValueError, TypeError, SyntaxError, OverflowError, RecursionError)  # what NumPy makes of odd headers
@@ -45,7 +44,7 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> Recording:
         wanted = {
             key: member
             for key, member in members.items()
-            if (member.filename.endswith(_SUFFIX) if keys is None else key in (*keys, *TEXTS, *COUNTS))
+            if (member.filename.endswith(_SUFFIX) if keys is None else key in (*keys, *TEXTS) or key.startswith(COUNT))
         }
         check_size(sum(member.file_size for member in wanted.values()), path.stat().st_size, path.name)
         for key, member in wanted.items():
@@ -54,7 +53,7 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> Recording:
             array = _read_array(archive, member, key, path.name)
             if array.ndim == 0 and array.dtype.kind == "U" and key in TEXTS:
                 attributes[key] = str(array)
-            elif array.ndim == 0 and array.dtype.kind in "iu" and key in COUNTS:
+            elif array.ndim == 0 and array.dtype.kind in "iu" and key.startswith(COUNT):
                 attributes[key] = int(array)
             else:
                 arrays[key] = array
@@ -64,7 +63,8 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> Recording:
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
     """Write arrays, compressed, and those of the attributes that `read_npz` reads."""
     texts = {key: np.array(str(attributes[key])) for key in TEXTS if attributes.get(key)}
-    counts = {key: np.array(attributes[key]) for key in COUNTS if attributes.get(key) is not None}
+    numbers = {key: value for key, value in attributes.items() if key.startswith(COUNT) and type(value) is int}
+    counts = {key: np.array(value) for key, value in numbers.items() if key not in arrays}
     everything: dict[str, Any] = {**arrays, **texts, **counts}
     with path.open("wb") as file:  # given a name, NumPy would append .npz to it
         np.savez_compressed(file, **everything)

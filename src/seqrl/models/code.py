@@ -46,10 +46,10 @@ class CodeModel(AutoregressiveModel):
             raise ConfigError(
                 f"tokenizer={tokenizer['name']} makes no codes; use TokenModel or VectorModel, or another"
             )
-        if layout.goal is not None or layout.has("return"):
+        if layout.goal is not None or len(layout.known) > 1:
             raise ConfigError(
                 f"tokenizer={tokenizer['name']} makes codes, which follow the present observation alone, and the "
-                "layout has a goal or a return; use layout=tt, or another tokenizer"
+                "layout has a goal, a return or a context; use layout=tt, or another tokenizer"
             )
         codes = context // built.steps_per_code
         if codes < 1:

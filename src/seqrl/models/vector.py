@@ -74,7 +74,7 @@ class VectorModel(Model):
         self.longest_episode = longest_episode
         self.backbone = BACKBONE.build(backbone, max_length=longest_episode)
         places = {name: place for place, group in enumerate(layout.vectors) for name in group}
-        decisive = {name for name in ("return", "observation") if name in places} | ({"goal"} if layout.goal else set())
+        decisive = {*layout.known} | ({"goal"} if layout.goal else set())
         if not self.backbone.sees_context and not decisive <= set(layout.vectors[places["action"] - 1]):
             raise ConfigError(
                 f"backbone={backbone['name']} sees one vector at a time, and the action depends on "

@@ -25,8 +25,8 @@ class Planner(ABC):
         serves: the class of models that it can decode, or several.
         asks_model: whether it looks at the sequence model at all; baselines do not.
         shows: what its traces hold for scores that want it (see `seqrl.scores.Score`): any of `transitions`,
-            `next_observation`, `goals`, `distributions`, `evidence`; None for planners that rank nothing, whatever
-            the score.
+            `next_observation`, `goals`, `distributions`, `extras`, `evidence`; None for planners that rank nothing,
+            whatever the score.
         wants_target: whether it looks at the goal in the data's units, as `history.target`.
     """
 
@@ -68,6 +68,7 @@ class Planner(ABC):
             "next_observation": score.wants_next_observation,
             "goals": score.wants_goals,
             "distributions": score.wants_distributions,
+            "extras": bool(score.wants_extras),
             "evidence": score.evidence_steps > 0,
         }
         missing = [

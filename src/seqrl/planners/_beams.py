@@ -18,7 +18,7 @@ from seqrl.scores import Distribution, Score, Trace
 from seqrl.types import Plan
 
 SHOWN = frozenset(
-    {"transitions", "next_observation", "goals", "distributions", "evidence"}
+    {"transitions", "next_observation", "goals", "distributions", "extras", "evidence"}
 )  # in the traces of these searches
 ESTIMATED = ("reward", "value")  # fields of which a search wants the expectation
 
@@ -29,7 +29,8 @@ class Beams:
     Attributes:
         columns: (B, C, ...) tensors that grow along their last dimension and follow every selection: `tokens` and
             `log_probs` have one entry per token from the present observation on, fields with estimates one per
-            transition, and `<field>_probabilities` V + 1 per transition where distributions are kept.
+            transition, `extra <name>` one per scalar of it, and `<field>_probabilities` V + 1 per transition where
+            distributions are kept.
 
     Args:
         session: at the first token after the present observation.
@@ -101,6 +102,8 @@ class Beams:
                 tokens = torch.where(proposed[0], proposed[1][..., place - places.start], tokens)
             if field in ESTIMATED:
                 self.estimate(model, field, place, percentile, as_published=as_published)
+            elif is_expected(model, field):
+                self.expect(model, field, place)
             self.take(tokens)
             if place + 1 < model.tokens_per_step:
                 self.advance()
@@ -127,6 +130,11 @@ class Beams:
         else:
             self.record(field, _find_percentile(probabilities, centres, percentile))
 
+    def expect(self, model: TokenModel, extra: str, place: int) -> None:
+        """Record the expectation of the scalar of an extra whose token comes next."""
+        centres = model.tokenizer.bin_centres(place).to(self.logits.dtype)
+        self.record(f"extra {extra}", self.logits.softmax(-1)[..., :-1] @ centres)
+
     def plan_of(self, model: TokenModel, best: Tensor, value: Tensor, depth: int) -> Plan:
         """The plan whose first `depth` transitions are those of the (B,) best candidates, with their (B,) scores."""
         every, steps = torch.arange(len(best), device=best.device), model.tokens_per_step
@@ -136,6 +144,9 @@ class Beams:
         for name in ESTIMATED:
             if name in winner:
                 transitions[..., model.layout.field(name).start] = winner[name].to(transitions)
+        for field in model.layout.outcomes:
+            if (name := f"extra {field.name}") in winner:
+                transitions[..., field.slice] = winner[name].unflatten(-1, (depth, -1)).to(transitions)
         return Plan(transitions[..., model.layout.field("action").slice], value, tokens, transitions)
 
     def trace(self, model: TokenModel, score: Score, *, partial: bool = False) -> Trace:
@@ -161,7 +172,7 @@ class Beams:
             trace = replace(trace, target=self.target[:, None].expand(-1, per_step.shape[1], -1))
         if score.evidence_steps and not partial:
             trace = replace(trace, goal_evidence=self._find_evidence(model, complete, score.evidence_steps))
-        if not score.wants_transitions:
+        if not (score.wants_transitions or score.wants_extras):
             return trace
         observation, action = (model.layout.field(name).slice for name in ("observation", "action"))
         tokens = self.columns["tokens"]
@@ -181,7 +192,14 @@ class Beams:
             actions=values[..., action],
             next_observation=following,
             over=over,
+            extras={name: self._find_extra(model, name, values) for name in score.wants_extras},
         )
+
+    def _find_extra(self, model: TokenModel, extra: str, values: Tensor) -> Tensor:
+        """(B, C, h, n) of the complete transitions, whose tokens decode to (B, C, h, S) values."""
+        field = model.layout.field(extra)
+        column = self.columns.get(f"extra {extra}")
+        return values[..., field.slice] if column is None else column.unflatten(-1, (-1, field.size))
 
     def _find_distributions(self, model: TokenModel, field: str) -> Distribution | None:
         """Of each transition's scalar; a termination token stands for 0, as it does in the expectation."""
@@ -203,6 +221,15 @@ class Beams:
         return found.view(batch, candidates, -1)
 
 
+def is_expected(model: TokenModel, field: str) -> bool:
+    """Whether a search wants the expectation of a field: of outcomes that are amounts, a token for each number."""
+    own = [outcome for outcome in model.layout.outcomes if outcome.name == field]
+    if not own or field in model.layout.categories:
+        return False
+    ordered = model.ordered[model.places(field)]
+    return len(ordered) == own[0].size and all(ordered)
+
+
 def check_shown(score: Score, layout: Layout) -> None:
     """Refuse a score that asks a search over tokens for what this layout's model cannot tell.
 
@@ -210,6 +237,8 @@ def check_shown(score: Score, layout: Layout) -> None:
         ConfigError: says what is missing and the override that adds it.
     """
     score.check(layout)
+    for name in score.wants_extras:
+        layout.field(name)
     if score.evidence_steps and (layout.goal is None or layout.goal.dropout == 0):
         raise ConfigError(
             "the score compares actions toward a goal with those toward none, and this checkpoint was not trained with "

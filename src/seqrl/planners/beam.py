@@ -120,13 +120,13 @@ class BeamPlanner(Planner):
 
     def check(self, model: TokenModel, score: Score) -> None:
         layout = model.layout
-        if layout.fields[0].name != "observation":
+        if layout.has("return"):
             raise ConfigError(
-                f"the checkpoint's layout begins with {layout.fields[0].name!r}, which planner=beam cannot "
-                "imagine; use planner=sample, or train with layout=tt"
+                "the checkpoint's layout begins with 'return', which planner=beam cannot imagine; use planner=sample, "
+                "or train with layout=tt"
             )
         further = self.horizon > 1 or score.wants_next_observation
-        for field in layout.fields[0 if further else 1 :]:
+        for field in layout.fields[0 if further else len(layout.known) :]:
             if field.loss_weight == 0:
                 raise ConfigError(
                     f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as planner=beam "
@@ -147,17 +147,17 @@ class BeamPlanner(Planner):
         return self.context
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
-        observation = model.places("observation")
+        first = model.fields.index("action")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
         session = decoding.start(model, history, cache=self.cache, context=self._context_of(model))
-        present = history.tokens[:, -observation.stop :]
+        present = history.tokens[:, -model.places("action").start :]
         beams = Beams(session, present, history.target, distributions=score.wants_distributions)
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.
             copies = self.n_expand * (self.beam_width if depth == 0 else 1)
             beams.repeat(copies)
             proposed = self._propose(model, history, beams, noise, depth, copies)
-            for name in model.fields[1:]:
+            for name in model.fields[first:]:
                 self._decode(model, beams, name, noise, depth, proposed if name == "action" else None)
             if score.wants_next_observation:
                 self._observe(model, beams, noise, depth + 1)
@@ -170,8 +170,10 @@ class BeamPlanner(Planner):
         return beams.plan_of(model, order[:, 0], best[:, 0], depth + 1)
 
     def _observe(self, model: TokenModel, beams: Beams, noise: Noise, depth: int) -> None:
+        """Decode what is known before the next action."""
         beams.advance()
-        self._decode(model, beams, "observation", noise, depth)
+        for name in model.layout.known:
+            self._decode(model, beams, name, noise, depth)
 
     def _propose(
         self, model: TokenModel, history: TokenHistory, beams: Beams, noise: Noise, depth: int, copies: int

@@ -47,7 +47,7 @@ class LatentBeamPlanner(Planner):
     """
 
     serves = CodeModel
-    shows = frozenset({"transitions"})
+    shows = frozenset({"transitions", "extras"})
 
     def __init__(
         self,
@@ -132,4 +132,5 @@ def _trace(model: CodeModel, log_probs: Tensor, transitions: Tensor, over: Tenso
         observations=transitions[..., layout.field("observation").slice] if wanted else None,
         actions=transitions[..., layout.field("action").slice] if wanted else None,
         over=F.pad(over.cumsum(-1) > 0, (0, 1)) if wanted else None,
+        extras={name: transitions[..., layout.field(name).slice] for name in score.wants_extras},
     )

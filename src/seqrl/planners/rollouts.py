@@ -94,10 +94,10 @@ class RolloutsPlanner(Planner):
 
     def check(self, model: TokenModel, score: Score) -> None:
         layout = model.layout
-        if layout.fields[0].name != "observation":
+        if layout.has("return"):
             raise ConfigError(
-                f"the checkpoint's layout begins with {layout.fields[0].name!r}, which planner=rollouts cannot "
-                "imagine; use planner=sample, or train with layout=tt"
+                "the checkpoint's layout begins with 'return', which planner=rollouts cannot imagine; use "
+                "planner=sample, or train with layout=tt"
             )
         for field in layout.fields:
             if field.loss_weight == 0:
@@ -118,9 +118,9 @@ class RolloutsPlanner(Planner):
         check_session(model, cache=self.cache, context=self.context)
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
-        observation = model.places("observation")
+        first = model.fields.index("action")
         session = decoding.start(model, history, cache=self.cache, context=self.context)
-        present = history.tokens[:, -observation.stop :]
+        present = history.tokens[:, -model.places("action").start :]
         beams = Beams(session, present, history.target, distributions=score.wants_distributions)
         beams.repeat(self.candidates)
         if self.proposals is not None:
@@ -128,11 +128,12 @@ class RolloutsPlanner(Planner):
             beams.record("own", own.expand(len(present), -1))
         for depth in range(self.horizon):
             proposed = self._propose(model, history, beams, noise, depth)
-            for name in model.fields[1:]:
+            for name in model.fields[first:]:
                 self._decode(model, beams, name, noise, depth, proposed if name == "action" else None)
             if depth + 1 < self.horizon or score.wants_next_observation:
                 beams.advance()
-                self._decode(model, beams, "observation", noise, depth + 1)
+                for name in model.layout.known:
+                    self._decode(model, beams, name, noise, depth + 1)
             if depth + 1 < self.horizon:
                 lost = score.find_lost(beams.trace(model, score, partial=True))
                 if lost is not None and lost.any():

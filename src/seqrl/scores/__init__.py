@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -64,6 +65,8 @@ class Trace:
         over: (..., h + 1) bool, whether the imagined episode had ended before each transition, and after the last; the
             last entry means something only beside `next_observation`. What stands there is no state. None for scores
             that do not want transitions, and where a search cannot tell.
+        extras: (..., h, n) of each extra that the score wants, by name, in the data's units: of outcomes the
+            expectation, of contexts and of choices what their tokens decode to.
     """
 
     action_log_probs: Tensor
@@ -78,6 +81,7 @@ class Trace:
     goal_evidence: Tensor | None = None
     reward_distributions: Distribution | None = None
     value_distributions: Distribution | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Score(ABC):
@@ -90,6 +94,7 @@ class Score(ABC):
         wants_goals: whether episodes must have goals, which traces then hold as `target`.
         wants_distributions: whether traces must hold `reward_distributions` and `value_distributions`, as far as the
             layout has the fields.
+        wants_extras: which extras traces must hold; their fields are checked by `check`.
         evidence_steps: n, of how many of the last transitions traces must hold `goal_evidence`; 0 for none.
     """
 
@@ -97,6 +102,7 @@ class Score(ABC):
     wants_next_observation: bool = False
     wants_goals: bool = False
     wants_distributions: bool = False
+    wants_extras: tuple[str, ...] = ()
     evidence_steps: int = 0
 
     @abstractmethod

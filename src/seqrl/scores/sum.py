@@ -51,6 +51,7 @@ class SumScore(Score):
         self.wants_next_observation = any(part.wants_next_observation for part in parts)
         self.wants_goals = any(part.wants_goals for part in parts)
         self.wants_distributions = any(part.wants_distributions for part in parts)
+        self.wants_extras = tuple({name: None for part in parts for name in part.wants_extras})
         self.evidence_steps = max((part.evidence_steps for part in parts), default=0)
 
     def check(self, layout: Layout) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from seqrl.layout import Layout
 from seqrl.registry import register_score
 from seqrl.scores import Score, Trace
-from seqrl.scores._dimension import DimensionField, check_dimension, find_dimension
+from seqrl.scores._dimension import check_dimension, find_dimension, find_extras
 
 
 @register_score("target")
@@ -22,19 +22,18 @@ class TargetScore(Score):
 
     Args:
         value: in the data's units.
-        field: whose dimension it is: `observation` or `action`.
+        field: whose dimension it is: `observation`, `action`, or the name of an extra.
         dim: which dimension of the field, 0 or more.
     """
 
     wants_transitions = True
 
-    def __init__(
-        self, *, value: float = 0.0, field: DimensionField = "observation", dim: Annotated[int, Ge(0)] = 0
-    ) -> None:
+    def __init__(self, *, value: float = 0.0, field: str = "observation", dim: Annotated[int, Ge(0)] = 0) -> None:
         self.value = value
-        self.field: DimensionField = field
+        self.field = field
         self.dim = dim
         self.wants_next_observation = field == "observation"
+        self.wants_extras = find_extras(field)
 
     def check(self, layout: Layout) -> None:
         check_dimension(layout, self.field, self.dim)

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqrl.console import say
 from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import ConfigError
+from seqrl.errors import ConfigError, DataError
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.minari import MINARI
 from seqrl.formats.recording import read_start
@@ -62,14 +62,26 @@ class DataSource(ABC):
 
 
 def load_episodes(data: Mapping[str, Any]) -> EpisodeStore:
-    """The episodes of the section `data` of a run; with `data.top_fraction` the best of them, see `EpisodeStore.best`.
+    """The episodes of the section `data` of a run.
+
+    Of every source, `data.top_fraction` takes the best of them, see `EpisodeStore.best`, and `data.categories` says
+    which extras are choices, and how many there are.
 
     Raises:
-        DataError: see `DataSource.load`.
+        DataError: see `DataSource.load`; or an extra is not there.
     """
     source = dict(data)
-    top_fraction = source.pop("top_fraction", None)  # of every source, and none of its business
+    top_fraction, categories = (source.pop(key, None) for key in ("top_fraction", "categories"))
     store: EpisodeStore = DATA.build(source).load()
+    for name, count in (categories or {}).items():
+        if name not in store.extras:
+            recorded = ", ".join(sorted(store.extras)) or "none"
+            raise DataError(
+                f"data.categories.{name}={count} is of an array that the data record beside their steps, and they "
+                f"record {recorded}; leave it out"
+            )
+    if categories:
+        store = store.described(**{f"num_{name}": count for name, count in (categories or {}).items()})
     return store if top_fraction is None else store.best(top_fraction)
 
 

@@ -14,7 +14,7 @@ from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.minari import check_id, choose_keys, find_dataset, import_minari, locate_data, open_dataset
 from seqrl.formats.minari_environment import find_env_id
-from seqrl.formats.minari_reading import measure_spaces, read_minari
+from seqrl.formats.minari_reading import Moment, measure_spaces, read_minari
 from seqrl.registry import register_data
 from seqrl.sources import DataSource
 
@@ -34,6 +34,7 @@ class MinariSource(DataSource):
         dataset_name: name of the data set in tables; the id by default.
         env_id: Gymnasium id to evaluate in; by default the environment that Minari recovers, with the same keys.
         max_transitions: keep whole episodes from the start, up to this many rows (quick runs).
+        extras: infos to keep beside the steps, of the end of a step or of its beginning: `{cost: after, task: before}`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class MinariSource(DataSource):
         dataset_name: str | None = None,
         env_id: str | None = None,
         max_transitions: Annotated[int, Ge(2)] | None = None,
+        extras: Mapping[str, Moment] | None = None,
     ) -> None:
         self.id = id
         self.observation_keys = observation_keys
@@ -52,6 +54,7 @@ class MinariSource(DataSource):
         self.name = dataset_name or id
         self.env_id = env_id
         self.max_transitions = max_transitions
+        self.extras = extras
 
     def local_files(self) -> list[Path]:
         return [locate_data(self.id)]
@@ -82,7 +85,8 @@ class MinariSource(DataSource):
     def read(self) -> FlatEpisodes:
         dataset, metadata = open_dataset(self.id, download=self.download)
         keys = choose_keys(dataset.observation_space, self.observation_keys, self.id)
-        flat = cut_episodes(read_minari(dataset, metadata, keys, self.id, self.max_transitions))
+        recording = read_minari(dataset, metadata, keys, self.id, self.max_transitions, self.extras)
+        flat = cut_episodes(recording)
         attributes: dict[str, Any] = {
             **{key: metadata[key] for key in ("algorithm_name", "ref_min_score", "ref_max_score") if key in metadata},
             "name": self.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from seqrl.critics import Critic, build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
 from seqrl.data.summary import DataSizes
-from seqrl.layout import FIELDS, Layout
+from seqrl.layout import Layout
+from seqrl.layout_config import FIELDS
 from seqrl.models.code import CodeModel
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
@@ -23,13 +24,14 @@ from seqrl.tokenizers.vq import VqTokenizer
 from seqrl.types import CodeHistory, TokenBatch, TokenHistory, VectorBatch
 
 OBSERVATION_SIZE, ACTION_SIZE = 3, 2
+EXTRA_SIZE, CONTEXT = 2, "price"
 WINDOW = 6  # transitions; one more than the longest default context of a planner
 
 
 def store() -> EpisodeStore:
     """Six episodes of 4 to 9 steps, some terminated, actions in [-1, 1]."""
     rng = np.random.default_rng(0)
-    episodes = [
+    episodes: list[dict[str, Any]] = [
         {
             "observations": rng.normal(size=(length, OBSERVATION_SIZE)),
             "actions": rng.uniform(-1, 1, size=(length, ACTION_SIZE)),
@@ -38,16 +40,27 @@ def store() -> EpisodeStore:
         }
         for number, length in enumerate([4, 9, 6, 8, 5, 7])
     ]
-    return EpisodeStore.from_episodes(episodes, attributes={"name": "samples"})
+    more = np.random.default_rng(1)
+    for episode in episodes:
+        episode |= {name: more.normal(size=(len(episode["rewards"]), EXTRA_SIZE)) for name in (CONTEXT, "cost")}
+    return EpisodeStore.from_episodes(episodes, extras=(CONTEXT, "cost"), attributes={"name": "samples"})
 
 
-def layout(*, goal: bool = False, with_return: bool = False, without: Iterable[str] = ()) -> Layout:
-    """The Trajectory Transformer's layout, with a goal, a desired return, or without some of its fields."""
+def layout(
+    *, goal: bool = False, with_return: bool = False, without: Iterable[str] = (), extras: Sequence[str] = ()
+) -> Layout:
+    """The Trajectory Transformer's layout, with a goal, a desired return, extras, or without some of its fields.
+
+    Args:
+        extras: of `EXTRA_SIZE` numbers each; `price` is known before the action, all others after it.
+    """
     left_out = {*without, "return"}
     fields: dict[str, Any] = {"return": {}} if with_return else {}
-    fields |= {name: {"hidden": name == "value"} for name in FIELDS if name not in left_out}
+    fields |= {"observation": {}} | ({CONTEXT: {}} if CONTEXT in extras else {})
+    fields |= {name: {"hidden": name == "value"} for name in FIELDS[1:] if name not in left_out}
+    fields |= {name: {} for name in extras if name != CONTEXT}
     config = {"fields": fields, "goal": {"dims": [0, 1]} if goal else None, "discount": 0.9}
-    return Layout.from_config(config, OBSERVATION_SIZE, ACTION_SIZE)
+    return Layout.from_config(config, OBSERVATION_SIZE, ACTION_SIZE, extras=dict.fromkeys(extras, EXTRA_SIZE))
 
 
 def layouts() -> dict[str, Layout]:
@@ -58,6 +71,7 @@ def layouts() -> dict[str, Layout]:
         "without reward and value fields": layout(without=["reward", "value"]),
         "with a goal": layout(goal=True),
         "with a return": layout(with_return=True),
+        "with extras": layout(extras=("price", "cost")),
     }
 
 

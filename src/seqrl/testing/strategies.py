@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -74,7 +75,7 @@ def goals_are_asked_for(component: Component) -> None:
 
 def score_has_a_number_per_plan(component: Component) -> None:
     """(..., h) traces become (...) finite numbers, in any number of leading dimensions."""
-    trace = _trace(samples.layout())
+    trace = _trace(_layout_for(component))
     for one in (trace, _rows(trace, torch.tensor(0))):
         score = component.build(discount=0.9, critic=samples.critic())(one)
         wanted = one.log_probs.shape[:-1]
@@ -88,7 +89,8 @@ def score_has_a_number_per_plan(component: Component) -> None:
 def score_is_pure(component: Component) -> None:
     """A plan's score depends on its own trace alone, and the trace stays as it was."""
     score: Score = component.build(discount=0.9, critic=samples.critic())
-    trace, untouched, order = _trace(samples.layout()), _trace(samples.layout()), torch.tensor([2, 0, 1])
+    layout = _layout_for(component)
+    trace, untouched, order = _trace(layout), _trace(layout), torch.tensor([2, 0, 1])
     first = score(trace)
     require(close(score(_rows(trace, order)), first[order]), "rows in another order get other scores")
     require(close(score(_rows(trace, order[:1])), first[order[:1]]), "a row gets another score alone than in a batch")
@@ -125,6 +127,11 @@ def _accepts(part: Condition | Score, layout: Layout, *, what: str) -> bool:
     return True
 
 
+def _layout_for(component: Component) -> Layout:
+    """One with the extras that a score wants, whatever they are called."""
+    return samples.layout(extras=component.build(discount=0.9, critic=samples.critic()).wants_extras)
+
+
 def _goals(layout: Layout) -> Tensor:
     size = layout.prefix_size or 2
     return torch.randn(3, size, generator=torch.Generator().manual_seed(6))
@@ -147,6 +154,10 @@ def _trace(layout: Layout) -> Trace:
         over=torch.arange(4) > torch.arange(4)[:, None].expand(3, 4, 1),
         reward_distributions=_beliefs(generator) if layout.has("reward") else None,
         value_distributions=_beliefs(generator) if layout.has("value") else None,
+        extras={
+            each.name: torch.randn(3, 4, 3, each.size, generator=generator)
+            for each in (*layout.contexts, *layout.outcomes)
+        },
     )
 
 
@@ -161,13 +172,17 @@ def _rows(trace: Trace, rows: Tensor) -> Trace:
     return replace(trace, **chosen)
 
 
-def _row_of(part: Tensor | Distribution, rows: Tensor) -> Tensor | Distribution:
+def _row_of(part: Any, rows: Tensor) -> Any:
+    if isinstance(part, Mapping):
+        return {name: each[rows] for name, each in part.items()}
     if isinstance(part, Distribution):
         return replace(part, probabilities=part.probabilities[rows])
     return part[rows]
 
 
-def _same(one: Tensor | Distribution, other: Tensor | Distribution) -> bool:
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     if isinstance(one, Distribution) and isinstance(other, Distribution):
         return torch.equal(one.probabilities, other.probabilities) and torch.equal(one.values, other.values)
     return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)

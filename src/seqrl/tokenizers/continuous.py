@@ -9,13 +9,14 @@ from annotated_types import Gt
 from torch import Tensor
 
 from seqrl.layout import Layout
+from seqrl.layout_config import FIELDS
 from seqrl.registry import register_tokenizer
 from seqrl.tokenizers import VectorScaler
 
 
 @register_tokenizer("continuous")
 class ContinuousTokenizer(VectorScaler):
-    """Observations by their mean and standard deviation, actions by their range to [-1, 1], returns by a scale.
+    """Observations and extras by mean and standard deviation, actions by their range to [-1, 1], returns by a scale.
 
     Discrete fields stay as they are. `denormalise` is the exact inverse of `normalise`, up to rounding; a constant
     dimension of an observation is shifted to zero and not scaled.
@@ -53,7 +54,7 @@ class ContinuousTokenizer(VectorScaler):
         for field in self._fields:
             own = values[:, field.slice].double()
             shift = torch.zeros(field.size, dtype=torch.float64)
-            if field.name == "observation":
+            if field.name == "observation" or field.name not in FIELDS:
                 shift, scale = own.mean(0), own.std(0, correction=0) + (1e-6 if self._as_published else 0.0)
             elif field.name == "action" and self._as_published:
                 scale = torch.ones_like(shift)

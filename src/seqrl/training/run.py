@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -45,7 +46,7 @@ def train(run: RunConfig, folder: RunFolder, store: EpisodeStore | None = None) 
         store = load_episodes(run.data)
         check_content(folder, run)  # while it was read
     pl.seed_everything(run.seed, verbose=False)
-    for stage in make_stages(run, store, summarize_data(store), folder):
+    for stage in make_stages(run, store, summarize_data(store, run.layout.extras), folder):
         fit_stage(stage, folder)
         stage.finish()
     map_landmarks(run, folder, store)
@@ -66,8 +67,11 @@ def find_finished(run: RunConfig, folder: RunFolder) -> Path | None:
     return folder.checkpoint(MODEL.name) if whole else None
 
 
-def summarize_data(store: EpisodeStore) -> DataSummary:
+def summarize_data(store: EpisodeStore, extras: Sequence[str] = ()) -> DataSummary:
     """What results say of the data: name, environment, size, and how well the behaviour did.
+
+    Args:
+        extras: names of those that a model is trained on.
 
     Raises:
         DataError: the data name their environment by something that is no text.
@@ -90,5 +94,5 @@ def summarize_data(store: EpisodeStore) -> DataSummary:
         behaviour_return_max=float(returns.max()),
         behaviour_score=score,
         standard_deviations=store.standard_deviations(),
-        fingerprint=store.fingerprint(),
+        fingerprint=store.fingerprint(extras),
     )

@@ -19,7 +19,7 @@ from seqrl.envs import make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.formats import minari as minari_sets
 from seqrl.formats import writers
-from seqrl.sources import find_source
+from seqrl.sources import find_source, load_episodes
 from seqrl.sources.minari import MinariSource
 
 minari = pytest.importorskip("minari", reason="the optional package minari is not installed")
@@ -76,7 +76,7 @@ def episodes(observe: Any, act: Any) -> list[Any]:
                 rewards=np.arange(length, dtype=np.float64),
                 terminations=last & (number == 0),
                 truncations=last & (number == 1),
-                infos={"qpos": np.full((length + 1, 2), float(number))},
+                infos={"qpos": np.full((length + 1, 2), float(number)), "cost": 100.0 * number + np.arange(length + 1)},
             )
         )
     return made
@@ -98,6 +98,21 @@ def create_plain(dataset_id: str, **arguments: Any) -> None:
     }
     actions = lambda number, length: np.full((length, 1), number / 10, np.float32)  # noqa: E731
     create(dataset_id, episodes(vectors, actions), **{**spaces, **arguments})
+
+
+def test_infos_of_a_step_are_kept_as_what_stood_before_it_or_came_of_it() -> None:
+    create_plain("mine/plain-v0")
+    found = {
+        when: load_episodes({"name": "minari", "id": "mine/plain-v0", "extras": {"cost": when}})
+        for when in ("before", "after")
+    }
+    expected = np.concatenate([100.0 * number + np.arange(length) for number, length in enumerate(LENGTHS)])
+    np.testing.assert_array_equal(found["before"].extras["cost"], expected)
+    np.testing.assert_array_equal(found["after"].extras["cost"], expected + 1)
+    with pytest.raises(DataError, match=r"no info 'costs', which data.extras asks for; its infos: cost, qpos"):
+        load_episodes({"name": "minari", "id": "mine/plain-v0", "extras": {"costs": "after"}})
+    with pytest.raises(ConfigError, match=r"data.extras.cost='now' is unknown.*Choices: before or after"):
+        load_episodes({"name": "minari", "id": "mine/plain-v0", "extras": {"cost": "now"}})
 
 
 def test_episodes_are_read_as_they_were_recorded() -> None:

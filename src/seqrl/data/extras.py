@@ -1,0 +1,50 @@
+"""Extras as fields of a transition: arrays that data record beside their steps, checked as they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import DataError
+from seqrl.layout import Field, Layout
+
+
+def read_extra(
+    store: EpisodeStore, layout: Layout, field: Field, first: int, stop: int
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(n, size) rows `first` to `stop` of the extra that a field stands for.
+
+    Raises:
+        DataError: another size, no numbers, NaN or infinity, choices that nobody declared or none of those declared.
+    """
+    width, count = store.sizes.get("extras", {}).get(field.name), layout.categories.get(field.name)
+    name = f"{store.attributes.get('name', 'arrays')}: {field.name!r}"
+    if width != field.size:
+        has = "is not recorded beside the steps" if width is None else f"has {width} numbers in a row"
+        raise DataError(f"{name} {has}, and the model's layout has {field.size}; give data like those of then")
+    rows = np.asarray(store.extras[field.name][first:stop])
+    if rows.dtype.kind not in "fiub":
+        raise DataError(f"{name} is of type {rows.dtype}; layout.fields.{field.name} needs numbers")
+    if rows.dtype.kind in "iu" and count is None:
+        raise DataError(
+            f"{name} holds whole numbers ({rows.dtype}): if they are choices, say how many there are by "
+            f'data.categories.{field.name}=N, or attributes={{"num_{field.name}": N}}; if they are amounts, record '
+            "them as floats"
+        )
+    with np.errstate(over="ignore"):
+        found = rows.reshape(len(rows), -1).astype(np.float32)
+    odd = ~np.isfinite(found)
+    if odd.any():
+        row, column = np.argwhere(odd)[0]
+        raise DataError(f"{name} holds {found[row, column]} at row {first + row}; remove or repair that episode")
+    if count is not None:
+        none = ((found != np.floor(found)) | (found < 0) | (found >= count))[:, 0]
+        if none.any():
+            row = int(np.argmax(none))
+            raise DataError(
+                f"{name} holds {found[row, 0]:g} at row {first + row}; of {count} choices "
+                f"the numbers are 0 to {count - 1}"
+            )
+    return found
