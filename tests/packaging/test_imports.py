@@ -50,7 +50,7 @@ ORDER = [
     {"paths"},
     {"console", "opengl", "signals"},
     {"child"},
-    {"errors", "processes"},
+    {"after_import", "errors", "processes"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from seqrl.d4rl import package
-from seqrl.d4rl.catalogue import PREFIX, entries
-
 ANT_ID = "seqrl/D4rlAnt-v2"
 
 
@@ -19,6 +16,9 @@ def register_ant() -> None:
 def register_package() -> None:
     """Make `d4rl/<id>` known to Gymnasium for all data sets that the package can simulate."""
     import gymnasium
+
+    from seqrl.d4rl import package  # which `import seqrl` must not wait for
+    from seqrl.d4rl.catalogue import PREFIX, entries
 
     for entry in entries():
         if entry.family in package.MODULES and f"{PREFIX}{entry.id}" not in gymnasium.registry:

@@ -1,6 +1,7 @@
 """Environments to act in: made by Gymnasium id, stepped together, scored against references.
 
-Importing this package imports no simulator; `make_environments` does.
+Importing this package imports no simulator; `make_environments` does. `import seqrl` registers the environments with
+Gymnasium, so that `gymnasium.make("seqrl.envs:seqrl/Maze2d-Large-v1")` needs no import before it.
 """
 
 from seqrl.envs.registration import check_env_id, register_environments
