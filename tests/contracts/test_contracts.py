@@ -43,6 +43,8 @@ SMALL: dict[tuple[str, str], dict[str, Any]] = {  # options that make a componen
     ("planner", "rollouts"): {"candidates": 4, "horizon": 3},
     ("planner", "latent_beam"): {"beam_width": 4, "horizon": 6},
     ("critic", "iql"): {"dim": 64},
+    ("critic", "fqe"): {"dim": 64},
+    ("planner", "cem"): {"candidates": 8, "elites": 2, "iterations": 2, "horizon": 3},
     ("critic", "ensemble"): {"members": 2, "of": {"name": "iql", "dim": 64}},
     ("condition", "target_return"): {"target": 10.0},
     ("tokenizer", "vq"): {
@@ -60,6 +62,11 @@ def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
         return {"num_transitions": 400, "cache_dir": str(folder)}
     if slot == "data" and name in ("arrays", "d4rl"):
         return {"path": str(recording(folder))}
+    if (slot, name) == ("data", "ogbench"):
+        with h5py.File(recording(folder)) as file:
+            arrays = {key: np.asarray(file[key]) for key in ("observations", "actions", "terminals")}
+        np.savez(folder / "antmaze-large-navigate-v0.npz", **arrays)
+        return {"id": "antmaze-large-navigate-v0", "folder": str(folder)}
     if (slot, name) == ("data", "minari"):
         pytest.importorskip("minari", reason="the optional package minari is not installed")
         write_episodes(find_source(str(recording(folder))).read(), "minari:mine/tiny-v0")

@@ -70,6 +70,12 @@ class EpisodeHistory:
         self.present[:, start : start + actions.shape[1]] = actions  # those of a chunk come together in `transitions`
         self.time += 1
 
+    def correct(self, actions: Tensor) -> None:
+        """Note other (B, A) actions of the step than those of `act`."""
+        assert self.present is not None
+        start = self._layout.field("action").start
+        self.present[:, start : start + actions.shape[1]] = actions
+
     def earn(self, rewards: Tensor | None, outcomes: Mapping[str, Tensor] | None = None) -> None:
         """End the step with the (B,) rewards that its actions earned; None where the layout asks for none."""
         layout, step = self._layout, self.present

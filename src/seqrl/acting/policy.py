@@ -148,6 +148,11 @@ class Policy:
         seen.act(actions)
         return actions.cpu().numpy()
 
+    def correct(self, actions: np.ndarray) -> None:
+        """Say what was carried out instead of the (B, A) actions that `act` chose last; other plans are void."""
+        self._seen.correct(torch.as_tensor(actions, dtype=torch.float32).to(self.model.hidden.device))
+        self._queue.clear()
+
     def _check(self, observations: np.ndarray, rewards: np.ndarray | None, active: np.ndarray | None) -> None:
         """Refuse arguments of `act` that do not fit.
 

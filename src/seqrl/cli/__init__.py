@@ -19,6 +19,7 @@ COMMANDS = (
     "compare",
     "results",
     "diagnose",
+    "estimate",
     "reproduce",
     "status",
     "import",
@@ -40,6 +41,7 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
   seqrl compare RUN_A RUN_B                      paired difference of two models, with its interval
   seqrl results RUNS...                          one table of many runs, averaged over seeds; CSV, Markdown, LaTeX
   seqrl diagnose CHECKPOINT                      which part of a search fails: dynamics, value or candidates
+  seqrl estimate CHECKPOINT [overrides]          what a policy would earn, from its data, without an environment
   seqrl reproduce NAME data.path=FILE            figures and tables of the Trajectory Transformer's paper, made again
   seqrl status [RUN_OR_SWEEP_OR_RUNS_DIR]        what runs, what finished, what failed and why
   seqrl import FORMAT SOURCE --output FOLDER     a published checkpoint as a run: tt, hf-tt, dt, hf-dt, tap

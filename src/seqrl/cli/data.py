@@ -170,7 +170,7 @@ def _actor(options: argparse.Namespace) -> Callable[[Environments], Actor]:
         function = collect.find_function(options.policy)
         return lambda envs: function
     words = [f"checkpoint={options.policy}", f"seed={options.seed}", *options.overrides]
-    config = _compose("evaluate", words, lambda composed: composed)
+    config = compose_part("evaluate", words, lambda composed: composed)
     return lambda envs: collect.checkpoint_actor(config, envs)
 
 
@@ -208,11 +208,11 @@ def _composed(overrides: Sequence[str]) -> FlatEpisodes:
     """The episodes of `data=... data.key=value`, as `seqrl train` would read them."""
     from seqrl.registry import DATA
 
-    source: DataSource = DATA.build(_compose("train", overrides, lambda composed: composed.data))
+    source: DataSource = DATA.build(compose_part("train", overrides, lambda composed: composed.data))
     return source.read()
 
 
-def _compose(name: str, overrides: Sequence[str], part: Callable[[Any], Any]) -> dict[str, Any]:
+def compose_part(name: str, overrides: Sequence[str], part: Callable[[Any], Any]) -> dict[str, Any]:
     """A part of what the overrides compose, as plain values."""
     import hydra
     from hydra.errors import HydraException

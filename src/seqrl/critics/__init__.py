@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,8 @@ class Transitions:
         actions: (B, A); with `layout.chunk`, A counts the numbers of all actions of a transition.
         rewards: (B,), without any termination penalty.
         terminated: (B,) bool, true ends; time limits are none.
+        next_actions: (B, A) what the policy whose value is learnt does in the next states; None for critics whose own
+            policy it is.
     """
 
     observations: Tensor
@@ -30,12 +34,18 @@ class Transitions:
     rewards: Tensor
     next_observations: Tensor
     terminated: Tensor
+    next_actions: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Transitions:
-        return Transitions(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Transitions:
-        return Transitions(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Transitions:
+        tensors: dict[str, Tensor | None] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: Any = {name: None if each is None else change(each) for name, each in tensors.items()}
+        return Transitions(**changed)
 
 
 class Critic(nn.Module, ABC):

@@ -9,6 +9,9 @@ from seqrl.errors import ConfigError, did_you_mean
 from seqrl.formats.minari import MINARI
 from seqrl.worlds.environments import register_worlds
 
+OGBENCH = ("pointmaze-", "antmaze-", "humanoidmaze-", "antsoccer-", "cube-", "scene-", "puzzle-")
+"""How the ids of OGBench's environments begin."""
+
 
 def register_environments() -> None:
     """Make `seqrl/Maze2d-{Umaze,Medium,Large}-v1`, `seqrl/PointMaze-{Medium,Large,Giant}-v0`, `seqrl/FourRooms-v0` and
@@ -34,7 +37,9 @@ def check_env_id(env_id: str) -> None:
         register_package()
     name, _ = split_keys(env_id)
     hint = ""
-    if name not in gymnasium.registry and not _register_robotics():
+    if name.startswith(OGBENCH) and name not in gymnasium.registry and not _register_ogbench():
+        hint = "; OGBench's come with `pip install 'seqrl[ogbench]'`"
+    elif name not in gymnasium.registry and not _register_robotics():
         hint = "; Adroit, kitchen, AntMaze and PointMaze come with `pip install gymnasium-robotics`"
     if name.startswith(MINARI):
         find_recorded(name.removeprefix(MINARI))
@@ -43,6 +48,15 @@ def check_env_id(env_id: str) -> None:
             f"Gymnasium knows no environment {name!r}.{did_you_mean(name, gymnasium.registry)} "
             f"Give env_id a registered id, or load the plugin that registers it{hint}"
         )
+
+
+def _register_ogbench() -> bool:
+    """OGBench's environments, where its package is installed, which is told: importing it registers them."""
+    try:
+        import ogbench  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _register_robotics() -> bool:

@@ -171,6 +171,8 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
             del kept[later]
     if "percentile_rule" in kept["planner"] and kept["planner"]["percentile_rule"] is None:
         kept["planner"] = {key: value for key, value in kept["planner"].items() if key != "percentile_rule"}
+    if kept["score"].get("name") == "limit" and not kept["score"].get("total"):
+        kept["score"] = {key: value for key, value in kept["score"].items() if key != "total"}
     if config.goals is not None:  # as they were typed, before they had a type
         kept["goals"] = [[int(x) if x.is_integer() else x for x in map(float, goal)] for goal in config.goals]
     kept["plugins"] = []
