@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=float, help=text)
     add_output(parser)
     parser.set_defaults(task=_compute)
-    return run_benchmark(parser, arguments)
+    return run_benchmark(parser, arguments, measures=False)
 
 
 def _compute(options: argparse.Namespace) -> dict[str, Any]:

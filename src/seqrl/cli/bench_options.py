@@ -22,14 +22,19 @@ _LEAST = {"window": 2, "transitions": 2, "bins": 2, "context": 2, "codes": 2}  #
 
 
 @tell_errors()
-def run_benchmark(parser: argparse.ArgumentParser, arguments: list[str] | None) -> None:
-    """Run the `task` of parsed options, and write what it returns to `--output`; warn where the machine is not idle."""
+def run_benchmark(parser: argparse.ArgumentParser, arguments: list[str] | None, *, measures: bool = True) -> None:
+    """Run the `task` of parsed options, and write what it returns to `--output`; warn where the machine is not idle.
+
+    Args:
+        measures: the task measures this machine, which its result describes; False where it only computes.
+    """
     options = parser.parse_args(arguments)
     if options.output is not None and not options.output.parent.is_dir():
         raise ConfigError(f"--output {str(options.output)!r}: there is no folder {str(options.output.parent)!r}")
-    watch = IdleWatch(say)
+    watch = IdleWatch(say) if measures else None
     result = options.task(options)
-    result["machine"]["cores_of_others"] = watch.end()
+    if watch is not None:
+        result["machine"]["cores_of_others"] = watch.end()
     if options.output is not None:
         write_text(options.output, json.dumps(result, indent=2) + "\n")
         say(f"written: {options.output}")
