@@ -22,7 +22,7 @@ CONF = ROOT / "conf"
 ORDER = [
     {"__main__"},
     {"cli"},
-    {"importing", "publishing", "reproduction"},
+    {"importing", "publishing", "reports", "reproduction"},
     {"benchmarks"},
     {"analysis"},
     {"testing", "training", "evaluation"},

@@ -18,6 +18,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "results",
+    "report",
     "diagnose",
     "estimate",
     "reproduce",
@@ -40,6 +41,7 @@ USAGE = """seqrl: offline reinforcement learning as sequence modelling
   seqrl evaluate checkpoint=PATH [overrides]     act with a trained model
   seqrl compare RUN_A RUN_B                      paired difference of two models, with its interval
   seqrl results RUNS...                          one table of many runs, averaged over seeds; CSV, Markdown, LaTeX
+  seqrl report RUN_OR_SWEEP                      one page of HTML: curves, results, films, plans to step through
   seqrl diagnose CHECKPOINT                      which part of a search fails: dynamics, value or candidates
   seqrl estimate CHECKPOINT [overrides]          what a policy would earn, from its data, without an environment
   seqrl reproduce NAME data.path=FILE            figures and tables of the Trajectory Transformer's paper, made again

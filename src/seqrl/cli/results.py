@@ -23,8 +23,8 @@ FORMATS = {"csv": ".csv", "markdown": ".md", "latex": ".tex"}
 def run(arguments: list[str]) -> None:
     """Run the command."""
     options = _parser().parse_args(arguments)
-    from seqrl.cli.results_table import format_results, is_written, lay_out, tell_results
     from seqrl.evaluation.results import average_seeds, collect_entries, estimate_result
+    from seqrl.evaluation.results_table import format_results, is_written, lay_out, tell_results
     from seqrl.evaluation.selection import keep_where, read_condition, sort_results
 
     conditions = [read_condition(text) for text in options.where]

@@ -54,9 +54,10 @@ def write_trajectories(folder: Path, episodes: Episodes, env_id: str, *, seed: i
 def write_plans(folder: Path, log: PlanLog, layout: Layout) -> Path:
     """Write every plan with what it imagined.
 
-    Arrays have a row for each plan: `time` (steps since the start), `episode`, `value` (what the planner said of it),
+    Arrays have a row for each plan: `time` (steps since the start), `episode`, `score` (what the planner said of it),
     `horizon`, and for each field of the layout its imagined values, (N, H, size) in the data's units, those of extras
-    as `extras.NAME`. Shorter plans end in NaN.
+    as `extras.NAME`. Shorter plans end in NaN. Where the layout has no field `value`, `score` has that name as well, as
+    in files of before.
     """
     horizons = [each.shape[1] for each in log.transitions]
     count, longest = sum(len(each) for each in log.environments), max(horizons, default=0)
@@ -66,10 +67,12 @@ def write_plans(folder: Path, log: PlanLog, layout: Layout) -> Path:
         transitions[row : row + len(each), : each.shape[1]] = each.numpy()
         row += len(each)
     sizes = [len(each) for each in log.environments]
+    scores = np.concatenate([*(each.numpy() for each in log.scores), np.zeros(0, np.float32)])
     arrays: dict[str, Any] = {
         "time": np.repeat(np.array(log.times, np.int64), sizes),
         "episode": np.concatenate([*log.environments, np.zeros(0, np.int64)]).astype(np.int64),
-        "value": np.concatenate([*(each.numpy() for each in log.scores), np.zeros(0, np.float32)]),
+        "score": scores,
+        "value": scores,
         "horizon": np.repeat(np.array(horizons, np.int64), sizes),
         **{
             field.name if field.name in FIELDS else f"extras.{field.name}": transitions[..., field.slice]

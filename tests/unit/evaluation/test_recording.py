@@ -59,7 +59,7 @@ def test_plans_keep_what_they_imagined(tmp_path: Path) -> None:
     found = np.load(write_plans(tmp_path, log, layout))
     assert found["time"].tolist() == [0, 0, 7]
     assert found["episode"].tolist() == [0, 1, 1]
-    assert found["value"].tolist() == [5, 6, 7]
+    assert found["score"].tolist() == [5, 6, 7]
     assert found["horizon"].tolist() == [3, 3, 2]
     assert found["observation"].shape == (3, 3, 2)
     assert found["action"][0, :, 0].tolist() == [2, 6, 10]
