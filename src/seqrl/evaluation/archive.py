@@ -186,6 +186,7 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
 def label_of(config: EvaluationConfig) -> str:
     """Name of the row. A control must not pass for the strategy that it controls."""
     own = config.strategy_name + (", shuffled goals" if config.shuffle_goals else "")
+    own += ", landmarks of the map" if config.map_landmarks else ""
     return config.label or own
 
 

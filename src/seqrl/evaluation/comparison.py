@@ -14,14 +14,14 @@ from seqrl.d4rl.reference import reference
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.evaluation.archive import Evaluation, is_finished, list_evaluations, read_evaluation, read_row
 from seqrl.evaluation.jobs import UNREADABLE, list_jobs
-from seqrl.evaluation.statistics import Estimate, seed_difference, seed_mean, seed_rate
+from seqrl.evaluation.statistics import Estimate, rate_difference, seed_difference, seed_mean, seed_rate
 
 METRICS = ("return", "score", "success", "clear")
 RATES = {"success": "goals", "clear": "regions"}  # of episodes toward goals, and the setting that they need
-# Of the runs of one side. Rows of before they told the last three have None in all of them.
+# Of the runs of one side. Rows of before they told the last of these have None in all of them.
 _SAME = (
-    *("dataset", "planner", "condition", "plan_every", "training_steps", "precision"),
-    *("score", "shuffle_goals", "training"),
+    *("dataset", "planner", "condition", "plan_every", "training_steps", "precision", "regions", "map_landmarks"),
+    *("score", "shuffle_goals", "training", "end_at_goal"),
 )
 
 
@@ -92,19 +92,20 @@ def compare_runs(
     theirs = _side(runs_b, row_b, default=ours[0].row.strategy)
     for side in (ours, theirs):
         _check_side(side)
-    for other in (*ours[1:], *theirs):
-        _check_starts(ours[0], other)
     every = [*ours, *theirs]
     metric = metric or choose_metric(every)
+    _check_pairs(metric, every)
     value = measure(metric, every)
     counted = ours[0].results["counted"] if metric in RATES else None
     seeds = [[each.row.training_seed for each in side] for side in (ours, theirs)]
     paired = seeds[0] == seeds[1]
     left, right = (np.stack([value(each) for each in side]) for side in (ours, theirs))  # (s, n, m)
-    estimate = seed_difference(left, right, counted, paired=paired)
+    if metric in RATES:
+        estimate = rate_difference(left > 0, right > 0, counted, paired=paired, drives=min(map(_count_drives, every)))
+    else:
+        estimate = seed_difference(left, right, counted, paired=paired)
     counts = np.ones(left.shape[1:], bool) if counted is None else counted
-    pairs = left - right if paired else (left[:, None] - right).reshape(-1, *left.shape[1:])
-    gaps = pairs[:, counts]
+    gaps = (left - right if paired else (left[:, None] - right).reshape(-1, *left.shape[1:]))[:, counts]
     return Comparison(
         metric=metric,
         row_a=ours[0].row.strategy,
@@ -139,7 +140,12 @@ def estimate_mean(side: Sequence[Evaluation], metric: str, values: np.ndarray, c
     """
     if metric not in RATES:
         return seed_mean(values, counted)
-    return seed_rate(values > 0, counted, drives=side[0].results["returns"].shape[1])
+    return seed_rate(values > 0, counted, drives=_count_drives(side[0]))
+
+
+def _count_drives(evaluation: Evaluation) -> int:
+    """Episodes that were run from a start: 1 where one is judged by all goals."""
+    return int(evaluation.results["returns"].shape[1])
 
 
 def _note(seeds: Sequence[list[int]], interval: list[float] | None) -> str:
@@ -248,11 +254,30 @@ def _check_side(side: Sequence[Evaluation]) -> None:
     for each in side[1:]:
         told = [other.row.to_json() for other in (first, each)]
         for key in _SAME:
-            if told[0][key] != told[1][key]:
+            ours, other = (row.get(key) for row in told)
+            if ours != other:
                 raise ConfigError(
-                    f"{key} is {told[0][key]} in {first.folder} and {told[1][key]} in {each.folder}; the runs of one "
-                    "side may differ in their training seed only"
+                    f"{key} is {ours} in {first.folder} and {other} in {each.folder}; the runs of one side may differ "
+                    "in their training seed only"
                 )
+
+
+def _check_pairs(metric: str, every: Sequence[Evaluation]) -> None:
+    """All evaluations measure the same from the same starts."""
+    for other in every[1:]:
+        _check_starts(every[0], other)
+        _check_protocol(metric, every[0], other)
+
+
+def _check_protocol(metric: str, first: Evaluation, other: Evaluation) -> None:
+    """What a metric depends on beside the starts is the same in two evaluations."""
+    key = {"clear": "regions", "success": ""}.get(metric, "end_at_goal")
+    values = [each.row.to_json().get(key) for each in (first, other)]
+    if values[0] != values[1]:
+        raise ConfigError(
+            f"{key} is {values[0]} in {first.folder} and {values[1]} in {other.folder}, so that --metric {metric} "
+            "measures two things; evaluate both in the same way, or compare by another metric"
+        )
 
 
 def _check_starts(first: Evaluation, other: Evaluation) -> None:

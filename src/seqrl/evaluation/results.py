@@ -26,13 +26,16 @@ ESTIMATES = ("return", "score", "success", "clear")  # numbers with an interval
 NUMBERS = ("steps", "length", "ms_per_action")  # numbers without one
 SEED = "seed"
 # Of the row. What a run trained is told by its settings, and the two seeds by `seed` and `evaluation.seed`.
-_OF_ROW = ("dataset", "env_id", "plan_every", "precision", "shuffle_goals", "min_cells", "training_steps")
+_OF_ROW = (
+    *("dataset", "env_id", "plan_every", "precision", "shuffle_goals", "min_cells", "training_steps", "end_at_goal"),
+)
+_OF_GOALS = ("regions", "map_landmarks")
 _DECODING = ("strategy", "planner", "condition", "score", "plan_every")  # and what they tell is not told again:
 _TOLD_BY = {
     "training_steps": "training.max_steps",
     **dict.fromkeys(("data", "data.path", "data.id", "env_id"), "dataset"),
 }
-_OF_STARTS = ("num_episodes", "max_steps", "start_cells", "goals")
+_OF_STARTS = ("num_episodes", "max_steps", "start_cells", "goals", "tasks", "near")
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def _settings(row: ResultsRow, config: Mapping[str, Any]) -> dict[str, Any]:
         component: Component = getattr(row, slot)
         found |= {slot: component.name, **{f"{slot}.{key}": value for key, value in component.options.items()}}
     if row.goals is not None:
-        found["regions"] = row.goals.regions
+        found |= {key: getattr(row.goals, key) for key in _OF_GOALS}
     return {**flatten_settings(config), **found}
 
 
@@ -203,7 +206,7 @@ def _key(entry: Entry) -> str:
     """What evaluations have in common that differ in the training seed alone."""
     row, counted = entry.row, entry.evaluation.results.get("counted", np.empty(0, bool))
     parts = {slot: getattr(row, slot).to_json() for slot in ("planner", "condition", "score")}
-    own = {key: entry.settings.get(key) for key in (*_OF_ROW, "strategy", "regions", "evaluation.seed")}
+    own = {key: entry.settings.get(key) for key in (*_OF_ROW, *_OF_GOALS, "strategy", "evaluation.seed")}
     own["trained"] = entry.trained or str(entry.run)
     shape = list(entry.evaluation.results["returns"].shape)
     return fingerprint([parts, own, asdict(row.starts), shape, np.asarray(counted).tolist()])

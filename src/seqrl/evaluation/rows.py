@@ -145,6 +145,7 @@ class ResultsRow:
         goals: of an evaluation toward goals; None of others.
         outcomes: of each extra of one number that an action brings about, such as a cost: its sum over an episode, on
             average; None where the layout has none or the environment did not tell them.
+        end_at_goal: whether episodes ended with their arrival; None in rows before it was told.
     """
 
     strategy: str
@@ -184,6 +185,7 @@ class ResultsRow:
     versions: dict[str, str]
     goals: GoalResults | None = None
     outcomes: dict[str, float] | None = None
+    end_at_goal: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row as results.json holds it; `from_json` gives an equal row."""

@@ -57,6 +57,8 @@ def read_condition(text: str) -> Condition:
         value = yaml.safe_load(written)
     except yaml.YAMLError:
         value = written
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
+        value = float(value)  # 1e-4 is a text in YAML 1.1
     if sign in _ORDERS and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ConfigError(f"--where {text!r} compares with {written!r}, which is no number; give one, or use = or !=")
     return Condition(_ALIASES.get(key, key), sign, value)

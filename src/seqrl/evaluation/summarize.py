@@ -69,6 +69,7 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         versions={package: version(package) for package in ("seqrl", "torch", "gymnasium", "mujoco")},
         outcomes=outcome.episodes.outcome_means or None,
         goals=_summarize_goals(outcome.results, config, env_id) if "success" in outcome.results else None,
+        end_at_goal=config.end_at_goal,
     )
 
 
@@ -79,7 +80,8 @@ def _starts(config: EvaluationConfig) -> Starts:
 
 def _reference(config: EvaluationConfig, env_id: str) -> Reference | None:
     """The references are for the environment's own starts, task and time limit."""
-    own_task = config.start_cells is None and config.max_steps is None and config.condition["name"] != "goal"
+    asked = (config.start_cells, config.goals, config.tasks, config.near, config.max_steps)
+    own_task = all(each is None for each in asked) and not config.end_at_goal
     return reference(env_id) if own_task else None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from seqrl import console
 from seqrl.data.summary import DataSummary
 from seqrl.evaluation.baseline import RowDifference
-from seqrl.evaluation.rows import Component, GoalResults, ResultsRow
+from seqrl.evaluation.rows import Component, ResultsRow
 from seqrl.files import write_text
 from seqrl.schema import flatten_tree
 from seqrl.worlds.maze import SUCCESS_RADIUS
@@ -141,17 +141,17 @@ def _legend(rows: Sequence[ResultsRow]) -> str:
 
 
 def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str], list[list[str]]]:
-    goals = next(iter(_named_goals(rows)), None)
+    goals = _named_goals(rows)
     scores = any(row.score_mean is not None for row in rows)
     header = ["strategy", "planner"]
-    if goals is not None:
-        names = [f"to {_point(share.goal)}" for share in goals.success_by_goal]
+    if any(row.goals is not None for row in rows):
+        names = [f"to {goal}" for goal in goals]
         header += ["success %", *(["clear %", "entered %"] if _have_regions(rows) else []), *names, "steps", "at goal"]
     width = len(header) - 2  # columns about goals
     outcomes = list(dict.fromkeys(name for row in rows for name in row.outcomes or {}))
     header += ["return", *(["score"] if scores else []), *outcomes, "n", "ms/action"]
     body = [
-        [row.strategy, decoding, *_cells(row, width, scores, _have_regions(rows), outcomes)]
+        [row.strategy, decoding, *_cells(row, goals, width, scores, _have_regions(rows), outcomes)]
         for row, decoding in zip(rows, describe_decoding(rows), strict=True)
     ]
     behaviour = ["behaviour of the data", "", *[""] * width]
@@ -162,17 +162,19 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
     return header, [*body, [*behaviour, *[""] * len(outcomes), str(dataset.num_episodes), ""]]
 
 
-def _named_goals(rows: Sequence[ResultsRow]) -> list[GoalResults]:
-    """Of rows toward goals, those first whose goals have columns."""
+def _named_goals(rows: Sequence[ResultsRow]) -> list[str]:
+    """The places that rows have success rates of, each once."""
     toward = [row.goals for row in rows if row.goals is not None]
-    return sorted(toward, key=lambda each: not each.success_by_goal)
+    return list(dict.fromkeys(_point(share.goal) for each in toward for share in each.success_by_goal))
 
 
 def _have_regions(rows: Sequence[ResultsRow]) -> bool:
     return any(row.goals is not None and row.goals.regions is not None for row in rows)
 
 
-def _cells(row: ResultsRow, width: int, scores: bool, regions: bool, outcomes: Sequence[str]) -> list[str]:
+def _cells(
+    row: ResultsRow, goals: Sequence[str], width: int, scores: bool, regions: bool, outcomes: Sequence[str]
+) -> list[str]:
     cells = []
     if row.goals is None:
         cells += ["-"] * width
@@ -182,8 +184,8 @@ def _cells(row: ResultsRow, width: int, scores: bool, regions: bool, outcomes: S
             clear, entered = row.goals.clear_success_rate, row.goals.entered_rate
             cells.append("-" if clear is None else f"{clear:.1f} {_interval(row.goals.clear_success_ci95)}")
             cells.append("-" if entered is None else f"{entered:.0f}")
-        by_goal = [f"{each.success_rate:.0f}" for each in row.goals.success_by_goal]
-        cells += by_goal or ["-"] * (width - len(cells) - 2)  # every episode has a goal of its own
+        by_goal = {_point(each.goal): f"{each.success_rate:.0f}" for each in row.goals.success_by_goal}
+        cells += [by_goal.get(goal, "-") for goal in goals]
         steps, share = row.goals.steps_to_goal_median, row.goals.time_at_goal
         cells += ["-" if steps is None else f"{steps:.0f}", "-" if share is None else f"{100 * share:.0f} %"]
     cells.append(f"{row.return_mean:.1f} {_interval(row.return_ci95)}")

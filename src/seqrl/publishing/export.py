@@ -12,12 +12,14 @@ from seqrl.checkpoints.loading import checkpoint_file, critic_file, landmarks_fi
 from seqrl.checkpoints.reading import read_checkpoint
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import ROW, list_evaluations, read_row
+from seqrl.evaluation.rows import ResultsRow
 from seqrl.evaluation.tables import write_tables
 from seqrl.files import write_folder
 from seqrl.publishing.card import find_command, write_card
 from seqrl.publishing.single_pass import check_single_pass, write_policies
 
 RESULTS = "results.md"
+_ROUNDED = "the rows were measured with the weights of the run; to have those of float16, evaluate"
 
 
 def export_model(
@@ -31,7 +33,8 @@ def export_model(
 ) -> Iterator[str]:
     """Write a run's model, critic and landmarks in the layout of the Hugging Face hub; yields what is to be told.
 
-    See `seqrl.checkpoints.exported` for the files. The card is made from the run's evaluations, commands and data.
+    See `seqrl.checkpoints.exported` for the files. The card is made from the run's commands and data, and from the
+    evaluations of these weights.
 
     Args:
         source: whatever `checkpoint=` takes; an exported folder as well, whose own evaluations make the card then.
@@ -53,8 +56,8 @@ def export_model(
     if onnx:
         check_single_pass(loaded.model, load_critic(checkpoint))
     run = run_folder(checkpoint)
-    evaluations = sorted(list_evaluations(run), key=lambda each: (each / ROW).stat().st_mtime_ns)
-    rows, command = [read_row(each) for each in evaluations], find_command(run)
+    every, command = _read_rows(run), find_command(run)
+    rows = [row for row in every if row.training_steps == loaded.step]
     with write_folder(folder, overwrite=overwrite) as new:
         write_exported(
             new,
@@ -75,11 +78,16 @@ def export_model(
         write_digests(new)
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
     yield f"written: {', '.join([f'{folder}', f'{size / 1e6:.2f} MB', f'{len(rows)} rows of results', *policies])}"
+    if len(rows) < len(every):
+        yield f"left out: {len(every) - len(rows)} rows of the run's weights at other steps than {loaded.step}"
     if half and rows and not is_exported(checkpoint):
-        yield (
-            "the rows were measured with the weights of the run; to have those of float16, evaluate "
-            f"checkpoint={folder} and export that folder"
-        )
+        yield f"{_ROUNDED} checkpoint={folder} and export that folder"
+
+
+def _read_rows(run: Path) -> list[ResultsRow]:
+    """The results rows of a run, the oldest first."""
+    evaluations = sorted(list_evaluations(run), key=lambda each: (each / ROW).stat().st_mtime_ns)
+    return [read_row(each) for each in evaluations]
 
 
 def _write_policies(folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,10 @@ _NEWER_OF_SOURCES: dict[str, dict[str, Any]] = {"maze2d": {"time_limit": None}}
 # What decides the model, the seed aside.
 _TRAINED = (
     *("data", "window", "layout", "tokenizer", "backbone", "objective", "optimizer", "scheduler", "critic", "plugins"),
-    *("training", "tokenizer_training", "critic_training", "init_from", "warm_start"),
+    *("training", "tokenizer_training", "critic_training", "init_from", "warm_start", "landmarks"),
 )
+# Of the trainer, what says how to compute; left out where it is as ever, since rows of before did not tell it.
+_AS_EVER = {"precision": "32-true", **_NEWER["trainer"]}
 
 
 def old_run_name(config: Mapping[str, Any]) -> str:
@@ -49,7 +51,7 @@ def old_run_name(config: Mapping[str, Any]) -> str:
     Args:
         config: of the run, word for word, see `seqrl.config.Checked.given`.
     """
-    return f"{config.get('experiment_name') or 'run'}-{_digest(config)}"
+    return f"{config.get('experiment_name') or 'run'}-{_digest(config, _NOT_HASHED[''])}"
 
 
 def training_digest(config: Mapping[str, Any]) -> str:
@@ -58,11 +60,19 @@ def training_digest(config: Mapping[str, Any]) -> str:
     Args:
         config: as a checkpoint keeps it, word for word.
     """
-    return _digest({key: config[key] for key in _TRAINED if key in config})
+    trained = {key: config[key] for key in _TRAINED if key in config}
+    if trained.get("landmarks") is None:
+        trained.pop("landmarks", None)
+    given = config.get("trainer")
+    if isinstance(given, Mapping):
+        odd = {key: value for key, value in given.items() if key not in _AS_EVER or value != _AS_EVER[key]}
+        if odd.keys() - _NOT_HASHED["trainer"]:
+            trained["trainer"] = odd
+    return _digest(trained, ())
 
 
-def _digest(config: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in config.items() if key not in _NOT_HASHED[""]}
+def _digest(config: Mapping[str, Any], left_out: Collection[str]) -> str:
+    kept = {key: value for key, value in config.items() if key not in left_out}
     for section in ("trainer", "training"):
         if isinstance(kept.get(section), Mapping):
             kept[section] = {k: v for k, v in kept[section].items() if k not in _NOT_HASHED[section]}

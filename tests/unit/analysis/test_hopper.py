@@ -49,7 +49,7 @@ def test_joints_are_where_mujoco_has_them(hopper: Any, seed: int) -> None:
 
 
 def test_the_way_is_that_of_the_torso(hopper: Any) -> None:
-    assert STEP == pytest.approx(hopper.dt)
+    assert pytest.approx(hopper.dt) == STEP
     hopper.reset(seed=0)
     hopper.set_state(hopper.data.qpos, np.array([1.5, 0.0, 0.0, 0.0, 0.0, 0.0]))
     places, observations = [], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from seqrl.d4rl.reference import reference
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import Evaluation, ImaginedPath, write_evaluation
 from seqrl.evaluation.comparison import compare_runs
-from seqrl.evaluation.rows import ResultsRow
+from seqrl.evaluation.rows import GoalResults, ResultsRow
 from seqrl.evaluation.statistics import bootstrap, seed_difference
 
 Evaluate = Callable[..., Path]
+GOAL_KEYS = {each.name for each in fields(GoalResults)}
 
 
 @pytest.fixture
@@ -274,3 +276,24 @@ def test_sides_have_their_own_intervals(
     plain = evaluation(tmp_path / "c", [1, 2, 4])
     mean = bootstrap(np.array([1.0, 2.0, 4.0]))
     assert compare_runs([plain], [plain]).ci95_a == pytest.approx(mean.interval, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("metric", "key", "value"),
+    [("return", "end_at_goal", True), ("clear", "regions", [[0.0, 0.0, 1.0, 1.0]])],
+)
+def test_what_a_metric_depends_on_is_the_same_on_both_sides(
+    evaluation: Evaluate, make_row: Callable[..., ResultsRow], tmp_path: Path, metric: str, key: str, value: Any
+) -> None:
+    every = np.ones((2, 1), bool)
+    results = {"success": every, "clear": every, "counted": every, "goals": np.zeros((1, 2))}
+    goals = {name: each for name, each in make_row(toward_goals=True).to_json().items() if name in GOAL_KEYS}
+    first = evaluation(tmp_path / "a", [1, 2], results=results, **{**goals, "regions": [[5.0, 5.0, 6.0, 6.0]]})
+    told = {**goals, "regions": [[5.0, 5.0, 6.0, 6.0]], key: value}
+    second = evaluation(tmp_path / "b", [1, 2], results=results, **told)
+    with pytest.raises(ConfigError, match=f"{key} is .* so that --metric {metric} measures two things"):
+        compare_runs([first], [second], metric=metric)
+    assert compare_runs([first], [second], metric="success").difference == 0.0
+    third = evaluation(tmp_path / "c", [1, 2], results=results, training_seed=1, **told)
+    with pytest.raises(ConfigError, match=f"{key} is .*; the runs of one side may differ in their training seed only"):
+        compare_runs([first, third], [first], metric="success")

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from seqrl.evaluation.archive import Evaluation, write_evaluation
 from seqrl.evaluation.comparison import compare_runs
 from seqrl.evaluation.jobs import Job, locate_record, write_job
 from seqrl.evaluation.results import average_seeds, collect_entries, find_varying
-from seqrl.evaluation.rows import ResultsRow
+from seqrl.evaluation.rows import GoalResults, ResultsRow
 from seqrl.evaluation.selection import keep_where, read_condition, sort_results
 from seqrl.evaluation.statistics import bootstrap
 from seqrl.runs.metrics import Metric, write_metrics
 
 Write = Callable[..., Path]
+GOAL_KEYS = {each.name for each in fields(GoalResults)}
 BEAM = {"name": "beam", "beam_width": 8, "horizon": 5, "n_expand": 2, "context": 5, "cache": "exact"}
 
 
@@ -116,6 +118,9 @@ def test_success_has_a_width_whatever_happened(
         {"training_steps": 7},
         {"starts": {"max_steps": 5}},
         {"label": "imitation"},
+        {"end_at_goal": True},
+        {"starts": {"near": [15, 25]}},
+        {"starts": {"tasks": [[[1, 1], [2, 2]]]}},
     ],
 )
 def test_what_differs_in_more_than_the_seed_is_no_average(
@@ -128,6 +133,24 @@ def test_what_differs_in_more_than_the_seed_is_no_average(
     if "training" not in other:  # a hash, whose meaning the configuration has
         shown = [{k: v for k, v in row.items() if k not in ("seeds", "runs", "evaluations")} for row in rows]
         assert shown[0] != shown[1]
+
+
+@pytest.mark.parametrize("other", [{"map_landmarks": True}, {"regions": [[0.0, 0.0, 1.0, 1.0]]}])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_control_is_not_the_row_that_it_controls(
+    write_run: Write,
+    tmp_path: Path,
+    make_row: Callable[..., ResultsRow],
+    capsys: pytest.CaptureFixture[str],
+    other: dict[str, Any],
+    seed: int,
+) -> None:
+    goals = {key: value for key, value in make_row(toward_goals=True).to_json().items() if key in GOAL_KEYS}
+    reached = {"success": np.ones((2, 1), bool), "counted": np.ones((2, 1), bool), "goals": np.zeros((1, 2))}
+    missed = {**reached, "success": np.zeros((2, 1), bool)}
+    write_run("a", [1.0, 2.0], label="landmarks", results=missed, **goals)
+    write_run("b", [1.0, 2.0], label="landmarks", results=reached, training_seed=seed, **{**goals, **other})
+    assert [row["success"] for row in table(capsys, tmp_path / "runs")] == ["0", "100"]
 
 
 def test_rows_without_a_digest_are_told_apart_by_their_configuration(write_run: Write, tmp_path: Path) -> None:
@@ -201,6 +224,7 @@ def test_conditions(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixt
             ["--where", "backbone.dims=3"],
             "no result has a setting or number 'backbone.dims'. Did you mean 'backbone.dim'?",
         ),
+        (["--where", "backbone.dim>1e3"], "none of 1 evaluations is left by --where"),
         (["--where", "backbone.dim>wide"], "which is no number"),
         (["--where", "backbone.dim=7"], "none of 1 evaluations is left by --where"),
         (["--sort", "retrun"], "no result has a setting or number 'retrun'. Did you mean 'return'?"),

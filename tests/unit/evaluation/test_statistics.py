@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from seqrl.evaluation.statistics import Estimate, bootstrap, paired_difference, seed_mean, seed_rate, success_rate
+from seqrl.evaluation.statistics import (
+    Estimate,
+    bootstrap,
+    newcombe,
+    paired_difference,
+    rate_difference,
+    seed_mean,
+    seed_rate,
+    success_rate,
+    wilson,
+)
 
 
 def test_the_interval_of_a_mean_agrees_with_its_standard_error() -> None:
@@ -127,3 +137,56 @@ def test_seeds_that_differ_are_what_an_interval_tells_of() -> None:
     found, over_seeds = seed_rate(success), seed_mean(100.0 * success)
     assert found.mean == 50.0
     assert [found.low, found.high] == [over_seeds.low, over_seeds.high] == [0.0, 100.0]
+
+
+def test_the_interval_of_two_independent_shares_is_the_published_one() -> None:
+    """Newcombe 1998, table II, contrast (a): 56 of 70 and 48 of 80; method 10."""
+    assert newcombe(56 / 70, 48 / 80, 70, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_shares_that_go_together_have_a_narrower_difference() -> None:
+    alone, together = newcombe(0.6, 0.5, 40, 40), newcombe(0.6, 0.5, 40, 40, 0.8)
+    assert together[0] > alone[0]
+    assert together[1] < alone[1]
+    swapped = newcombe(0.5, 0.6, 40, 40, 0.8)
+    assert swapped == pytest.approx((-together[1], -together[0]))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_difference_of_rates_has_a_width_whatever_happened(paired: bool) -> None:
+    ours, theirs = np.ones((1, 2, 1), bool), np.zeros((1, 2, 1), bool)
+    found = rate_difference(ours, theirs, paired=paired)
+    low = 1 - math.hypot(1 - wilson(1.0, 2)[0], wilson(0.0, 2)[1])
+    assert (found.mean, found.high) == (100.0, 100.0)
+    assert found.low == pytest.approx(100 * low)
+    many = rate_difference(np.ones((3, 20, 1), bool), np.zeros((3, 20, 1), bool), paired=paired)
+    assert found.low < many.low < 100.0
+    same = rate_difference(ours, ours, paired=paired)
+    assert same.low < 0.0 < same.high
+
+
+def test_one_episode_judged_by_all_goals_is_one_trial() -> None:
+    ours, theirs = np.ones((1, 10, 4), bool), np.zeros((1, 10, 4), bool)
+    once, each = (rate_difference(ours, theirs, paired=True, drives=drives) for drives in (1, None))
+    assert once.low == pytest.approx(rate_difference(ours[..., :1], theirs[..., :1], paired=True).low)
+    assert once.low < each.low
+
+
+def test_the_interval_of_a_difference_of_rates_covers_the_truth() -> None:
+    """Of 15 starts, of which some are hard for both sides: the bootstrap alone covers 85 %."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(300):
+        hard = rng.random((1, 15, 1)) < 0.2
+        ours, theirs = (rng.random((1, 15, 1)) < np.where(hard, 0.3, rate) for rate in (0.95, 0.85))
+        found = rate_difference(ours, theirs, paired=True)
+        covered += found.low <= 100 * (0.8 * 0.10) <= found.high
+    assert covered / 300 >= 0.93
+
+
+def test_what_does_not_count_has_no_part_in_a_difference_of_rates() -> None:
+    rng = np.random.default_rng(1)
+    ours, theirs, counted = rng.random((2, 9, 2)) < 0.7, rng.random((2, 9, 2)) < 0.4, rng.random((9, 2)) < 0.6
+    changed = ours ^ ~counted
+    assert rate_difference(ours, theirs, counted, paired=True) == rate_difference(changed, theirs, counted, paired=True)
+    assert math.isnan(rate_difference(ours, theirs, np.zeros((9, 2), bool), paired=True).mean)

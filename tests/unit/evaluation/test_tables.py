@@ -64,6 +64,20 @@ def test_goals_have_columns_of_their_own(tmp_path: Path, goal_row: MakeRow) -> N
     assert behaviour[2:6] == [""] * 4
 
 
+def test_every_goal_has_its_own_column(tmp_path: Path, goal_row: MakeRow) -> None:
+    shares = [
+        [{"goal": goal, "starts": 8, "success_rate": rate} for goal, rate in each]
+        for each in (
+            [([1.0, 1.0], 75.0)],
+            [([3.0, 3.0], 33.0), ([5.0, 5.0], 20.0)],
+            [],
+        )
+    ]
+    header, *body, _ = table(tmp_path, [goal_row(success_by_goal=each) for each in shares])
+    columns = [[line[header.index(f"to {goal}")] for goal in ("1,1", "3,3", "5,5")] for line in body]
+    assert columns == [["75", "-", "-"], ["-", "33", "20"], ["-", "-", "-"]]
+
+
 def test_a_row_that_reached_nothing_shows_dashes(tmp_path: Path, goal_row: MakeRow) -> None:
     lost = goal_row(steps_to_goal_median=None, time_at_goal=None)
     header, first, _ = table(tmp_path, [lost])

@@ -21,6 +21,8 @@ from seqrl.config import CriticConfig
 from seqrl.critics import build_critic
 from seqrl.data.summary import DataSizes
 from seqrl.errors import CheckpointError, ConfigError
+from seqrl.evaluation.archive import Evaluation, write_evaluation
+from seqrl.evaluation.rows import ResultsRow
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.publishing.export import export_model
@@ -107,6 +109,19 @@ def test_half_precision_rounds_weights_and_leaves_the_tokenizer(run: Path) -> No
     assert (folder / "model.safetensors").stat().st_size < 0.7 * sum(
         each.nbytes for name, each in before.items() if not name.startswith("tokenizer.")
     ) + 4096
+
+
+def test_rows_of_other_weights_are_left_out(run: Path, make_row: Callable[..., ResultsRow]) -> None:
+    for label, steps in (("final", 70), ("early", 30)):
+        place = run / "evaluations" / f"{label}-0"
+        place.mkdir(parents=True)
+        row = make_row(strategy=label, training_steps=steps)
+        write_evaluation(Evaluation(place, row, {"returns": np.zeros((2, 1))}, []))
+    told = list(export_model(run, run.parent / "out"))
+    card = (run.parent / "out" / "README.md").read_text()
+    assert "final" in card
+    assert "early" not in card
+    assert "left out: 1 rows of the run's weights at other steps than 70" in told
 
 
 def test_a_folder_exported_again_tells_the_same(run: Path) -> None:

@@ -270,5 +270,12 @@ def test_runs_that_differ_in_the_seed_share_what_was_trained() -> None:
     }
     same = {**config, "seed": 1, "experiment_name": "b", "training": {"max_steps": 5, "log_every": 2}, "runs_dir": "x"}
     assert training_digest(config) == training_digest(same)
-    for change in ({"layout": {"discount": 0.9}}, {"training": {"max_steps": 6}}, {"critic": {"name": "iql"}}):
-        assert training_digest(config) != training_digest({**config, **change})
+    as_ever = RunConfig().to_dict()["trainer"]
+    for alike in ({"trainer": as_ever}, {"trainer": {**as_ever, "devices": 2, "strategy": "ddp"}}, {"landmarks": None}):
+        assert training_digest(config) == training_digest({**config, **alike})
+    changes: list[dict[str, Any]] = [{"layout": {"discount": 0.9}}, {"training": {"max_steps": 6}}]
+    changes += [{"critic": {"name": "iql"}}, {"landmarks": {"spacing": 0.3}}]
+    odd = {"precision": "bf16-mixed", "accumulate_grad_batches": 8, "overfit_batches": 0.1, "fast_cpu": True}
+    changes += [{"trainer": {**as_ever, key: value}} for key, value in odd.items()]
+    digests = [training_digest(each) for each in (config, *({**config, **change} for change in changes))]
+    assert len(set(digests)) == len(digests)
