@@ -77,7 +77,9 @@ def test_a_run_leaves_what_the_docs_say_and_is_not_repeated(
     }
     assert [row["strategy"] for row in table["rows"]] == ["zero", "random", "greedy imitation", "beam H=1", "reward"]
     assert all(wanted <= set(row) for row in table["rows"])
-    assert "held-out loss" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "held-out loss" in told
+    assert f"report: {run.relative_to(tmp_path) / 'report.html'}" in told
 
     changed = (run / "model" / "last.ckpt").stat().st_mtime_ns
     assert command("train", *arguments) == 0

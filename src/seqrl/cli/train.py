@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from seqrl.cli.application import composing, plain, run_application
@@ -179,6 +180,16 @@ def _train_and_evaluate(run: RunConfig, folder: RunFolder, rows: Rows, job: Job,
 
     pictures = [folder.path / CURVES, *sorted(folder.path.glob("paths*.png"))]
     publish_results(run.training.loggers, folder.path, done, pictures)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has one page of all its runs, when somebody asks for it
+        _write_report(folder)
+
+
+def _write_report(folder: RunFolder) -> None:
+    """Tell the run on one page, which takes a fraction of a second."""
+    from seqrl.reports.page import write_report
+
+    with suppress(OSError, ConfigError):  # a full disk is told by what matters
+        say(f"report: {write_report(folder.path)}")
 
 
 def _draw_curves(folder: RunFolder) -> None:

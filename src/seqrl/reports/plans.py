@@ -78,6 +78,8 @@ def _episodes(
         rewards = seen["rewards"][steps].astype(np.float64)
         values = _following(rewards, _discount(layout))
         happened = {"observation": seen["observations"][steps], "action": seen["actions"][steps]}
+        extras = {name: name.removeprefix("extras.") for name in fields if name.startswith("extras.")}
+        happened |= {name: seen[key][steps] for name, key in extras.items() if key in seen}
         if "final_observations" in seen:
             happened["observation"] = np.concatenate(
                 [happened["observation"], seen["final_observations"][row : row + 1]]

@@ -71,13 +71,14 @@ def write_plans(folder: Path) -> None:
     np.savez(
         folder / TRAJECTORIES, observations=observations, actions=-observations[:, :1], rewards=rewards,
         offsets=np.array([0, 6, 10]), episode=np.repeat(number, lengths),
-        final_observations=np.array([[6, 60], [4, 40]], np.float32),
+        final_observations=np.array([[6, 60], [4, 40]], np.float32), speed=np.arange(10.0),
     )  # fmt: skip
     imagined = np.arange(3 * 3 * 2, dtype=np.float32).reshape(3, 3, 2)
     imagined[2, 2] = np.nan
     np.savez(
         folder / PLANS, time=np.array([0, 0, 5]), episode=np.array([0, 1, 0]), score=np.array([1, 2, np.inf]),
         horizon=np.array([3, 3, 2]), observation=imagined, action=imagined[..., :1], value=imagined[..., :1],
+        **{"extras.speed": imagined[..., 1:]},
     )  # fmt: skip
 
 
@@ -202,7 +203,8 @@ def test_plans_stand_beside_what_happened(tmp_path: Path) -> None:
     write_plans(tmp_path)
     found = collect_plans(tmp_path, "row", "Hopper-v4", {"stride": 1, "discount": 0.5})
     assert found is not None
-    assert [field["name"] for field in found["fields"]] == ["observation", "action", "value"]
+    assert [field["name"] for field in found["fields"]] == ["observation", "action", "value", "extras.speed"]
+    assert found["episodes"][1]["happened"]["extras.speed"] == [[6, 7, 8, 9]]
     first, second = found["episodes"]
     assert first["happened"]["observation"][0] == [0, 1, 2, 3, 4, 5, 6]
     assert first["happened"]["value"][0] == [1.938, 1.875, 1.75, 1.5, 1, 0], "discounted rewards after each step"
@@ -263,5 +265,5 @@ def test_a_browser_shows_it(run: Path, tmp_path: Path, width: int) -> None:
     match = re.search(r"<title>(\d+),(\d+)</title>", shown)
     assert match is not None, shown[:500]
     charts, wide = map(int, match.groups())
-    assert charts == 4, "two dimensions of the observation, one of the action, one of the value"
+    assert charts == 5, "two dimensions of the observation, one of the action, the value and an extra"
     assert wide <= max(width, 500), "nothing is wider than the window"
