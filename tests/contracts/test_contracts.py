@@ -83,6 +83,8 @@ def small_options(slot: str, name: str, folder: Path) -> dict[str, Any]:
             pytest.importorskip(package, reason=f"the optional package {package} is not installed")
         return {"mode": "offline"} if name == "wandb" else {}
     if slot == "backbone":
+        if name == "hf":
+            pytest.importorskip("transformers", reason="the optional package transformers is not installed")
         known = {option.name for option in registry_of(slot).options(name)}
         return {key: value for key, value in SMALL_BACKBONE.items() if key in known}
     return SMALL.get((slot, name), {})

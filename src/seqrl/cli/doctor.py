@@ -31,6 +31,7 @@ _USES = {  # of the optional parts
     "ray": "sweeps with ray: hydra/launcher=ray",
     "optuna": "search: hydra/sweeper=optuna",
     "minari": "data=minari",
+    "hf": "backbone=hf, decoders of transformers",
     "ogbench": "environments of data=ogbench",
 }
 _WAIT = 60  # seconds for a frame, or a cluster's answer
