@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import hydra
@@ -43,7 +43,7 @@ class _Job:
     An object of a module-level class, because launchers send it to other processes.
     """
 
-    def __init__(self, task: Task, identify: Callable[[DictConfig], Identity]) -> None:
+    def __init__(self, task: Task, identify: Callable[[DictConfig, Sequence[str]], Identity]) -> None:
         self.task, self.identify = task, identify
         self.errors: list[SeqrlError | OSError] = []
         self.is_composed = False
@@ -75,13 +75,13 @@ class _Job:
 
 
 def run_application(
-    config_name: str, arguments: list[str], task: Task, identify: Callable[[DictConfig], Identity]
+    config_name: str, arguments: list[str], task: Task, identify: Callable[[DictConfig, Sequence[str]], Identity]
 ) -> int:
     """Compose `conf/<config_name>.yaml` with the overrides and run the task, or a sweep of tasks.
 
     Args:
         task: a function of a module, given the composed config and a record to fill in.
-        identify: another one, which says what the task would compute.
+        identify: of a configuration and its overrides, says what the task would compute; Hydra has no job then.
 
     Returns:
         Exit status: 0, 1 if jobs of a sweep failed, 2 for an error of the user (told in one sentence on stderr), 130

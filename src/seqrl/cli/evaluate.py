@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hydra.core.hydra_config import HydraConfig
@@ -69,9 +70,9 @@ def _task(cfg: DictConfig, job: Job) -> None:
         draw_plans(done)
 
 
-def _identify(cfg: DictConfig) -> Identity:
+def _identify(cfg: DictConfig, words: Sequence[str]) -> Identity:
     """The checkpoint counts with its age; where the user chose the folder, the evaluation is written anew."""
-    config = leave_out_foreign(plain(cfg), HydraConfig.get().overrides.task, quiet=True)
+    config = leave_out_foreign(plain(cfg), words, quiet=True)
     from seqrl.checkpoints.loading import checkpoint_file, run_folder
 
     checkpoint = checkpoint_file(config["checkpoint"])

@@ -132,7 +132,7 @@ class Dispatch(Launcher):
         with open_dict(config):
             del config["hydra"]
         try:
-            identity: Identity = self._task.identify(config)  # type: ignore[attr-defined]
+            identity: Identity = self._task.identify(config, overrides)  # type: ignore[attr-defined]
         except (SeqrlError, OSError):
             return None
         return identity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -115,9 +116,9 @@ def _task(cfg: DictConfig, job: Job) -> None:
         say(f"objective_metric={objective!r} was not measured. Measured: {', '.join(sorted(job.metrics))}")
 
 
-def _identify(cfg: DictConfig) -> Identity:
+def _identify(cfg: DictConfig, words: Sequence[str]) -> Identity:
     """Of a run as it will be named; `complete` goes by what lies in its folder."""
-    config = find_start(leave_out_foreign(plain(cfg), HydraConfig.get().overrides.task, quiet=True))
+    config = find_start(leave_out_foreign(plain(cfg), words, quiet=True))
     load_named_plugins(config)
     run = RunConfig.from_dict(config)
     identity = identify(run)
