@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+from seqrl.errors import is_damage
+
 _IS_FOLDER = 0x10  # an external attribute (MS-DOS); torch reads no bytes of a member that has it
 _KNOWN_FLAGS = 0x0808  # sizes after the content, names in UTF-8
 
@@ -26,7 +28,7 @@ def check_archive(file: BinaryIO) -> None:
     """
     try:
         _check_members(file)
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, MemoryError, zipfile.BadZipFile):
         raise
     except Exception as error:  # a broken byte can lead zipfile anywhere
         raise zipfile.BadZipFile(f"{type(error).__name__}: {error}") from error
@@ -35,12 +37,20 @@ def check_archive(file: BinaryIO) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether there is an archive with all of its bytes as they were written; False where it cannot be read."""
+    """Whether there is an archive with all of its bytes as they were written.
+
+    Raises:
+        OSError: nobody can tell, because the disk refuses to read it; has its name.
+    """
     try:
         with path.open("rb") as file:
             check_archive(file)
-    except (OSError, zipfile.BadZipFile):
-        return False
+    except (OSError, zipfile.BadZipFile) as error:
+        if is_damage(error):
+            return False
+        raise OSError(
+            getattr(error, "errno", None), getattr(error, "strerror", None) or str(error), str(path)
+        ) from error
     return True
 
 

@@ -17,8 +17,12 @@ message alone and exits with status 2; a traceback means a fault of ours.
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Callable, Iterable, Mapping
+
+# What the system says of a name that stands for no file: a folder, a pipe, a circle of links, or nothing at all.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP)
 
 
 class SeqrlError(Exception):
@@ -101,12 +105,40 @@ def write_flow(value: object, write_text: Callable[[object], str] = repr) -> str
 _LONGEST = 100  # characters of a value that a message repeats
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error, of Python or of torch, says that the machine has not the memory that was asked for."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of reading a file proves that there lies something else than was written, or nothing.
+
+    It does not where the content was not given: rights, a disk or a network that fails, too many open files, a lack of
+    memory, a library that is missing. Nobody may be told then to remove the file, which may be whole.
+    """
+    if isinstance(error, OSError) and error.errno not in _NO_FILE:
+        return False
+    if isinstance(error, MemoryError | ImportError) or (isinstance(error, RuntimeError) and is_shortage(error)):
+        return False
+    reason = error.__cause__ or (None if error.__suppress_context__ else error.__context__)  # zipfile's hide theirs
+    return reason is None or is_damage(reason)
+
+
+def explain_unread(path: object, error: Exception) -> str:
+    """What to say of a file whose content was not given, so that it may be whole; see `is_damage`."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return (
+        f"{str(path)!r} cannot be read ({reason}), which says nothing against what it holds; keep it, mend "
+        "that, and run the same command again"
+    )
+
+
 def explain_shortage(error: Exception) -> SeqrlError | None:
     """The error of a user whose machine has not the memory that was asked for; None of any other error."""
-    text = str(error)
-    if not isinstance(error, MemoryError) and not ("allocate memory" in text or "out of memory" in text):
+    if not is_shortage(error):
         return None
-    found = re.search(r"(?:allocate|Tried to allocate) ([0-9.]+ \w+)", text)
+    found = re.search(r"(?:allocate|Tried to allocate) ([0-9.]+ \w+)", str(error))
     amount = f" ({found[1]} more)" if found else ""
     return SeqrlError(f"this machine has not the memory that was asked for{amount}; give smaller sizes or batches")
 

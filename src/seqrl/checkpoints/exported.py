@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from seqrl.errors import CheckpointError, did_you_mean
+from seqrl.errors import CheckpointError, did_you_mean, explain_unread, is_damage
 from seqrl.files import fingerprint_bytes, fingerprint_files, read_bytes, read_text, reason_of
 
 CONFIG, WEIGHTS, TOKENIZER, CRITIC, DIGESTS = (
@@ -172,6 +172,8 @@ def _read_digests(folder: Path) -> dict[str, str]:
     try:
         lines = read_text(folder / DIGESTS).splitlines()
     except (OSError, ValueError) as error:
+        if not is_damage(error):
+            raise CheckpointError(explain_unread(folder / DIGESTS, error)) from error
         raise CheckpointError(
             f"{str(folder / DIGESTS)!r} cannot be read ({reason_of(error)}), so that nothing tells whether the weights "
             "are whole; fetch the folder again"
@@ -184,6 +186,8 @@ def _check(path: Path, digests: Mapping[str, str]) -> bytes:
     try:
         content = read_bytes(path)
     except OSError as error:
+        if not is_damage(error):
+            raise CheckpointError(explain_unread(path, error)) from error
         raise CheckpointError(f"{str(path)!r} cannot be read ({reason_of(error)}); fetch the folder again") from error
     if fingerprint_bytes([content]) != digests.get(path.name):
         raise CheckpointError(

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from seqrl.checkpoints.exported import CRITIC, WEIGHTS, find_published, is_exported, zoo_dir
 from seqrl.checkpoints.loaded import Loaded
-from seqrl.checkpoints.reading import find_newest, read_checkpoint, step_of
+from seqrl.checkpoints.reading import DamagedError, find_newest, read_checkpoint, step_of
 from seqrl.config import CriticConfig, ModelConfig
 from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.data.landmarks import LandmarkGraph
 from seqrl.data.summary import DataSizes, DataSummary
-from seqrl.errors import CheckpointError, ConfigError
+from seqrl.errors import CheckpointError, ConfigError, is_damage
 from seqrl.models import Model
 from seqrl.models.building import build_model
 from seqrl.paths import find_path
@@ -113,7 +113,7 @@ def find_checkpoint(path: Path, stage: str = "model") -> Path | None:
         None where there is none.
 
     Raises:
-        CheckpointError: none of a folder's can be read.
+        CheckpointError: as `seqrl.checkpoints.reading.find_newest`.
     """
     if path.is_file():
         return path
@@ -122,10 +122,8 @@ def find_checkpoint(path: Path, stage: str = "model") -> Path | None:
     for folder in (path / stage, path):
         try:
             found = find_newest(folder, stage) if folder.is_dir() else None
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{error}; no other checkpoint of {str(folder)!r} is whole, so train again"
-            ) from error
+        except DamagedError as error:
+            raise DamagedError(f"{error}; no other checkpoint of {str(folder)!r} is whole, so train again") from error
         if found is not None:
             if found.faults:
                 say(f"{found.faults[0]}; {found.path.name} of step {found.step} is taken instead")
@@ -219,6 +217,8 @@ def _rebuilt(
     except ConfigError as error:
         raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {error}{_needed(note)}") from error
     except Exception as error:  # nobody checked what stands in it
+        if not is_damage(error):
+            raise
         raise CheckpointError(f"{str(path)!r} has an incomplete config ({type(error).__name__}: {error})") from error
     _tell_other_code(path, note, config)
     held, made = note.get("model"), module.made_of if isinstance(module, Model) else None

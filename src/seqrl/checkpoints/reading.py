@@ -15,7 +15,7 @@ import torch
 from seqrl.archives import check_archive
 from seqrl.checkpoints.exported import is_exported, read_exported
 from seqrl.checkpoints.migration import migrate
-from seqrl.errors import CheckpointError
+from seqrl.errors import CheckpointError, is_damage
 
 LAST = "last.ckpt"
 _NUMBERED = re.compile(r"step-(\d+)\.ckpt")
@@ -46,14 +46,17 @@ def read_checkpoint(path: Path, stage: str) -> dict[str, Any]:
     """
     try:
         return _read_stage(path, stage)
-    except _DamagedError as error:
+    except DamagedError as error:
         whole = [each.name for each in _list_checkpoints(path.parent) if each != path and _is_of(each, stage)]
         advice = f"give {' or '.join(whole)} of the same folder" if whole else "give another one, or train again"
         raise CheckpointError(f"{error}; {advice}") from error
 
 
 def find_newest(folder: Path, stage: str, *, to_train: bool = False) -> Found | None:
-    """`last.ckpt` of the folder of a stage or, where that cannot be read, the one of the latest step that can.
+    """`last.ckpt` of the folder of a stage or, where that is damaged, the one of the latest step that is whole.
+
+    A newer one that may be whole, and is not given, stands for none that is older: what goes on from there would
+    take its place.
 
     Args:
         to_train: whether it must hold what training goes on from.
@@ -62,22 +65,27 @@ def find_newest(folder: Path, stage: str, *, to_train: bool = False) -> Found | 
         None where there is no checkpoint at all.
 
     Raises:
-        CheckpointError: there are checkpoints, and none can be read; says what is wrong with the first.
+        DamagedError: there are checkpoints, and all are damaged; says what is wrong with the first.
+        CheckpointError: the newest that is not damaged cannot be read, is of another program, stage or version, or
+            lacks what training goes on from.
     """
-    faults, found = [], []
+    faults: list[str] = []
+    found: list[Found] = []
     for path in _list_checkpoints(folder):
         try:
             content = _read_stage(path, stage)
             if to_train:
                 _check_training_state(content, path)
         except CheckpointError as error:
+            if not found and not isinstance(error, DamagedError):
+                raise
             faults.append(str(error))
         else:
             found.append(Found(path, step_of(content)))
             if path.name == LAST:
                 break
     if faults and not found:
-        raise CheckpointError(faults[0])
+        raise DamagedError(faults[0])
     newest = max(found, key=lambda each: each.step, default=None)
     return newest and Found(newest.path, newest.step, tuple(faults))
 
@@ -106,26 +114,31 @@ def read_file(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, cannot be read, is damaged or holds something else.
     """
     if not path.is_file():
+        if path.exists():
+            raise DamagedError(f"{str(path)!r} is no file")
         raise CheckpointError(f"no checkpoint at {str(path)!r}; give the path of a .ckpt file")
     try:
         with path.open("rb") as file:  # one and the same file, whatever takes its place meanwhile
             check_archive(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read ({error.strerror or error})") from error
+        kind = DamagedError if is_damage(error) else CheckpointError
+        raise kind(f"{str(path)!r} cannot be read ({error.strerror or error})") from error
     except zipfile.BadZipFile as error:
-        raise _DamagedError(f"{str(path)!r} is damaged or no checkpoint, and was not loaded ({error})") from error
+        raise DamagedError(f"{str(path)!r} is damaged or no checkpoint, and was not loaded ({error})") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{str(path)!r} holds more than tensors and plain values, and was not loaded") from error
     except Exception as error:  # a pickle that somebody wrote by hand can lead torch anywhere
-        raise _DamagedError(f"{str(path)!r} is damaged or no checkpoint ({type(error).__name__}: {error})") from error
+        if not is_damage(error):
+            raise
+        raise DamagedError(f"{str(path)!r} is damaged or no checkpoint ({type(error).__name__}: {error})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a checkpoint")
     return content
 
 
-class _DamagedError(CheckpointError):
-    """The bytes of a file are not those that were written; it says no word of what to do."""
+class DamagedError(CheckpointError):
+    """The bytes of a file are not those that were written; what `read_file` raises says no word of what to do."""
 
 
 def _read_stage(path: Path, stage: str) -> dict[str, Any]:
@@ -143,7 +156,10 @@ def _check_training_state(content: Mapping[str, Any], path: Path) -> None:
     if not missing and not (states and all(isinstance(each, Mapping) and "param_groups" in each for each in states)):
         missing = ["optimizer_states"]
     if missing:
-        raise CheckpointError(f"{str(path)!r} lacks {missing[0]}, without which no training goes on")
+        raise CheckpointError(
+            f"{str(path)!r} lacks {missing[0]}, without which no training goes on; its weights serve evaluations and "
+            f"init_from=, so copy what you need of them, then delete {str(path.parent)!r} to train this stage anew"
+        )
 
 
 def _list_checkpoints(folder: Path) -> list[Path]:

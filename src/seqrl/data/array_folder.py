@@ -13,7 +13,7 @@ import numpy as np
 
 from seqrl.data.contents import hash_content
 from seqrl.data.gathered_rows import CHUNK_ROWS, Rows
-from seqrl.errors import DataError
+from seqrl.errors import DataError, explain_unread, is_damage
 from seqrl.files import fingerprint, fingerprint_files, read_json, write_folder
 
 MANIFEST = "store.json"
@@ -71,6 +71,8 @@ def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         content = read_json(manifest)
     except (OSError, ValueError) as error:
+        if not is_damage(error):
+            raise DataError(explain_unread(manifest, error)) from error
         why = "there is none" if isinstance(error, FileNotFoundError) else str(error)
         raise DataError(
             f"{str(folder)!r} has no readable {MANIFEST} ({why}); give a folder that EpisodeStore.save wrote"
@@ -99,6 +101,8 @@ def check_unchanged(folder: Path) -> None:
         seal, digests = content.pop(_SEAL), content[_DIGESTS]
         found = {name: hash_content(folder / _file_name(name)) for name in content["arrays"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not is_damage(error):
+            raise DataError(explain_unread(folder, error)) from error
         raise DataError(f"{str(folder)!r} has no hashes of its files ({error}); save the episodes again") from error
     if fingerprint(content) != seal or found != digests:
         raise DataError(f"{str(folder)!r} is not as it was written; save the episodes again")
@@ -136,6 +140,8 @@ def _read_npy(path: Path, entry: Any) -> np.ndarray:
     except FileNotFoundError as error:
         raise DataError(f"{str(path)!r} is missing; {again}") from error
     except (OSError, *UNREADABLE_NPY) as error:
+        if not is_damage(error):
+            raise DataError(explain_unread(path, error)) from error
         raise DataError(f"{str(path)!r} is cut or damaged ({error}); {again}") from error
     found = {"shape": list(array.shape), "dtype": array.dtype.str}
     if found != entry:

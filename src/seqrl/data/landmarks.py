@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 from seqrl.archives import check_archive
 from seqrl.config import LandmarksConfig
 from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import CheckpointError, DataError
+from seqrl.errors import CheckpointError, DataError, explain_unread, is_damage
 from seqrl.files import write_file
 
 _ARRAYS = {"nodes": 2, "sources": 1, "targets": 1, "steps": 1}  # and how many dimensions they have
@@ -87,7 +87,7 @@ class LandmarkGraph:
         """Read a graph that `save` wrote; checksums are compared first.
 
         Raises:
-            CheckpointError: the file is damaged, or no graph.
+            CheckpointError: the file is damaged, no graph, or cannot be read.
         """
         try:
             with path.open("rb") as file:
@@ -97,6 +97,8 @@ class LandmarkGraph:
                     arrays = {name: archive[name] for name in _ARRAYS}
             _check_graph(**arrays)
         except Exception as error:  # a header that somebody wrote by hand can lead NumPy anywhere
+            if not is_damage(error):
+                raise CheckpointError(explain_unread(path, error)) from error
             raise CheckpointError(
                 f"{str(path)!r} is no readable graph of landmarks ({str(error).strip() or type(error).__name__}); "
                 "remove it and train again, which makes it anew"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.config import EvaluationConfig
-from seqrl.errors import DataError
+from seqrl.errors import DataError, explain_unread, is_damage
 from seqrl.evaluation.plan_results import PlanQuality
 from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
 from seqrl.files import fingerprint, read_json, reason_of, write_file, write_text
@@ -71,7 +71,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     """Read back what `write_evaluation` wrote, now or in an older version.
 
     Raises:
-        DataError: a file is missing or damaged.
+        DataError: a file is missing, damaged or cannot be read.
     """
     row = read_row(folder)
     try:
@@ -86,7 +86,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             for n in numbers
         ]
     except Exception as error:  # a broken byte can lead numpy and zipfile anywhere
-        raise _damaged(folder / EPISODES, error) from error
+        raise _unread(folder / EPISODES, error) from error
     return Evaluation(folder, row, results, plans)
 
 
@@ -105,14 +105,14 @@ def read_row(folder: Path) -> ResultsRow:
     """The results row of a finished evaluation.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: there is none, it is damaged, or it cannot be read.
     """
     try:
         content = read_json(folder / ROW)
         (row,) = content if isinstance(content, list) else [content]
         return ResultsRow.from_json(row)
     except Exception as error:  # what stands in its parts was checked by nobody
-        raise _damaged(folder / ROW, error) from error
+        raise _unread(folder / ROW, error) from error
 
 
 def write_plan_quality(evaluation: Evaluation, quality: PlanQuality) -> None:
@@ -126,7 +126,7 @@ def read_plan_quality(folder: Path) -> PlanQuality | None:
     """What `write_plan_quality` wrote into the folder of an evaluation; None where nobody asked for it.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged or cannot be read.
     """
     file = folder / PLAN_QUALITY
     if not file.exists():
@@ -134,7 +134,7 @@ def read_plan_quality(folder: Path) -> PlanQuality | None:
     try:
         return PlanQuality.from_json(read_json(file))
     except Exception as error:  # what stands in its parts was checked by nobody
-        raise _damaged(file, error) from error
+        raise _unread(file, error) from error
 
 
 def is_finished(folder: Path) -> bool:
@@ -190,6 +190,8 @@ def label_of(config: EvaluationConfig) -> str:
     return config.label or own
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
+def _unread(path: Path, error: Exception) -> DataError:
+    if not is_damage(error):
+        return DataError(explain_unread(path, error))
     reason = reason_of(error)
     return DataError(f"{str(path)!r} is no readable evaluation ({reason}); remove its folder and evaluate again")

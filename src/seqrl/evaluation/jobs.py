@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from seqrl.errors import DataError
+from seqrl.errors import DataError, explain_unread, is_damage
 from seqrl.evaluation.rows import ResultsRow
 from seqrl.files import fingerprint, read_json, reason_of, write_text
 
@@ -61,13 +61,16 @@ def locate_record(sweep: Path, overrides: Sequence[str]) -> Path:
 def read_job(record: Path) -> Job:
     """A job as any version of seqrl wrote it; what this one does not know of it is left out.
 
-    A damaged record stops nobody: it is that of a job of the state `unreadable`, whose error says what to do.
+    A record that is damaged or cannot be read stops nobody: it is that of a job of the state `unreadable`, whose error
+    says what to do.
     """
     try:
         return _parse(read_json(record))
     except (OSError, ValueError, DataError) as error:
         advice = "delete it, and the same sweep runs the job again, which keeps what it trained"
         text = f"{str(record)!r} is no readable record of a job ({reason_of(error)}); {advice}"
+        if not is_damage(error):
+            text = explain_unread(record, error)
         return Job(state=UNREADABLE, error=text)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.errors import DataError
+from seqrl.errors import DataError, explain_unread, is_damage
 from seqrl.files import read_bytes
 
 SPACES = ("observation_space", "action_space")
@@ -50,6 +50,8 @@ def read_metadata(place: Path, dataset_id: str) -> dict[str, Any]:
     except PermissionError as error:
         raise DataError(f"{str(file)!r} may not be read; check its permissions") from error
     except (OSError, ValueError, RecursionError) as error:
+        if not is_damage(error):
+            raise DataError(explain_unread(file, error)) from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _damaged(place, dataset_id, f"metadata.json: {reason.splitlines()[0].rstrip('.')}") from error
     if not isinstance(content, dict):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from seqrl.data.checks import DISCRETE
-from seqrl.errors import DataError
+from seqrl.errors import DataError, explain_unread, is_damage
 from seqrl.formats.hdf5_reasons import explain_failure
 from seqrl.formats.minari import part_of
 from seqrl.formats.recording import Recording, first_line
@@ -188,6 +188,8 @@ def _why(error: Exception, storage: Any, origin: str) -> str:
     """Why episodes cannot be read, and what helps; a file that is in use or unreadable here is no damaged one."""
     if storage.FORMAT == "hdf5" and isinstance(error, OSError | MemoryError):
         return f"{origin}: {explain_failure(error, storage.data_path / 'main_data.hdf5')}"
+    if not is_damage(error):
+        return explain_unread(storage.data_path, error)
     reason = f"{type(error).__name__}: {first_line(error)}"
     return f"the Minari data set {origin} is damaged ({reason}); take a copy of it, or fetch it again"
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from seqrl.archives import check_archive
-from seqrl.errors import ConfigError, DataError
+from seqrl.errors import ConfigError, DataError, explain_unread, is_damage
 from seqrl.importing import find_file
 
 _SMALL = 2**20  # bytes of a configuration, at most
@@ -52,6 +52,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(f"there is no file {str(path)!r}; give one") from error
     except Exception as error:  # a broken byte can lead the unpickler anywhere
+        if not is_damage(error):
+            raise DataError(explain_unread(path, error)) from error
         raise DataError(f"{str(path)!r} is damaged or no file of weights ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{str(path)!r} holds a {type(content).__name__}, not weights by name")

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from seqrl.console import say
-from seqrl.errors import ConfigError
+from seqrl.errors import ConfigError, explain_unread, is_damage
 from seqrl.files import hold_lock, is_locked, read_json, reason_of, write_text
 from seqrl.runs.yaml_files import read_yaml
 
@@ -93,7 +93,7 @@ class RunFolder:
         """How far its stages came, by name; empty for a new run.
 
         Raises:
-            ConfigError: `status.json` is damaged.
+            ConfigError: `status.json` is damaged or cannot be read.
         """
         return read_status(self.path)
 
@@ -139,7 +139,7 @@ def read_status(folder: Path) -> dict[str, StageStatus]:
     """As `RunFolder.status`, of a folder that is only looked at.
 
     Raises:
-        ConfigError: `status.json` is damaged.
+        ConfigError: `status.json` is damaged or cannot be read.
     """
     path = folder / "status.json"
     try:
@@ -150,6 +150,8 @@ def read_status(folder: Path) -> dict[str, StageStatus]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
+        if not is_damage(error):
+            raise ConfigError(explain_unread(path, error)) from error
         raise ConfigError(
             f"{str(path)!r} is damaged; delete it, and the run goes on from its checkpoints ({reason_of(error)})"
         ) from error
@@ -159,7 +161,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The configuration that a run keeps in its `config.yaml`.
 
     Raises:
-        ConfigError: it is missing or damaged.
+        ConfigError: it is missing, damaged or cannot be read.
     """
     try:
         content = read_yaml(path)
@@ -167,6 +169,8 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(content).__name__}, not a mapping")
         return content
     except (OSError, ValueError) as error:
+        if not is_damage(error):
+            raise ConfigError(explain_unread(path, error)) from error
         why = " ".join(reason_of(error).split())
         raise ConfigError(f"{str(path)!r} is damaged; the same command writes it anew ({why})") from error
 

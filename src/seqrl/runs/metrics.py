@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seqrl.console import say_error
-from seqrl.errors import ConfigError
+from seqrl.errors import ConfigError, explain_unread, is_damage
 from seqrl.files import read_text, refuse_links, write_text
 
 COLUMNS = ("step", "name", "value")
@@ -41,6 +41,8 @@ def read_metrics(path: Path) -> list[Metric]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
+        if not is_damage(error):
+            raise ConfigError(explain_unread(path, error)) from error
         raise ConfigError(
             f"{str(path)!r} cannot be read ({error.strerror}); move it away, and the run begins another one"
         ) from error

@@ -16,10 +16,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from seqrl.checkpoints.migration import FORMAT
-from seqrl.checkpoints.reading import find_newest, read_file
+from seqrl.checkpoints.reading import DamagedError, find_newest, read_file
 from seqrl.config import CriticConfig, SequenceConfig
 from seqrl.console import say
-from seqrl.errors import CheckpointError
 from seqrl.files import copy_file, write_file
 from seqrl.plugins import origin, source
 from seqrl.training.loading import lacks_batches
@@ -175,12 +174,13 @@ def resumable(folder: Path, stage: str) -> tuple[Path | None, int]:
         (None, 0) where there is none.
 
     Raises:
-        CheckpointError: there are checkpoints, and none can be read.
+        DamagedError: there are checkpoints, and all are damaged; says what to remove.
+        CheckpointError: as `find_newest`.
     """
     try:
         found = find_newest(folder, stage, to_train=True)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; delete {str(folder)!r} to train this stage from the start") from error
+    except DamagedError as error:
+        raise DamagedError(f"{error}; delete {str(folder)!r} to train this stage from the start") from error
     if found is None:
         return None, 0
     if found.faults:

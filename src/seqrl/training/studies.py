@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqrl.console import say
-from seqrl.errors import ConfigError
+from seqrl.errors import ConfigError, explain_unread, is_damage
 from seqrl.files import reason_of
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
 JOURNAL = "study.journal"
+# What a line leads Optuna to that it did not write; one of a later version ends in an AssertionError.
+_WRONG_CONTENT = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 PRUNERS = ("median", "hyperband", "none")
 
 
@@ -28,7 +30,7 @@ def open_study(journal: Path, *, direction: str = "minimize", pruner: Mapping[st
         pruner: `name`, `startup_trials` and `warmup_steps`; who only asks and tells needs none.
 
     Raises:
-        ConfigError: the file is damaged, or a link.
+        ConfigError: the file is damaged, a link, or cannot be read.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -36,6 +38,7 @@ def open_study(journal: Path, *, direction: str = "minimize", pruner: Mapping[st
     from optuna.study import StudyDirection
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    directed, pruned = StudyDirection[direction.upper()], _pruner(**pruner) if pruner else None
     try:
         if journal.is_symlink() or (journal.exists() and not journal.is_file()):
             raise OSError(errno.EINVAL, "it is no file")
@@ -45,11 +48,13 @@ def open_study(journal: Path, *, direction: str = "minimize", pruner: Mapping[st
         return optuna.create_study(
             storage=storage,
             study_name="seqrl",
-            direction=StudyDirection[direction.upper()],
-            pruner=_pruner(**pruner) if pruner else None,
+            direction=directed,
+            pruner=pruned,
             load_if_exists=True,
         )
     except Exception as error:  # what stands in the file was checked by nobody
+        if not isinstance(error, _WRONG_CONTENT) or not is_damage(error):
+            raise ConfigError(explain_unread(journal, error)) from error
         raise ConfigError(
             f"the study {str(journal)!r} is damaged ({reason_of(error)}); move it away, and the same search draws its "
             "trials anew, while runs that are there keep what they trained"
