@@ -179,7 +179,7 @@ def _make(model_type: str, sizes: dict[str, Any]) -> nn.Module:
     none = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
     try:
         config = AutoConfig.for_model(model_type, **sizes, **none, sliding_window=None, use_cache=False)
-        made: nn.Module = AutoModel.from_config(config, attn_implementation=_NAME)  # type: ignore[no-untyped-call]
+        made: nn.Module = AutoModel.from_config(config, attn_implementation=_NAME)  # type: ignore[no-untyped-call, unused-ignore]
     except Exception as error:  # whatever its families make of sizes that they do not know
         raise _refusal(f"backbone.model_type={model_type!r}", error) from error
     return made
@@ -198,7 +198,7 @@ def _load(folder: Path) -> nn.Module:
             )
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if torch.get_default_device().type == "meta":
-            made: nn.Module = AutoModel.from_config(config, attn_implementation=_NAME)  # type: ignore[no-untyped-call]
+            made: nn.Module = AutoModel.from_config(config, attn_implementation=_NAME)  # type: ignore[no-untyped-call, unused-ignore]
         else:
             made = AutoModel.from_pretrained(
                 folder,
