@@ -18,7 +18,7 @@ import pytest
 from seqrl.d4rl import package as d4rl_package
 from seqrl.d4rl.catalogue import entries, find
 from seqrl.envs import make_environments, register_environments
-from seqrl.formats.recording import read_recording
+from seqrl.formats.reading import read_recording
 from seqrl.sources.d4rl import D4rlSource
 
 pytestmark = [

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,29 @@ def test_the_page_about_the_house_shows_the_order() -> None:
 def test_imports_follow_the_order() -> None:
     violations = import_violations(SOURCE)
     assert not violations, "\n".join(violations)
+
+
+def find_circle(source: Path) -> list[str]:
+    """Files that import each other in a circle, those of one room and imports inside functions included."""
+    tree = modules(source)
+    known = {f"seqrl.{module.name}" for module in tree}
+    graph = {
+        f"seqrl.{module.name}": {each.target for each in imports(module, known)} & known
+        for module in tree
+        if module.name
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [str(name) for name in error.args[1]]
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle(tmp_path: Path) -> None:
+    assert find_circle(SOURCE) == []
+    write(tmp_path / "seqrl", {"data/__init__.py": "", "data/one.py": "from seqrl.data import two\n"})
+    write(tmp_path / "seqrl", {"data/two.py": "def late():\n    from seqrl.data.one import what\n"})
+    assert set(find_circle(tmp_path / "seqrl")) == {"seqrl.data.one", "seqrl.data.two"}
 
 
 def calls(module: Module, *names: str) -> Iterator[str]:

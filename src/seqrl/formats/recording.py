@@ -12,7 +12,7 @@ import numpy as np
 
 from seqrl.errors import DataError
 
-HDF5_START, _ZIP_START, _NPY_START = b"\x89HDF\r\n\x1a\n", b"PK", b"\x93NUMPY"
+HDF5_START = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -34,30 +34,6 @@ class Recording:
     def listing(self) -> str:
         """What there is, for messages."""
         return ", ".join(sorted(self.names or self.arrays)) or "no arrays"
-
-
-def read_recording(path: Path, keys: Collection[str] | None = None) -> Recording:
-    """Read an HDF5 or NPZ file, which are told apart by their content: HDF5 itself says what is of its kind.
-
-    Args:
-        keys: read these arrays only, as far as the file has them; all by default.
-
-    Raises:
-        DataError: the file is missing, empty, truncated, damaged or of another kind.
-    """
-    start = read_start(path)
-    zipped = start[: len(_ZIP_START)] == _ZIP_START
-    if not zipped and is_hdf5(path, start):
-        from seqrl.formats.hdf5 import read_hdf5
-
-        return read_hdf5(path, keys)
-    if zipped:
-        from seqrl.formats.npz import read_npz
-
-        return read_npz(path, keys)
-    if start[: len(_NPY_START)] == _NPY_START:
-        raise DataError(f"{path.name} is a single NumPy array; save the arrays of all keys with numpy.savez")
-    raise DataError(f"{path.name} is neither an HDF5 nor an NPZ file; give data.path one of the two")
 
 
 def is_hdf5(path: Path, start: bytes) -> bool:

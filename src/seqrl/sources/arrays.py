@@ -12,7 +12,7 @@ from seqrl.data.cache import read_or_build
 from seqrl.data.episodes import EpisodeStore
 from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
-from seqrl.formats.recording import read_recording
+from seqrl.formats.reading import read_recording
 from seqrl.paths import find_path
 from seqrl.registry import register_data
 from seqrl.sources import DataSource

@@ -21,7 +21,8 @@ from seqrl.errors import ConfigError
 from seqrl.formats.cutting import TRAINING_KEYS, cut_episodes, layout_of
 from seqrl.formats.ends import EPISODE_RULES, EpisodeRule, has_timeouts
 from seqrl.formats.flat import FlatEpisodes
-from seqrl.formats.recording import Recording, read_recording
+from seqrl.formats.reading import read_recording
+from seqrl.formats.recording import Recording
 from seqrl.paths import find_path
 from seqrl.registry import register_data
 from seqrl.sources import DataSource

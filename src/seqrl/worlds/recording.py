@@ -12,7 +12,8 @@ import numpy as np
 from seqrl.console import show_progress
 from seqrl.formats.cutting import TRAINING_KEYS
 from seqrl.formats.hdf5_writing import write_hdf5
-from seqrl.formats.recording import Recording, read_recording
+from seqrl.formats.reading import read_recording
+from seqrl.formats.recording import Recording
 from seqrl.formats.targets import write_whole
 
 

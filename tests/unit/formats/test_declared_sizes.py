@@ -18,7 +18,7 @@ from tests.unit.formats.test_reasons import COUNT, arrays
 
 from seqrl.errors import DataError
 from seqrl.formats.limits import check_size, free_memory
-from seqrl.formats.recording import read_recording
+from seqrl.formats.reading import read_recording
 
 GIGABYTE = 10**9
 
@@ -207,7 +207,7 @@ def test_refusing_takes_no_memory(tmp_path: Path, kind: str) -> None:
     _ = hdf5(path, filled) if kind == "hdf5" else npz(path, header((72_000, 1000)), 290)
     code = (
         "import sys, resource, json, h5py; from pathlib import Path\n"
-        "from seqrl.formats.recording import read_recording\n"
+        "from seqrl.formats.reading import read_recording\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: read_recording(Path(sys.argv[1]))\n"
         "except Exception as error: said = type(error).__name__\n"

@@ -17,7 +17,7 @@ import pytest
 
 from seqrl.errors import DataError
 from seqrl.formats.hdf5_reasons import explain_failure
-from seqrl.formats.recording import read_recording
+from seqrl.formats.reading import read_recording
 from seqrl.sources import find_source
 
 COUNT = 40
