@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqrl.errors import ConfigError
+
 SHUFFLED_IN_MEMORY = 2**26
 """Windows up to which an epoch's order is kept, 4 bytes each in every rank; the order of more is computed."""
 
@@ -72,6 +74,20 @@ def permuted(places: np.ndarray, size: int, seed: list[int]) -> np.ndarray:
         found[outside] = left << np.uint64(half) | right
         outside = found >= size
     return found.astype(np.int64)
+
+
+def check_batches(batch_size: int, validation_fraction: float, seed: int) -> None:
+    """Refuse what nothing can be cut and ordered by.
+
+    Raises:
+        ConfigError: a batch size below 1, a fraction outside [0, 1), or a negative seed.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size} is too small; give 1 or more")
+    if not 0.0 <= validation_fraction < 1.0:
+        raise ConfigError(f"validation_fraction={validation_fraction} is outside [0, 1); give 0 or a share below 1")
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative; give 0 or more")
 
 
 def split_episodes(num_episodes: int, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

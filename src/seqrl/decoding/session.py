@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, cast, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +11,10 @@ from torch import Tensor
 from seqrl.decoding.cached import ExactCaching, WindowCaching
 from seqrl.decoding.caching import Caching, NoCaching
 from seqrl.decoding.context import Context
-from seqrl.errors import ConfigError, did_you_mean
+from seqrl.errors import ConfigError
 from seqrl.models import Model
 from seqrl.models.autoregressive import AutoregressiveModel
+from seqrl.schema import check_value
 from seqrl.types import CodeHistory, TokenHistory
 
 CacheMode = Literal["none", "exact", "window"]
@@ -105,18 +106,6 @@ class DecodingSession(Session):
         self.caching.select(rows)
 
 
-def check_cache(cache: str) -> CacheMode:
-    """The cache mode itself, if there is such a one.
-
-    Raises:
-        ConfigError: says which modes there are.
-    """
-    modes = get_args(CacheMode)
-    if cache not in modes:
-        raise ConfigError(f"planner.cache={cache!r} is unknown.{did_you_mean(cache, modes)} Modes: {', '.join(modes)}")
-    return cast(CacheMode, cache)
-
-
 def check_context(model: Model, context: int | None) -> None:
     """Refuse a context that a model was not trained for; None is the trained window.
 
@@ -136,7 +125,7 @@ def check_session(model: AutoregressiveModel, *, cache: str, context: int | None
     Raises:
         ConfigError: an unknown cache mode, one that the backbone cannot serve, or a context outside the window.
     """
-    kind = _CACHINGS[check_cache(cache)]
+    kind = _CACHINGS[check_value("planner.cache", cache, CacheMode)]
     check_context(model, context)
     if kind.needs_relative_positions and not model.backbone.relative:
         raise ConfigError(

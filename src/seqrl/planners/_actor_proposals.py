@@ -34,10 +34,10 @@ class ActorProposals:
         counted = torch.floor(torch.arange(candidates + 1) * self.share + _ROUNDED)
         return counted.diff() > 0
 
-    def tokens(
+    def propose(
         self, model: TokenModel, partial: Tensor, observation: Tensor | None, noise: Noise, *, depth: int, copies: int
-    ) -> Tensor:
-        """(B, C, k) action tokens of the policy in the states of all candidates.
+    ) -> tuple[Tensor, Tensor]:
+        """(C,) which candidates the policy decides, and its (B, C, k) action tokens in the states of all of them.
 
         Args:
             partial: (B, C, n) tokens of the plans so far, which end with an observation.
@@ -65,7 +65,8 @@ class ActorProposals:
         scalars = states.new_zeros(*states.shape[:2], layout.size)
         scalars[..., layout.field("observation").slice] = states
         scalars[..., layout.field("action").slice] = (actions + spread * normal).clamp(low, high).to(states)
-        return model.tokenizer.encode(scalars)[..., model.places("action")]
+        tokens = model.tokenizer.encode(scalars)[..., model.places("action")]
+        return self.chosen(partial.shape[1]).to(tokens.device), tokens
 
     def exact(self, candidates: int, copies: int) -> Tensor:
         """(C,) bool; of the copies of one beam, the first that is the policy's has no noise."""

@@ -156,7 +156,12 @@ class BeamPlanner(Planner):
             # The first transition starts from one row per environment, all later ones from the survivors.
             copies = self.n_expand * (self.beam_width if depth == 0 else 1)
             beams.repeat(copies)
-            proposed = self._propose(model, history, beams, noise, depth, copies)
+            proposed = None
+            if self.proposals is not None:
+                partial = beams.columns["tokens"]
+                proposed = self.proposals.propose(
+                    model, partial, history.observation, noise, depth=depth, copies=copies
+                )
             for name in model.fields[first:]:
                 self._decode(model, beams, name, noise, depth, proposed if name == "action" else None)
             if score.wants_next_observation:
@@ -174,16 +179,6 @@ class BeamPlanner(Planner):
         beams.advance()
         for name in model.layout.known:
             self._decode(model, beams, name, noise, depth)
-
-    def _propose(
-        self, model: TokenModel, history: TokenHistory, beams: Beams, noise: Noise, depth: int, copies: int
-    ) -> tuple[Tensor, Tensor] | None:
-        """(C,) which candidates a critic's policy decides, and their (B, C, k) action tokens; None without one."""
-        if self.proposals is None:
-            return None
-        partial = beams.columns["tokens"]
-        tokens = self.proposals.tokens(model, partial, history.observation, noise, depth=depth, copies=copies)
-        return self.proposals.chosen(partial.shape[1]).to(tokens.device), tokens
 
     def _decode(
         self,

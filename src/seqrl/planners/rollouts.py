@@ -127,7 +127,10 @@ class RolloutsPlanner(Planner):
             own = self.proposals.exact(self.candidates, self.candidates).to(present.device)
             beams.record("own", own.expand(len(present), -1))
         for depth in range(self.horizon):
-            proposed = self._propose(model, history, beams, noise, depth)
+            who, proposed = self.policy if depth else self.proposals, None
+            if who is not None:
+                partial = beams.columns["tokens"]
+                proposed = who.propose(model, partial, history.observation, noise, depth=depth, copies=self.candidates)
             for name in model.fields[first:]:
                 self._decode(model, beams, name, noise, depth, proposed if name == "action" else None)
             if depth + 1 < self.horizon or score.wants_next_observation:
@@ -144,17 +147,6 @@ class RolloutsPlanner(Planner):
             ranked = value + self.actor_margin * beams.columns["own"][..., 0]
         best = ranked.argmax(1)
         return beams.plan_of(model, best, value.gather(1, best[:, None])[:, 0], self.horizon)
-
-    def _propose(
-        self, model: TokenModel, history: TokenHistory, beams: Beams, noise: Noise, depth: int
-    ) -> tuple[Tensor, Tensor] | None:
-        """(C,) which candidates a critic's policy decides, and their (B, C, k) action tokens; None for none."""
-        who = self.policy if depth else self.proposals
-        if who is None:
-            return None
-        partial, count = beams.columns["tokens"], self.candidates
-        tokens = who.tokens(model, partial, history.observation, noise, depth=depth, copies=count)
-        return who.chosen(count).to(tokens.device), tokens
 
     def _decode(
         self,

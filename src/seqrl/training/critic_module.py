@@ -14,7 +14,7 @@ from torch import Tensor
 from seqrl.config import CriticConfig
 from seqrl.critics import Transitions, build_critic
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.order import StepOrder, split_episodes
+from seqrl.data.order import StepOrder, check_batches, split_episodes
 from seqrl.data.returns import join_actions, sample_transitions
 from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import ConfigError
@@ -104,7 +104,7 @@ class TransitionDataModule(pl.LightningDataModule):
         n_step: transitions of the layout that a batch's rewards and next observations span, 1 or more.
 
     Raises:
-        ConfigError: a batch size below 1, or episodes without a single whole transition.
+        ConfigError: what `check_batches` refuses, or episodes without a single whole transition.
     """
 
     def __init__(
@@ -119,8 +119,7 @@ class TransitionDataModule(pl.LightningDataModule):
         n_step: int = 1,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ConfigError(f"critic_training.batch_size={batch_size} is too small; give 1 or more")
+        check_batches(batch_size, validation_fraction, seed)
         self.store = store
         self.layout = layout
         self.batch_size = batch_size

@@ -13,7 +13,7 @@ from torch import Tensor
 from seqrl.config import TrainingConfig, WindowConfig
 from seqrl.data.batches import CodeWindows, TokenWindows, ValueWindows, VectorWindows
 from seqrl.data.episodes import EpisodeStore
-from seqrl.data.order import StepOrder, split_episodes
+from seqrl.data.order import StepOrder, check_batches, split_episodes
 from seqrl.data.returns import sample_transitions
 from seqrl.data.token_cache import encoder_identity, token_dtype
 from seqrl.data.windows import Windows
@@ -63,12 +63,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0.0 <= validation_fraction < 1.0:
-            raise ConfigError(f"validation_fraction={validation_fraction} is outside [0, 1)")
-        if seed < 0:
-            raise ConfigError(f"seed={seed} is negative; give 0 or more")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size} is too small; give 1 or more")
+        check_batches(batch_size, validation_fraction, seed)
         self.store = store
         self.layout = layout
         self.window = window

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from seqrl.config import WindowConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.order import StepOrder, permuted, split_episodes
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
+from seqrl.training.critic_module import TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
 
 sizes = st.integers(1, 200)
@@ -151,3 +155,21 @@ def test_orders_of_more_windows_than_are_shuffled_in_memory_are_computed(monkeyp
     batch = large.batch(10**7)
     assert len(set(batch)) == 256
     assert 0 <= batch.min() <= batch.max() < 10**10
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"batch_size": 0}, "batch_size=0 is too small"),
+        ({"validation_fraction": 1.0}, "validation_fraction=1.0 is outside"),
+        ({"validation_fraction": -0.1}, "validation_fraction=-0.1 is outside"),
+        ({"seed": -1}, "seed=-1 is negative"),
+    ],
+)
+@pytest.mark.parametrize("kind", [EpisodeDataModule, TransitionDataModule])
+def test_what_nothing_can_be_cut_by_is_refused(
+    kind: type, given: dict[str, float], words: str, tiny_store: EpisodeStore, tiny_layout: Layout
+) -> None:
+    options = {"window": WindowConfig(3)} if kind is EpisodeDataModule else {}
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        kind(tiny_store, tiny_layout, **{"batch_size": 2, **options, **given})
