@@ -225,7 +225,8 @@ class _Composer:
                 config = composing(lambda: hydra.compose("evaluate", words))
             except HydraException as error:
                 raise ConfigError(f"row {label!r} of evaluation.rows: {translate(error, 'evaluate', words)}") from error
-            known = leave_out_foreign({group: dict(config[group]) for group in DECODED}, words)
+            parts = {group: OmegaConf.to_container(config[group]) for group in DECODED}  # what is not set stays ???
+            known = leave_out_foreign(parts, words)
             with open_dict(config):
                 config.update(known)
             self._composed[key] = config
