@@ -101,6 +101,40 @@ def open_device(name: str, threads: int) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class MemoryRise:
+    """How far the memory of this process rises; meant for a fresh one, as freed memory is used again.
+
+    Attributes:
+        resident, own: kB at the beginning; `own` without pages of files.
+    """
+
+    resident: int
+    own: int
+
+    @staticmethod
+    def begin() -> MemoryRise | None:
+        """Forget the peak so far; None where the operating system does not tell (`/proc`, Linux)."""
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+            return MemoryRise(_status_kb("VmRSS"), _status_kb("RssAnon"))
+        except OSError:
+            return None
+
+    def peak_mb(self) -> float:
+        """What the process touched since, at its peak; the allocator's unused is in it."""
+        return (_status_kb("VmHWM") - self.resident) * 1024 / 1e6
+
+    def own_mb(self) -> float:
+        """What it holds now beyond the beginning, mapped files aside."""
+        return (_status_kb("RssAnon") - self.own) * 1024 / 1e6
+
+
+def _status_kb(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
 def describe_machine(device: torch.device, dtype: torch.dtype, rates: Rates | None = None) -> dict[str, Any]:
     """What a benchmark ran on, for its JSON; numbers of one kind of processor say nothing of another."""
     cuda = device.type == "cuda"
