@@ -1,11 +1,14 @@
 """Names of environments beyond Gymnasium's ids: parts of dict observations, and what Minari's data sets recover.
 
 `PointMaze_UMaze-v3@observation+desired_goal` is that environment with two parts of its observations side by side;
+`Hopper-v5?healthy_reward=0.5&terminate_when_unhealthy=false` has settings of its constructor, numbers and truths alone;
 `minari:D4RL/pointmaze/umaze-v2` is the environment that a Minari data set was recorded in, settings included.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,31 @@ from seqrl.formats.minari_metadata import read_metadata
 
 if TYPE_CHECKING:
     import gymnasium
+
+
+def split_settings(name: str) -> tuple[str, dict[str, float | bool]]:
+    """`id?a=1&b=true` as the id and the settings of the environment's constructor.
+
+    Data and checkpoints name environments: no texts, which might name a file or code.
+
+    Raises:
+        ConfigError: something else than numbers, true and false.
+    """
+    base, mark, text = name.partition("?")
+    settings: dict[str, float | bool] = {}
+    for pair in text.split("&") if mark else ():
+        key, _, value = pair.partition("=")
+        try:
+            found = json.loads(value)
+        except ValueError:
+            found = None
+        if not key.isidentifier() or not isinstance(found, int | float) or not math.isfinite(found):
+            raise ConfigError(
+                f"the environment {name!r} has the setting {pair!r}; give names with numbers, true or false, as in "
+                f"{base}?healthy_reward=0.5&terminate_when_unhealthy=false"
+            )
+        settings[key] = found
+    return base, settings
 
 
 def split_keys(env_id: str) -> tuple[str, tuple[str, ...]]:
@@ -35,6 +63,8 @@ def check_name(name: Any) -> None:
     """
     if not isinstance(name, str):
         raise ConfigError(f"the environment {name!r} is no name; set env_id to a Gymnasium id")
+    if name.startswith(MINARI) and "?" in name:
+        raise ConfigError(f"the environment {name!r} has settings that were recorded; leave out what follows the '?'")
     if ":" in name and not name.startswith(MINARI):
         module, _, task = name.partition(":")
         raise ConfigError(
@@ -60,7 +90,8 @@ def make_one(env_id: str, *, render_mode: str | None) -> gymnasium.Env[Any, Any]
     if name.startswith(MINARI):
         env = _recover(name.removeprefix(MINARI), render)
     else:
-        env = gymnasium.make(name, disable_env_checker=True, **render)
+        base, settings = split_settings(name)
+        env = gymnasium.make(base, disable_env_checker=True, **{**settings, **render})
     return _flattened(env, keys, name) if keys else env
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seqrl.d4rl.catalogue import PREFIX
 from seqrl.d4rl.registration import register_ant, register_package
-from seqrl.envs.named import check_name, find_recorded, split_keys
+from seqrl.envs.named import check_name, find_recorded, split_keys, split_settings
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.formats.minari import MINARI
 from seqrl.worlds.environments import register_worlds
@@ -35,7 +35,7 @@ def check_env_id(env_id: str) -> None:
     register_environments()
     if env_id.startswith(PREFIX):
         register_package()
-    name, _ = split_keys(env_id)
+    name, _ = split_settings(split_keys(env_id)[0])
     hint = ""
     if name.startswith(OGBENCH) and name not in gymnasium.registry and not _register_ogbench():
         hint = "; OGBench's come with `pip install 'seqrl[ogbench]'`"

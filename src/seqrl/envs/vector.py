@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import gymnasium
 
 
+_PICTURE = 32
+"""Whole numbers of 8 bits in so many rows and columns are an image, as Minari has it."""
+
+
 class Environments:
     """B environments with one episode each between two resets.
 
@@ -259,6 +263,13 @@ def _space(env: gymnasium.Env[Any, Any], name: str) -> Any:
     from gymnasium.spaces import Box, Dict, Discrete
 
     space = getattr(env, f"{name}_space")
+    if isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) > 1 and min(space.shape[:2]) >= _PICTURE:
+        identity = env.spec.id if env.spec is not None else type(env).__name__
+        raise ConfigError(
+            f"{identity} has images of shape {space.shape} as its {name}s, and seqrl learns from vectors; register an "
+            "environment around it that shows vectors, the simulator's state or the features of an encoder, and record "
+            "data there"
+        )
     if not isinstance(space, Box | Discrete):
         identity = env.spec.id if env.spec is not None else type(env).__name__
         hint = ""

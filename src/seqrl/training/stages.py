@@ -31,6 +31,7 @@ from seqrl.tokenizers._report import reconstruction_report, round_trip_report
 from seqrl.training.critic_module import CriticModule, TransitionDataModule
 from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.launch import count_ranks
+from seqrl.training.memory import warn_of_memory
 from seqrl.training.module import SequenceModule
 from seqrl.training.parallel import replicated
 from seqrl.training.stage_module import CODEBOOK, SLOW_COPY, check_precision
@@ -102,6 +103,8 @@ def check_stages(run: RunConfig, sizes: DataSizes) -> None:
     with torch.device("meta"):  # without memory for its weights
         module = SequenceModule(run, sizes)
         build_critic(run, sizes)
+    if run.trainer.accelerator == "cpu":
+        warn_of_memory(module.model, run.backbone, run.training.batch_size // ranks)
     if CRITIC.is_asked(run):
         check_precision(run.trainer.precision, SLOW_COPY)
     of_training = objective.partition("/")[0] in ("train", "val")

@@ -127,6 +127,42 @@ def test_spaces_of_other_kinds_are_refused() -> None:
         Environments("Counter", [Counter(space=MultiBinary(3))])
 
 
+def test_images_are_refused_with_what_to_do() -> None:
+    for shape in ((64, 64, 3), (84, 84), (32, 40, 4)):
+        with pytest.raises(ConfigError, match=r"Counter has images of shape .*shows vectors, the simulator's state"):
+            Environments("Counter", [Counter(space=Box(0, 255, shape, np.uint8))])
+    Environments("Counter", [Counter(space=Box(0, 255, (7, 7, 3), np.uint8))])  # a small grid is no image
+
+
+def test_settings_of_an_environment_stand_in_its_name() -> None:
+    envs = make_environments("CartPole-v1?sutton_barto_reward=true&max_episode_steps=7", 1)
+    assert envs.max_episode_steps == 7
+    envs.reset([0])
+    assert envs.step(np.zeros((1, 1)))[1].tolist() == [0.0], "as Sutton and Barto have it: -1 at the end alone"
+    plain = make_environments("CartPole-v1", 1)
+    plain.reset([0])
+    assert plain.step(np.zeros((1, 1)))[1].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("CartPole-v1?sutton_barto_reward=yes", "has the setting 'sutton_barto_reward=yes'; give names with numbers"),
+        ('CartPole-v1?xml_file="/etc/passwd"', "has the setting 'xml_file="),
+        ("CartPole-v1?a=NaN", "has the setting 'a=NaN'"),
+        ("CartPole-v1?", "has the setting ''"),
+        ("CartPole-v1?os.system=1", "has the setting 'os.system=1'"),
+        ("CartPole-v1?gravity=3", "cannot be made"),
+        ("CartPol-v1?gravity=3", "Did you mean 'CartPole-v1'"),
+        ("minari:a/b-v0?x=1", "settings that were recorded"),
+        ("os:CartPole-v1?x=1", "names a module to import"),
+    ],
+)
+def test_settings_that_are_no_numbers_are_refused(env_id: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_environments(env_id, 1)
+
+
 def test_unknown_environments_are_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no environment 'Hoper-v4'\. Did you mean 'Hopper-v4'"):
         make_environments("Hoper-v4", 1)
