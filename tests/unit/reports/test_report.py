@@ -145,6 +145,7 @@ def test_texts_of_strangers_are_texts(run: Path) -> None:
     assert page.handlers == []
     assert len(page.scripts) == page.tags.count("script") == 2, "that of the page and the numbers of the plans"
     assert json.loads(page.scripts[0])["label"] == EVIL
+    assert not set("<>&") & set(page.scripts[0]), "nothing in it begins or ends an element or a comment"
     assert "<script>x" not in text
     told = "".join(page.texts)
     assert told.count(EVIL) >= 8, "wherever a name, label, reason, setting or digest stands, it stands as it is"
