@@ -179,6 +179,7 @@ ALONE = (
     "gru.py",
     "notify.py",
     "cart.py",
+    "home.py",
     "peak.py",
 )  # of a guide, and of no package
 COMPONENTS = [file for file in FILES if "\n@register_" in file[2]]
