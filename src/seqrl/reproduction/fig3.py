@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +15,10 @@ from seqrl.analysis.masking import mask_observations
 from seqrl.analysis.open_loop import imagine
 from seqrl.analysis.references import References
 from seqrl.console import say
+from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import transitions
 from seqrl.evaluation.statistics import bootstrap
+from seqrl.files import fingerprint
 from seqrl.reproduction import OPEN, Finding, Options, Progress, Report, Reproduction, Run, judge
 from seqrl.reproduction.dynamics import (
     HUMANOID,
@@ -176,12 +179,24 @@ def _short_words(options: Options) -> list[str]:
 
 def _masked_words(progress: Progress) -> list[str]:
     """The model of a recording of which half is hidden, which is made here, of the data of the first run."""
-    folder = progress.options.folder / "masked"
-    if not progress.only_list and not folder.exists():
-        trained = Trained.read(progress.folders(STATES)[0])
-        mask_observations(trained.store, share=_SHARE).save(folder)
+    if progress.only_list:
+        folder = progress.options.folder / "masked-DATA"
+    else:
+        folder = keep_masked(Trained.read(progress.folders(STATES)[0]).store, progress.options.folder)
     words = [*states_words(progress.options), "data=store", f"data.path={folder}", "tokenizer.num_bins=200"]
     return [*words, "seed=0", "name=tt_masked"]
+
+
+def keep_masked(store: EpisodeStore, folder: Path) -> Path:
+    """The recording of which half is hidden, made once for each content of a recording.
+
+    Args:
+        folder: of the figure; the recordings of several data lie there beside each other.
+    """
+    place = folder / f"masked-{fingerprint([store.fingerprint(), _SHARE])[:8]}"
+    if not place.exists():
+        mask_observations(store, share=_SHARE).save(place)
+    return place
 
 
 def _report(found: Mapping[str, Likelihoods], options: Options) -> Report:

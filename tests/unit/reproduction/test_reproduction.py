@@ -12,12 +12,13 @@ import pytest
 from seqrl.analysis.attention import Patterns
 from seqrl.analysis.bins import Bins
 from seqrl.analysis.references import References
+from seqrl.data.episodes import EpisodeStore
 from seqrl.evaluation.jobs import Job
 from seqrl.evaluation.rows import ResultsRow
 from seqrl.reproduction import Finding, Options, Progress, Report, judge
 from seqrl.reproduction.ablations import AXES, Ablations
 from seqrl.reproduction.fig2 import measure_distances, pick_typical, share_outside
-from seqrl.reproduction.fig3 import CEILING, Likelihoods, find_countable
+from seqrl.reproduction.fig3 import CEILING, Likelihoods, find_countable, keep_masked
 from seqrl.reproduction.fig4 import stripe_factor
 from seqrl.reproduction.pages import write_report
 from seqrl.reproduction.published import ANTMAZE, AVERAGES, LOCOMOTION, METHODS, QUANTILE, UNIFORM, match_table
@@ -177,3 +178,28 @@ def test_pages_say_what_was_run_and_what_agrees(tmp_path: Path) -> None:
     page = files[1].read_text()
     for text in ("| it is so | 1 [0, 2] | agrees |", "seqrl train -m a=1", "seqrl train -m a=2", "a line"):
         assert text in page
+
+
+def test_the_half_hidden_recording_is_that_of_the_data(tmp_path: Path) -> None:
+    """Of other data in the same folder, the panel of all observations and the one of half would not belong together."""
+    stores = [
+        EpisodeStore.from_arrays(
+            np.full((20, 2), level) + np.arange(20)[:, None],
+            np.full((20, 1), action),
+            np.zeros(20),
+            np.arange(20) == 19,
+            np.zeros(20, bool),
+        )
+        for level, action in ((0.0, 0.0), (100.0, 0.0), (0.0, 1.0))
+    ]
+    places = [keep_masked(store, tmp_path) for store in stores]
+    assert len(set(places)) == 3
+    for store, place in zip(stores, places, strict=True):
+        kept = EpisodeStore.open(place)
+        seen = np.asarray(kept.extras["observed"][:])
+        assert 0 < seen.mean() < 1
+        np.testing.assert_array_equal(np.asarray(kept.observations)[seen], np.asarray(store.observations)[seen])
+        np.testing.assert_array_equal(kept.actions, store.actions)
+        written = (place / "store.json").stat().st_mtime_ns
+        assert keep_masked(store, tmp_path) == place
+        assert (place / "store.json").stat().st_mtime_ns == written
