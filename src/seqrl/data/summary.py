@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Self
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.layout_config import LayoutConfig
 from seqrl.schema import check_value
 
+_MOST_SCALARS = 2**16  # of a transition; what builds a model takes time for each
 # What tells data apart of which an older checkpoint holds no fingerprint.
 _COUNTED = ("num_transitions", "num_episodes")  # 0: unknown
 _MEASURED = ("behaviour_return_mean", "behaviour_return_max", "standard_deviations")
@@ -60,17 +62,17 @@ class DataSizes:
     """What models and critics must know of the data; a checkpoint keeps it in its configuration.
 
     Attributes:
-        observation_size, action_size: O and A.
+        observation_size, action_size: O and A, at most 65,536.
         longest_episode: in transitions, which models of vectors tell times up to; None where nobody said.
         categories: see `seqrl.layout.Layout`.
         extras: numbers in a row of each array that the data record beside their steps; None where they record none.
     """
 
-    observation_size: Annotated[int, Ge(1)]
-    action_size: Annotated[int, Ge(1)]
+    observation_size: Annotated[int, Interval(ge=1, le=_MOST_SCALARS)]
+    action_size: Annotated[int, Interval(ge=1, le=_MOST_SCALARS)]
     longest_episode: Annotated[int, Ge(1)] | None = None
     categories: Mapping[str, int] | None = None
-    extras: Mapping[str, Annotated[int, Ge(0)]] | None = None
+    extras: Mapping[str, Annotated[int, Interval(ge=0, le=_MOST_SCALARS)]] | None = None
 
     @classmethod
     def of(cls, store: EpisodeStore) -> Self:
@@ -91,9 +93,15 @@ class DataSizes:
         """The fields of a layout over the scalars of these data.
 
         Raises:
-            ConfigError: a goal dimension or an extra that the data lack.
+            ConfigError: a goal dimension or an extra that the data lack, or more scalars than a transition may have.
         """
-        return Layout.from_config(layout, self.observation_size, self.action_size, self.categories, self.extras)
+        laid = Layout.from_config(layout, self.observation_size, self.action_size, self.categories, self.extras)
+        if laid.size > _MOST_SCALARS:
+            raise ConfigError(
+                f"a transition of this layout has {laid.size:,} scalars, {self.observation_size:,} of an observation "
+                f"and {self.action_size:,} of an action; {_MOST_SCALARS:,} is the most, so leave some out"
+            )
+        return laid
 
 
 def same_episodes(saved: DataSummary, now: DataSummary) -> bool:

@@ -83,7 +83,7 @@ class AutoregressiveModel(Model):
             self.numbers = NumberEmbedding(vocab_size, tokenizer.ordered(layout), self.backbone.dim)
         hidden = [layout.has(name) and layout.field(name).hidden for name in self.token_fields]
         self.register_buffer("hidden", torch.tensor(hidden), persistent=False)
-        self._places = {name: _stretch(self.token_fields, name) for name in self.token_fields}
+        self._places = {name: _stretch(self.token_fields, name) for name in dict.fromkeys(self.token_fields)}
 
     @abstractmethod
     def opening(self, history: Any) -> Opening:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -265,3 +266,30 @@ def test_a_run_whose_last_checkpoint_is_damaged_is_evaluated_with_the_one_before
     with pytest.raises(CheckpointError, match=r"last.ckpt' is damaged.*; give step-2.ckpt of the same folder"):
         load(tmp_path / "model" / "last.ckpt")
     assert find_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"observation_size": 30_000}, "config"),
+        ({"action_size": 60_000}, "config"),
+        ({"observation_size": 10**9}, "observation_size"),
+        ({"action_size": 65_537}, "action_size"),
+        ({"observation_size": 65_536, "action_size": 65_536}, "65,536 is the most"),
+        ({"layout": {"stride": 10**9, "chunk": 10**9}}, "65,536 is the most"),
+    ],
+)
+def test_sizes_of_a_small_file_take_no_long_time(
+    tmp_path: Path, content: dict[str, Any], change: dict[str, Any], words: str
+) -> None:
+    """Every size is refused within seconds: what a model of it is made of is walked through once."""
+    config = content["hyper_parameters"]["config"]
+    if "layout" in change:
+        change = {"layout": {**config["layout"], **change["layout"]}}
+    content["hyper_parameters"]["config"] = {**config, **change}
+    torch.save(content, tmp_path / "last.ckpt")
+    start = time.process_time()
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "last.ckpt")
+    assert words in str(caught.value)
+    assert time.process_time() - start < 10
