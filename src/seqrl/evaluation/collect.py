@@ -22,6 +22,8 @@ from seqrl.formats.flat import FlatEpisodes
 from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 
+_STARTS = 12  # the stream of starts among those of a seed
+
 
 class Actor(Protocol):
     """What can be recorded; `seqrl.Policy` is one."""
@@ -141,7 +143,7 @@ def collect(
         make_actor: given the environments.
         episodes, transitions: how much; exactly one of the two. The last episode of so many transitions is cut.
         batch: environments at a time. It decides which random numbers a function sees, and nothing else.
-        seed: of starts and, through the actor, of actions.
+        seed: of starts and, through the actor, of actions. An evaluation with the same seed has other starts.
         max_steps: truncate episodes after so many steps; needed where the environment has no time limit.
         progress: called with the number of new rows that are kept.
 
@@ -185,9 +187,18 @@ class _Episode:
     terminated: bool = False
 
 
+def _start_seed(seed: int, number: int) -> int:
+    """The seed of the environment in a recorded episode.
+
+    It lies in [2^31, 2^32). Evaluations begin with 1,000,000 times their seed, plus the episode, so that no episode of
+    the data begins as one of an evaluation whose seed is below 2147.
+    """
+    return 2**31 | int(np.random.SeedSequence([seed, _STARTS, number]).generate_state(1)[0])
+
+
 def _round(actor: Actor, envs: Environments, numbers: np.ndarray, seed: int, limit: int) -> list[_Episode]:
     """One episode in every environment; after `limit` steps it counts as truncated."""
-    observations, infos = envs.reset([1_000_000 * seed + int(number) for number in numbers])
+    observations, infos = envs.reset([_start_seed(seed, int(number)) for number in numbers])
     actor.reset(len(envs), environments=numbers)
     recorded = [_Episode([observation], [], [], []) for observation in observations]
     earned: np.ndarray | None = None

@@ -148,3 +148,25 @@ def test_functions_are_found_in_files_and_modules(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=words):
             find_function(spec)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2146])
+def test_no_recorded_episode_begins_as_one_of_an_evaluation(seed: int) -> None:
+    """Evaluations give their environments 1,000,000 times their seed and the episode."""
+    given: list[int] = []
+
+    class Noting(Counting):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+            if seed is not None:
+                given.append(seed)
+            return super().reset(seed=seed)
+
+    gymnasium.register("tests/Noting-v0", Noting, max_episode_steps=100)
+    try:
+        collect(doubled, "tests/Noting-v0", episodes=30, batch=5, seed=seed)
+    finally:
+        del gymnasium.registry["tests/Noting-v0"]
+    starts = given[-30:]
+    assert len(set(starts)) == 30
+    assert all(2**31 <= each < 2**32 for each in starts), "some environments take 32 bits"
+    assert 1_000_000 * 2146 + 999_999 < 2**31
