@@ -31,9 +31,11 @@ class StopWhenNotFinite(Callback):
         every: steps between two looks.
         checkpoint_every: steps between two checkpoints.
         gradient: measures the norm of the gradient.
+        rate: the setting of the stage's learning rate.
     """
 
-    def __init__(self, folder: Path, *, every: int, checkpoint_every: int, gradient: ClipGradient) -> None:
+    def __init__(self, folder: Path, *, every: int, checkpoint_every: int, gradient: ClipGradient, rate: str) -> None:
+        self._rate = rate
         self._folder, self._every, self._checkpoint_every, self._gradient = folder, every, checkpoint_every, gradient
         self._unseen: list[_Seen] = []  # steps since the last look
 
@@ -86,7 +88,7 @@ class StopWhenNotFinite(Callback):
             what = "the loss is not finite"
         raise DivergedError(
             f"{what} at step {seen.step}; the batch is in {str(path)!r}, and last.ckpt, if there is one, is of an "
-            "earlier step; try a lower optimizer.learning_rate"
+            f"earlier step; try a lower {self._rate}"
         )
 
 

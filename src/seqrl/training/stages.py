@@ -64,6 +64,7 @@ class Stage:
         tell_loss: what the held-out loss is, in words, of the metrics that validations log.
         finish: what is to be done with the trained module, before the next stage.
         trial: where a search may give the stage up.
+        rate: the setting of its learning rate.
     """
 
     kind: StageKind
@@ -77,6 +78,7 @@ class Stage:
     tell_loss: Callable[[Mapping[str, float]], str] = lambda logged: f"{logged['val/loss']:.4g}"
     finish: Callable[[], None] = _do_nothing
     trial: TrialConfig | None = None
+    rate: str = "optimizer.learning_rate"
 
 
 def list_stages(run: RunConfig) -> list[StageKind]:
@@ -248,6 +250,7 @@ def _make_critic_stage(
         dataset=dataset,
         trainer=replicated(run.trainer),
         clip_norm=run.critic_training.clip_norm,
+        rate="critic_training.learning_rate",
         has_validation=data.has_validation,
     )
 

@@ -45,7 +45,9 @@ def make_trainer(
         *callbacks,
         gradient,
         *extend(settings.callbacks, name),
-        StopWhenNotFinite(folder.path / name, every=log_every, checkpoint_every=every, gradient=gradient),
+        StopWhenNotFinite(
+            folder.path / name, every=log_every, checkpoint_every=every, gradient=gradient, rate=stage.rate
+        ),
         TrainingMetrics(log_every, gradient),
         Checkpoints(
             folder.path / name,

@@ -17,7 +17,7 @@ from seqrl.checkpoints.loading import critic_file, load, load_critic
 from seqrl.cli.application import plain
 from seqrl.config import RunConfig
 from seqrl.data.episodes import EpisodeStore
-from seqrl.errors import CheckpointError, ConfigError, Stopped
+from seqrl.errors import CheckpointError, ConfigError, DivergedError, Stopped
 from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder
@@ -188,3 +188,12 @@ def test_no_episode_visits_both_regions(tmp_path: Path) -> None:
 def test_regions_that_make_no_sense_are_refused(apart: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Maze2dSource(apart=apart)
+
+
+def test_a_critic_that_diverges_names_its_own_learning_rate(config: dict[str, Any], tmp_path: Path) -> None:
+    config["critic_training"]["learning_rate"] = 1e30
+    with pytest.raises(DivergedError, match=r"not finite.* at step \d+; .*try a lower critic_training\.learning_rate"):
+        train(config, RunFolder(tmp_path / "critic"))
+    config["optimizer"]["learning_rate"] = 1e30
+    with pytest.raises(DivergedError, match=r"try a lower optimizer\.learning_rate"):
+        train(config, RunFolder(tmp_path / "model"))
