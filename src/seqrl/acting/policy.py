@@ -87,6 +87,8 @@ class Policy:
                 raise ConfigError("a goal is not finite; give numbers in the data's units")
         self._conditioning = self.strategy.conditioning(self.model, self.goals, num)
         self._guide = None if self.goals is None else self.strategy.condition.follow(self.model, self.goals)
+        if self._guide is not None:
+            self._guide.seed_draws(self.seed, self._keys)
         self.plan = None
 
     def _begin(self, rows: int) -> None:

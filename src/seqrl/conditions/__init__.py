@@ -15,6 +15,13 @@ from seqrl.models import Model
 class Guide(ABC):
     """Chooses, step by step, which goals the model is told in the episodes of a batch."""
 
+    def seed_draws(self, seed: int, keys: Tensor) -> None:
+        """Take the seed of all random choices and the (B,) keys of the environments; asked before the first step.
+
+        Whoever draws does so by these alone, so that no draw depends on the other episodes of the batch.
+        """
+        del seed, keys  # most draw nothing
+
     @abstractmethod
     def choose(self, observations: Tensor) -> Tensor:
         """(B, G) goals for the present step; asked once in every step, of (B, O) observations in the data's units."""

@@ -90,13 +90,16 @@ class LandmarkGuide(Guide):
         self._settings, self._graph, self._dims, self._goals = condition, graph, dims, goals
         targets = goals.cpu().numpy()
         self._nodes = graph.find_nearest_reached(targets)  # of the goals
-        self._rngs = [np.random.default_rng([row, 9]) for row in range(len(targets))]  # of random choices
         self._first = np.searchsorted(graph.sources, np.arange(len(graph.nodes) + 1))  # edges of each source
         self._steps = [graph.steps] * len(targets)  # of each episode's edges, copied where one was given up
         self._left = [graph.count_steps_to(int(node)) for node in self._nodes]
         self._edge = np.full(len(targets), -1)  # that each episode is on, -1 for none
         self._held = np.zeros(len(targets), int)
         self.given_up = 0
+        self.seed_draws(0, torch.arange(len(targets)))
+
+    def seed_draws(self, seed: int, keys: Tensor) -> None:
+        self._rngs = [np.random.default_rng([seed, key % 2**64, 9]) for key in keys.tolist()]
 
     def choose(self, observations: Tensor) -> Tensor:
         positions = observations[:, self._dims].cpu().numpy()

@@ -138,3 +138,22 @@ def test_random_landmarks_are_near_ones_whatever_they_lead_to() -> None:
     chosen = [int(np.linalg.norm(PLACES - each, axis=1).argmin()) for each in answers]
     assert set(chosen) == {4, 10}  # four steps away both; the shortest way goes by 10
     assert 15 < chosen.count(4) < 45
+
+
+def chosen_by(seed: int, keys: list[int]) -> np.ndarray:
+    """(B, 2) first random landmarks of episodes with these keys."""
+    condition = LandmarkCondition(nearest=3, farthest=4, radius=0.1, choice="random")
+    guide = LandmarkGuide(condition, graph(), [0, 1], torch.tensor(PLACES[[8] * len(keys)]))
+    guide.seed_draws(seed, torch.tensor(keys))
+    return guide.choose(torch.tensor(PLACES[[2] * len(keys)])).numpy()
+
+
+def test_random_landmarks_are_of_the_seed_and_the_key() -> None:
+    keys = list(range(40))
+    one = chosen_by(0, keys)
+    assert (one != chosen_by(1, keys)).any(), "the seed decides"
+    assert (one != chosen_by(0, [key + 100 for key in keys])).any(), "the key decides"
+    np.testing.assert_array_equal(one[::-1], chosen_by(0, keys[::-1]))  # and not the row
+    np.testing.assert_array_equal(one[7:9], chosen_by(0, [7, 8]))
+    assert len(np.unique(chosen_by(3, [5] * 20), axis=0)) == 1, "equal keys get equal draws"
+    assert chosen_by(0, [-1]).shape == (1, 2)
