@@ -34,6 +34,7 @@ CONFIG, WEIGHTS, TOKENIZER, CRITIC, DIGESTS = (
     "critic.safetensors",
     "SHA256SUMS",
 )
+LANDMARKS = "landmarks/graph.npz"
 _FORMAT = 1
 _OF_TOKENIZER = "model.tokenizer."
 
@@ -130,7 +131,7 @@ def read_exported(path: Path) -> dict[str, Any]:
     """
     folder, stage = path.parent, path.name.partition(".")[0]
     digests = _read_digests(folder)
-    content = _check(folder / CONFIG, digests)
+    content = _check(folder, CONFIG, digests)
     try:
         noted = json.loads(content)
         if not isinstance(noted, dict) or noted.get("library_name") != "seqrl":
@@ -149,8 +150,25 @@ def read_exported(path: Path) -> dict[str, Any]:
     files = (WEIGHTS, TOKENIZER) if stage == "model" else (CRITIC,)
     state: dict[str, Tensor] = {}
     for name in files:
-        state |= _load(folder / name, _check(folder / name, digests))
+        state |= _load(folder / name, _check(folder, name, digests))
     return {**found, "state_dict": state}
+
+
+def check_listed(path: Path, name: str) -> bool:
+    """Whether an exported folder has a further file, such as `landmarks/graph.npz`; it is what its digest says.
+
+    Args:
+        path: the weights of the folder.
+        name: of the file, as the digests have it.
+
+    Raises:
+        CheckpointError: it is missing, or is not what the digests say.
+    """
+    digests = _read_digests(path.parent)
+    if name not in digests and not (path.parent / name).exists():
+        return False
+    _check(path.parent, name, digests)
+    return True
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], *, half: bool) -> None:
@@ -181,15 +199,16 @@ def _read_digests(folder: Path) -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def _check(path: Path, digests: Mapping[str, str]) -> bytes:
+def _check(folder: Path, name: str, digests: Mapping[str, str]) -> bytes:
     """The content of a file, which is what its digest says."""
+    path = folder / name
     try:
         content = read_bytes(path)
     except OSError as error:
         if not is_damage(error):
             raise CheckpointError(explain_unread(path, error)) from error
         raise CheckpointError(f"{str(path)!r} cannot be read ({reason_of(error)}); fetch the folder again") from error
-    if fingerprint_bytes([content]) != digests.get(path.name):
+    if fingerprint_bytes([content]) != digests.get(name):
         raise CheckpointError(
             f"{str(path)!r} is not the file whose digest {DIGESTS} holds, and was not loaded; fetch the folder again"
         )

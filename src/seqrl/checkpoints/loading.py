@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqrl.checkpoints.exported import CRITIC, WEIGHTS, find_published, is_exported, zoo_dir
+from seqrl.checkpoints.exported import CRITIC, LANDMARKS, WEIGHTS, check_listed, find_published, is_exported, zoo_dir
 from seqrl.checkpoints.loaded import Loaded
 from seqrl.checkpoints.reading import DamagedError, find_newest, read_checkpoint, step_of
 from seqrl.config import CriticConfig, ModelConfig
@@ -50,7 +50,8 @@ def load(path: str | Path) -> Loaded:
     model, config, content = _rebuilt(path, _build_model, _PREFIX)
     config = {"dataset": asdict(DataSummary("arrays")), "seed": 0, **config}
     graph = landmarks_file(path)
-    model.landmarks = LandmarkGraph.read(graph) if graph.is_file() else None
+    has_graph = check_listed(path, LANDMARKS) if is_exported(path) else graph.is_file()
+    model.landmarks = LandmarkGraph.read(graph) if has_graph else None
     versions = content["seqrl"].get("versions")
     return Loaded(model.eval(), config, dict(versions) if isinstance(versions, Mapping) else {}, step_of(content))
 

@@ -19,6 +19,7 @@ from seqrl.checkpoints.loading import checkpoint_file, load, load_critic, run_fo
 from seqrl.cli import export, zoo
 from seqrl.config import CriticConfig
 from seqrl.critics import build_critic
+from seqrl.data.landmarks import LandmarkGraph
 from seqrl.data.summary import DataSizes
 from seqrl.errors import CheckpointError, ConfigError
 from seqrl.evaluation.archive import Evaluation, write_evaluation
@@ -231,3 +232,29 @@ def test_unknown_models_of_the_zoo_are_refused(capsys: pytest.CaptureFixture[str
         load("zoo:nothing")
     assert zoo.run(["nothing"]) == 2
     assert "there is no model zoo:nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["changed", "missing", "not listed", "links elsewhere"])
+def test_landmarks_are_those_whose_digest_the_folder_holds(run: Path, how: str) -> None:
+    places = np.arange(8, dtype=np.float32).reshape(4, 2)
+    graph = LandmarkGraph(places, np.array([0, 1]), np.array([1, 2]), np.ones(2, np.float32))
+    graph.save(run / "landmarks" / "graph.npz")
+    folder = exported(run)
+    file = folder / "landmarks" / "graph.npz"
+    landmarks = seqrl.load(folder).model.landmarks
+    assert landmarks is not None
+    np.testing.assert_array_equal(landmarks.nodes, places)
+    if how == "changed":
+        LandmarkGraph(places + 1, graph.sources, graph.targets, graph.steps).save(file)
+    elif how == "links elsewhere":
+        other = run / "other.npz"
+        LandmarkGraph(places[::-1].copy(), graph.sources, graph.targets, graph.steps).save(other)
+        file.unlink()
+        file.symlink_to(other)
+    elif how == "missing":
+        file.unlink()
+    else:
+        sums = folder / "SHA256SUMS"
+        sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "landmarks" not in line))
+    with pytest.raises(CheckpointError, match=r"graph\.npz' (is not the file whose digest|cannot be read)"):
+        seqrl.load(folder)
