@@ -56,7 +56,11 @@ class Evaluation:
 
 
 def write_evaluation(evaluation: Evaluation) -> None:
-    """Write the episodes, then the row: where results.json is, the rest is complete."""
+    """Write the episodes, then the row: where results.json is, the rest is complete.
+
+    A row of before goes first, so that a kill leaves no row of one evaluation with episodes of another.
+    """
+    (evaluation.folder / ROW).unlink(missing_ok=True)
     arrays: dict[str, Any] = dict(evaluation.results)
     for number, plan in enumerate(evaluation.plans):
         arrays[f"plan_{number}_time"] = np.array(plan.time)
@@ -65,6 +69,12 @@ def write_evaluation(evaluation: Evaluation) -> None:
     with write_file(evaluation.folder / EPISODES) as file:
         np.savez_compressed(file, **arrays)
     write_text(evaluation.folder / ROW, json.dumps([evaluation.row.to_json()], indent=2) + "\n")
+
+
+def forget_evaluation(folder: Path) -> None:
+    """Remove the row of an evaluation, then how good its plans were, before a folder gets the parts of another one."""
+    for name in (ROW, PLAN_QUALITY):
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_evaluation(folder: Path) -> Evaluation:

@@ -22,6 +22,7 @@ from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import ConfigError
 from seqrl.evaluation.archive import (
     Evaluation,
+    forget_evaluation,
     is_finished,
     label_of,
     place_evaluation,
@@ -132,6 +133,7 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
     outcome = run_episodes(config, policy, env_id, watch=log, store=store)
     row = summarize(config, loaded, env_id, outcome)
     evaluation = Evaluation(folder, row, outcome.results, outcome.episodes.plans)
+    forget_evaluation(folder)  # `output` may be that of another one
     if config.video:
         film = film_episodes(folder / VIDEO, env_id, outcome, strategy=label_of(config), plugins=config.plugins)
         say(f"video: {film}")

@@ -17,6 +17,7 @@ from seqrl.errors import DataError
 from seqrl.evaluation.archive import (
     Evaluation,
     ImaginedPath,
+    forget_evaluation,
     is_finished,
     list_evaluations,
     place_evaluation,
@@ -148,3 +149,24 @@ def test_names_of_folders_hold() -> None:
     digest = sha256(json.dumps([composed, "0f", 3], sort_keys=True).encode()).hexdigest()[:8]
     config = EvaluationConfig.from_dict({**composed, "output": None, "checkpoint": "none", "diagnostics": False})
     assert place_evaluation(config, "0f", Path("run")).name == f"goal-{digest}"
+
+
+class Killed:
+    """Results that end the process while they are written."""
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise KeyboardInterrupt
+
+
+def test_a_kill_leaves_no_row_with_the_episodes_of_another(evaluation: Evaluation) -> None:
+    """A folder that the user chose is written anew: its row goes before anything else is written."""
+    write_evaluation(evaluation)
+    (evaluation.folder / "diagnostics.json").write_text("{}")
+    forget_evaluation(evaluation.folder)
+    assert not is_finished(evaluation.folder)
+    assert not (evaluation.folder / "diagnostics.json").exists()
+    write_evaluation(evaluation)
+    results: dict[str, Any] = {**evaluation.results, "returns": Killed()}
+    with pytest.raises(KeyboardInterrupt):
+        write_evaluation(replace(evaluation, results=results))
+    assert not is_finished(evaluation.folder)
