@@ -35,8 +35,8 @@ class Table1(Reproduction):
     deviations = (
         "At the CPU scale model, batch, number of steps, search and number of episodes are all reduced; with data that "
         "are not D4RL's, nothing can agree but the order of things.",
-        "Published errors are standard errors over 15 rollouts of five models; ours are 95 % intervals over starts, "
-        "and over training seeds where there are several.",
+        "Published errors are standard errors over 15 rollouts of five models; ours are 95 % intervals: over starts "
+        "where there is one training seed, over the seeds' means, and not their starts, where there are several.",
         "The published planner's settings differ by data set and between versions of the code; those of the released "
         "`config/offline.py` are used at the published scale.",
     )
