@@ -24,6 +24,7 @@ from seqrl.evaluation.rollout import Episodes, Watch, rollout
 from seqrl.layout import Layout
 from seqrl.registry import CONDITION, PLANNER
 from seqrl.worlds.environments import maze_of
+from seqrl.worlds.maze import Maze
 
 PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
 
@@ -145,6 +146,18 @@ def _free(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | 
     return EpisodeResults(episodes, {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]})
 
 
+def _start_options(states: np.ndarray, goals: np.ndarray, maze: Maze) -> list[dict[str, Any]]:
+    """How each of (n, ...) episodes begins.
+
+    Where an environment draws its target, it gets the episode's own goal (the first, where one drive is judged against
+    several), so that returns are of the task that was asked for. A maze with one target keeps it: returns are then
+    those of the data, whatever goal is told.
+    """
+    if not maze.tasks:
+        return [{"state": state} for state in states]
+    return [{"state": state, "target": goal} for state, goal in zip(states, goals, strict=True)]
+
+
 def _toward_goals(
     config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | None, store: EpisodeStore | None
 ) -> EpisodeResults:
@@ -161,7 +174,7 @@ def _toward_goals(
         env_id,
         len(start),
         seeds=[config.seed] * len(start),
-        options=[{"state": state} for state in states],
+        options=_start_options(states, courses.goals[:, :runs].reshape(-1, 2), maze_of(env_id)),
         goals=_told_goals(courses.goals, config) if told else None,
         keys=start if own == 1 else np.arange(len(start)),
         plans_every=PLANS_EVERY,

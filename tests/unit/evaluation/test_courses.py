@@ -208,3 +208,19 @@ def test_the_maps_landmarks_of_a_maze_whose_cells_are_not_centred_at_its_places(
     assert len(graph.nodes) == 7 + 6
     with pytest.raises(ConfigError, match="no edge takes 12 steps"):
         graph_of_map(maze, LandmarkGraph(graph.nodes, graph.sources, graph.targets, np.full_like(graph.steps, 5.0)))
+
+
+NEAR = [maze_of(GIANT).place_of((1, 2)).tolist(), maze_of(GIANT).place_of((1, 3)).tolist()]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"tasks": TASKS}, {"goals": NEAR, "start_cells": [[1, 1]]}, {"tasks": TASKS, "seed": 3}]
+)
+def test_returns_are_of_the_goal_that_was_asked_for(asked: dict[str, Any]) -> None:
+    """The environment draws its target by the seed; a reward is earned by every step that ends near the goal told."""
+    settings = config(**asked, num_episodes=2, max_steps=60, min_cells=0)
+    results = run(settings)
+    aims = results["aims"] if "aims" in results else np.broadcast_to(results["goals"], (2, len(asked["goals"]), 2))
+    near = np.linalg.norm(results["paths"][:, :, 1:] - aims[:, :, None], axis=-1) <= maze_of(GIANT).radius
+    assert results["returns"].sum() > 0
+    np.testing.assert_array_equal(results["returns"], near.sum(-1))
