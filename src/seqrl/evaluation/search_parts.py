@@ -13,6 +13,7 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import join_actions
 from seqrl.decoding.noise import draw, drop_tail
 from seqrl.decoding.session import Session
+from seqrl.errors import ConfigError
 from seqrl.evaluation.simulators import Simulator
 from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome, Valuation
 from seqrl.layout import Layout
@@ -139,8 +140,8 @@ def _expected(model: TokenModel, logits: Tensor, place: int) -> Tensor:
 
 
 class SimulatorDynamics(Dynamics):
-    """What an environment does; with a stride, the action is held where the layout keeps but one. A true end earns the
-    layout's penalty."""
+    """What an environment does; with a stride, the action is held where the layout keeps but one. The step of a
+    true end earns the layout's penalty, as in the data; what the steps before it earned in its transition stays."""
 
     def __init__(self, simulator: Simulator, layout: Layout) -> None:
         self.simulator, self.layout = simulator, layout
@@ -148,9 +149,8 @@ class SimulatorDynamics(Dynamics):
     def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
         states, wanted = observations.double().cpu().numpy(), actions.double().cpu().numpy()
         layout = self.layout
-        following, rewards, over = self.simulator.step(states, wanted, layout.discount, layout.stride // layout.chunk)
-        if layout.termination_penalty is not None:
-            rewards = np.where(over, layout.termination_penalty, rewards)
+        repeat, penalty = layout.stride // layout.chunk, layout.termination_penalty
+        following, rewards, over = self.simulator.step(states, wanted, layout.discount, repeat, end_reward=penalty)
         return Outcome(
             torch.from_numpy(rewards).to(observations),
             torch.from_numpy(following).to(observations),
@@ -204,9 +204,17 @@ class MazeValuation(Valuation):
         speed: distance of one step of the environment.
         discount: gamma of one step of the environment.
         stride: steps of a transition.
+
+    Raises:
+        ConfigError: a discount of 1, at which to stay is worth more than any number.
     """
 
     def __init__(self, maze: Maze, target: np.ndarray, speed: float, discount: float, stride: int) -> None:
+        if discount >= 1:
+            raise ConfigError(
+                "the model has layout.discount=1, at which staying at a maze's target has no finite value; diagnose a "
+                "model with less"
+            )
         self.maze, self.target, self.speed = maze, np.asarray(target, np.float64), speed
         self.discount, self.stride = discount, stride
         self._next = maze.next_cells(maze.cell_of(self.target))

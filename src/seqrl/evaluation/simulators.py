@@ -32,7 +32,13 @@ class Simulator:
         self._envs.reset([0], options=[options])
 
     def step(
-        self, observations: np.ndarray, actions: np.ndarray, discount: float, repeat: int = 1
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        discount: float,
+        repeat: int = 1,
+        *,
+        end_reward: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What follows from R states, each by itself.
 
@@ -41,6 +47,7 @@ class Simulator:
             actions: (R, A), each carried out `repeat` times; or (R, n * A), n carried out one after the other.
             discount: gamma of one step of the environment.
             repeat: of every action.
+            end_reward: what the step of a true end earns instead, as a layout's penalty does; None leaves it.
 
         Returns:
             (R, O) float32 observations, (R,) float64 discounted rewards, (R,) bool, whether the episode truly ended.
@@ -52,7 +59,7 @@ class Simulator:
             for count, action in enumerate(wanted.reshape(-1, self._envs.action_size).repeat(repeat, axis=0)):
                 self._envs.active[:] = True  # a time limit is of no concern here
                 seen, earned, ended, _, _ = self._envs.step(action[None])
-                rewards[row] += discount**count * earned[0]
+                rewards[row] += discount**count * (earned[0] if end_reward is None or not ended[0] else end_reward)
                 if ended[0]:
                     over[row] = True
                     break

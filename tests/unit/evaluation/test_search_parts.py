@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seqrl.data.episodes import EpisodeStore
+from seqrl.errors import ConfigError
 from seqrl.evaluation.search_parts import (
     ActorCandidates,
     CriticValuation,
@@ -19,9 +21,12 @@ from seqrl.evaluation.search_parts import (
     ModelCandidates,
     ModelDynamics,
     RolloutValuation,
+    SimulatorDynamics,
     UniformCandidates,
 )
+from seqrl.evaluation.simulators import simulator_of
 from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome
+from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.testing import samples
 from seqrl.worlds.maze import MAZES
@@ -195,3 +200,24 @@ def test_a_maze_is_worth_more_along_the_way_and_most_at_the_goal() -> None:
         between, between[:, :2], Outcome(torch.zeros(1).double(), between, torch.zeros(1, dtype=torch.bool))
     )
     assert rated[0] < nearer[0] < rated[1]
+
+
+def test_a_discount_of_one_has_no_value_of_staying() -> None:
+    maze = MAZES["umaze"]
+    with pytest.raises(ConfigError, match=r"layout\.discount=1, at which staying at a maze's target has no finite"):
+        MazeValuation(maze, maze.target, 0.05, 1.0, 1)
+
+
+def test_a_penalty_replaces_the_reward_of_the_last_step_alone() -> None:
+    """As a layout does with the data of a transition of several steps."""
+    simulator = simulator_of("CartPole-v1")
+    fields: dict[str, dict[str, Any]] = {name: {} for name in ("observation", "action", "reward", "value")}
+    settings = {"fields": fields, "stride": 4, "discount": 0.5, "termination_penalty": -100.0}
+    states = torch.tensor([[0.0, 0.0, 0.15, 2.0], [0.0, 0.0, 0.0, 0.0]])
+    outcome = SimulatorDynamics(simulator, Layout.from_config(settings, 4, 1)).advance(states, torch.ones(2, 1))
+    simulator.close()
+    assert outcome.over.tolist() == [True, False]
+    ones = np.cumsum(0.5 ** np.arange(4))
+    assert float(outcome.rewards[1]) == pytest.approx(ones[3])
+    possible = [ones[last - 1] - 100 * 0.5**last for last in (1, 2, 3)]  # every step earns 1, the last the penalty
+    assert min(abs(float(outcome.rewards[0]) - each) for each in possible) < 1e-4

@@ -54,6 +54,11 @@ def test_a_true_end_is_told_and_ends_the_rewards() -> None:
     _, rewards, over = simulator.step(states, np.ones((2, 1)), 1.0, 4)
     assert over.tolist() == [True, False]
     assert rewards[0] < rewards[1] == 4.0
+    _, punished, _ = simulator.step(states, np.ones((2, 1)), 0.5, 4, end_reward=-100.0)
+    _, plain, _ = simulator.step(states, np.ones((2, 1)), 0.5, 4)
+    steps = int(rewards[0])  # every step earns 1; the last one's is replaced, and no other
+    assert punished[0] == pytest.approx(plain[0] - 0.5 ** (steps - 1) + 0.5 ** (steps - 1) * -100.0)
+    assert punished[1] == plain[1]
     simulator.close()
 
 
