@@ -17,6 +17,18 @@ from seqrl.paths import find_path
 from seqrl.registry import DATA
 
 
+def make_store(flat: FlatEpisodes) -> EpisodeStore:
+    """The episodes to train on; what reading them had to assume is said.
+
+    Raises:
+        DataError: as `FlatEpisodes.store`.
+    """
+    store = flat.store()
+    for remark in flat.remarks:
+        say(f"{flat.origin}: {remark}")
+    return store
+
+
 class DataSource(ABC):
     """A place that episodes can be read from; constructor arguments are the options of `data=...`."""
 

@@ -15,7 +15,7 @@ from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.reading import read_recording
 from seqrl.paths import find_path
 from seqrl.registry import register_data
-from seqrl.sources import DataSource
+from seqrl.sources import DataSource, make_store
 
 CACHED_BYTES = 2**26
 """Files of this size and more are kept in the cache folder as mapped arrays: every rank would hold them in memory."""
@@ -72,6 +72,6 @@ class ArraysSource(DataSource):
 
     def load(self) -> EpisodeStore:
         if not self.path.is_file() or self.path.stat().st_size < CACHED_BYTES:
-            return self.read().store()
+            return make_store(self.read())
         options = self.name, self.env_id, self.discrete, self.max_transitions, self.path.stem
-        return read_or_build(self.path, options, lambda: self.read().store())
+        return read_or_build(self.path, options, lambda: make_store(self.read()))

@@ -25,7 +25,7 @@ from seqrl.formats.reading import read_recording
 from seqrl.formats.recording import Recording
 from seqrl.paths import find_path
 from seqrl.registry import register_data
-from seqrl.sources import DataSource
+from seqrl.sources import DataSource, make_store
 
 
 @register_data("d4rl")
@@ -97,9 +97,9 @@ class D4rlSource(DataSource):
         path = self._fetched()
         like = self.entry or catalogue.resembling(path.name)
         if path.is_file():
-            store = read_or_build(path, self._options(like), lambda: self._cut(like, TRAINING_KEYS).store())
+            store = read_or_build(path, self._options(like), lambda: make_store(self._cut(like, TRAINING_KEYS)))
         else:  # reading tells why
-            store = self._cut(like, TRAINING_KEYS).store()
+            store = make_store(self._cut(like, TRAINING_KEYS))
         return store.described(**self._described(path, like, store.attributes))
 
     def read(self) -> FlatEpisodes:

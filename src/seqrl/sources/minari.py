@@ -16,7 +16,7 @@ from seqrl.formats.minari import check_id, choose_keys, find_dataset, import_min
 from seqrl.formats.minari_environment import find_env_id
 from seqrl.formats.minari_reading import Moment, measure_spaces, read_minari
 from seqrl.registry import register_data
-from seqrl.sources import DataSource
+from seqrl.sources import DataSource, make_store
 
 
 @register_data("minari")
@@ -80,7 +80,7 @@ class MinariSource(DataSource):
         return ours if isinstance(ours, str) else find_env_id(metadata, self.id, keys)
 
     def load(self) -> EpisodeStore:
-        return self.read().store()
+        return make_store(self.read())
 
     def read(self) -> FlatEpisodes:
         dataset, metadata = open_dataset(self.id, download=self.download)

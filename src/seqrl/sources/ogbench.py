@@ -16,7 +16,7 @@ from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.npz import read_npz
 from seqrl.paths import find_path
 from seqrl.registry import register_data
-from seqrl.sources import DataSource
+from seqrl.sources import DataSource, make_store
 from seqrl.worlds.environments import pointmaze_id
 from seqrl.worlds.ogbench import POINTMAZES, find_pointmaze
 
@@ -86,7 +86,7 @@ class OgbenchSource(DataSource):
         return dataclasses.replace(flat, attributes={**flat.attributes, **attributes})
 
     def load(self) -> EpisodeStore:
-        return self.read().store()
+        return make_store(self.read())
 
 
 def _env_id_of(world: str, task: str) -> str:

@@ -303,3 +303,16 @@ def test_a_large_file_that_is_refused_leaves_nothing(save: Any, large: Path) -> 
         with pytest.raises(DataError, match=r"rewards"):
             ArraysSource(path).load()
     assert not [each for each in large.glob("*") if each.is_dir()]
+
+
+def test_what_reading_assumed_is_told_when_data_are_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 1))}
+    np.savez(tmp_path / "plain.npz", **arrays, terminals=np.arange(6) == 5)
+    ArraysSource(tmp_path / "plain.npz").load()
+    told = capsys.readouterr().out
+    assert told.count("no rewards were recorded: they are 0 here") == 1
+    np.savez(
+        tmp_path / "whole.npz", **arrays, rewards=np.ones(6), terminals=np.arange(6) == 5, timeouts=np.zeros(6, bool)
+    )
+    ArraysSource(tmp_path / "whole.npz").load()
+    assert capsys.readouterr().out == ""
