@@ -39,7 +39,11 @@ class Noise:
         return Noise(_mix(keys + torch.as_tensor(time, dtype=torch.int64, device=keys.device) * _GAMMA))
 
     def uniform(self, draw: int, beams: int = 1) -> Tensor:
-        """(B, beams) float64 in [0, 1): the numbers of one draw, for every beam of every environment."""
+        """(B, beams) float64 in [0, 1): the numbers of one draw, for every beam of every environment.
+
+        The first draw of the first beam of environment 0 at time 0 under seed 0 is 0.0 exactly, since the mixing keeps
+        0: with it, the lowest token that has a probability is drawn. Results that were published hold it, so it stays.
+        """
         beam = torch.arange(beams, dtype=torch.int64, device=self.keys.device)
         step = torch.tensor(draw, dtype=torch.int64, device=self.keys.device) * _GAMMA
         bits = _mix(_mix(self.keys[:, None] + beam * _GAMMA) + step)
