@@ -109,8 +109,8 @@ def _check_names(names: Iterable[str]) -> None:
             raise ConfigError("layout.fields.goal is no field; layout.goal puts a goal before the sequence")
         if close := get_close_matches(name, FIELDS, 1, 0.8):
             raise ConfigError(
-                f"there is no setting 'layout.fields.{name}'. Did you mean {close[0]!r}? Settings in 'layout.fields': "
-                f"{', '.join(FIELDS)}, and arrays of the data whose names are less like these"
+                f"there is no setting 'layout.fields.{name}'. Did you mean 'layout.fields.{close[0]}'? Settings in "
+                f"'layout.fields': {', '.join(FIELDS)}, and arrays of the data whose names are less like these"
             )
         if not name.isidentifier():
             raise ConfigError(

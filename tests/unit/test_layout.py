@@ -53,7 +53,7 @@ def test_a_missing_field_names_the_override_that_adds_it(plain_layout_config: Co
     [
         (
             {"observation": {}, "action": {}, "rewards": {}},
-            r"no setting 'layout\.fields\.rewards'\. Did you mean 'reward'\? Settings in",
+            r"no setting 'layout\.fields\.rewards'\. Did you mean 'layout\.fields\.reward'\? Settings in",
         ),
         (
             {"observation": {}, "action": {"loss_wait": 2}},
@@ -134,7 +134,7 @@ def test_near_goals_may_have_a_discount_of_their_own(
         (0, r"goal=0 is no set of options; give \{dims: .*\}, or null"),
         (
             {"dims": [0], "dropuot": 0.2},
-            r"no setting 'layout\.goal\.dropuot'\. Did you mean 'layout\.goal\.dropout'\? Settings in 'layout\.goal': dims, ",
+            r"no setting 'layout\.goal\.dropuot'\. Did you mean 'layout\.goal\.dropout'\? Settings in ",
         ),
     ],
 )
