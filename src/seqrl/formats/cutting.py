@@ -83,6 +83,7 @@ def cut_episodes(recording: Recording, rule: str | None = None, time_limit: int 
     else:
         ends = end_by_flags(recording, count, rule or "timeouts", time_limit)
     remarks = ends.remarks if "rewards" in recording.arrays else ("no rewards were recorded: they are 0 here",)
+    remarks += _of_other_lengths(recording.arrays, count)
     flat = FlatEpisodes(
         recording.origin,
         layout,
@@ -148,9 +149,22 @@ def _segment_ends(recording: Recording, ends: Ends) -> np.ndarray | None:
 
 
 def _extras(arrays: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    known = {*TRAINING_KEYS, *_FINALS} - {GOALS}
-    found = {key: array for key, array in arrays.items() if key not in known and array.ndim and len(array) == count}
+    found = {key: array for key, array in _others(arrays).items() if len(array) == count}
     return {INFO_KEYS.get(key, key): array for key, array in found.items()}
+
+
+def _others(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    known = {*TRAINING_KEYS, *_FINALS} - {GOALS}
+    return {key: array for key, array in arrays.items() if key not in known and array.ndim}
+
+
+def _of_other_lengths(arrays: Mapping[str, np.ndarray], count: int) -> tuple[str, ...]:
+    """A sentence on each array that has not a row for each step; those in groups are notes of whoever recorded."""
+    return tuple(
+        f"{key!r} has {len(array):,} rows where there are {count:,} steps, so that it is left out"
+        for key, array in _others(arrays).items()
+        if len(array) != count and "/" not in key.removeprefix("infos/")
+    )
 
 
 def _drop_invalid(flat: FlatEpisodes, valid: np.ndarray) -> FlatEpisodes:

@@ -316,3 +316,22 @@ def test_what_reading_assumed_is_told_when_data_are_loaded(tmp_path: Path, capsy
     )
     ArraysSource(tmp_path / "whole.npz").load()
     assert capsys.readouterr().out == ""
+
+
+def test_an_array_of_another_length_is_told_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = {"terminals": np.arange(6) == 5, "timeouts": np.zeros(6, bool)}
+    arrays = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 1)), "rewards": np.ones(6), **flags}
+    odd = {
+        "torque": np.zeros(4),
+        "infos/qpos": np.zeros((7, 2)),
+        "metadata/weights": np.zeros(3),
+        "version": np.array(2),
+    }
+    np.savez(tmp_path / "odd.npz", **arrays, **odd, cost=np.ones(6))
+    store = ArraysSource(tmp_path / "odd.npz").load()
+    assert set(store.extras) == {"cost"}
+    told = capsys.readouterr().out
+    assert "'torque' has 4 rows where there are 6 steps, so that it is left out" in told
+    assert "'infos/qpos' has 7 rows" in told
+    assert "weights" not in told
+    assert "version" not in told
