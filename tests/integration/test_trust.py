@@ -112,7 +112,7 @@ def test_a_minari_set_names_no_code(
 def test_a_file_names_no_code(mark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_arrays("theirs.npz", env_id="task_module:mine/Task-v0")
     assert train.run(["data=arrays", "data.path=theirs.npz", *FAST]) == 2
-    assert "give plugins=[task_module] and env_id=mine/Task-v0" in capsys.readouterr().err
+    assert "give plugins=[task_module] and evaluation.settings.env_id=mine/Task-v0" in capsys.readouterr().err
     assert not mark.exists()
 
 
