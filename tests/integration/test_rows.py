@@ -118,9 +118,10 @@ def test_each_choice_of_parts_is_composed_once(monkeypatch: pytest.MonkeyPatch) 
 def test_the_form_of_before_is_read_as_a_tree(
     words: Any, tree: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert read_words("mine", words) == tree
-    assert "evaluation.strategies.mine is now evaluation.rows.mine={" in capsys.readouterr().out
-    read_words("mine", words)
+    label = "of_this_test"  # it is said once for each label and process
+    assert read_words(label, words) == tree
+    assert f"evaluation.strategies.{label} is now evaluation.rows.{label}={{" in capsys.readouterr().out
+    read_words(label, words)
     assert capsys.readouterr().out == "", "it is said once"
 
 
