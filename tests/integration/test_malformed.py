@@ -89,7 +89,7 @@ FILES += [
     "critic_training: {learning_rate: [1]}",
     "window: {length: ünï}",
 ]
-FILES += ["defaults: [nope]", "defaults: 3", "layout: {fields: {nope: {}}}", "data: null", "training: {ema: 0.99}"]
+FILES += ["defaults: [nope]", "defaults: 3", "layout: {fields: {rewards: {}}}", "data: null", "training: {ema: 0.99}"]
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -123,7 +123,9 @@ def draw(rng: random.Random, settings: list[tuple[str, Any]]) -> Draw:
     if kind == "misspelt":
         section = key.rpartition(".")[0]
         word = f"{section}.{rng.choice(MISSPELT)}" if section else rng.choice(MISSPELT)
-        return [*base, f"{rng.choice(['', '+', '++'])}{word}={rng.choice(['1', 'null', '{}'])}"], True
+        # A field may be any array that the data record beside their steps, and the data are not looked at here.
+        wrong = section != "layout.fields"
+        return [*base, f"{rng.choice(['', '+', '++'])}{word}={rng.choice(['1', 'null', '{}'])}"], wrong
     if kind == "group":
         return [f"{rng.choice(['', '+'])}{rng.choice(GROUPS)}={rng.choice(NO_OPTION)}"], True
     if kind == "row":
