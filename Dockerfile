@@ -1,7 +1,7 @@
 # seqrl on CPUs, at the versions of constraints.txt.
 #
 #   docker build -t seqrl .
-#   docker run --rm -v "$PWD/runs:/work/runs" -v "$DATA:/data:ro" seqrl train data=d4rl data.path=/data/hopper-medium.hdf5
+#   docker run --rm -v "$PWD/runs:/home/seqrl/runs" -v "$DATA:/data:ro" seqrl train data=d4rl data.path=/data/hopper-medium.hdf5
 #
 # For GPUs, leave the line with the CPU index out; the default build of torch brings CUDA.
 FROM python:3.11-slim-bookworm
@@ -23,8 +23,8 @@ COPY conf conf
 COPY src src
 RUN pip install --constraint constraints.txt .
 
-RUN useradd --create-home --uid 1000 seqrl && mkdir -p /work/runs && chown -R seqrl:seqrl /work
+RUN useradd --create-home --uid 1000 seqrl && mkdir /home/seqrl/runs && chown seqrl:seqrl /home/seqrl/runs
 USER 1000
-WORKDIR /work
+WORKDIR /home/seqrl
 ENTRYPOINT ["seqrl"]
 CMD ["--help"]
