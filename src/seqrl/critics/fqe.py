@@ -10,6 +10,7 @@ from annotated_types import Gt, Interval, Le
 from torch import Tensor, nn
 
 from seqrl.critics import Critic, Transitions
+from seqrl.critics._networks import make_mlp
 from seqrl.registry import register_critic
 
 
@@ -46,9 +47,9 @@ class FqeCritic(Critic):
         super().__init__(observation_size, action_size)
         self.discount, self.target_rate, self.reward_scale = discount, target_rate, reward_scale
         hidden = [dim] * num_layers
-        self.value = _mlp(observation_size + action_size, hidden, 1)
+        self.value = make_mlp(observation_size + action_size, hidden, 1)
         self.target = copy.deepcopy(self.value).requires_grad_(False)
-        self.actor = _mlp(observation_size, hidden, action_size)
+        self.actor = make_mlp(observation_size, hidden, action_size)
 
     def q(self, observations: Tensor, actions: Tensor) -> Tensor:
         return self._rate(self.value, observations, actions) / self.reward_scale
@@ -92,11 +93,3 @@ class FqeCritic(Critic):
     def _move_target(self) -> None:
         for slow, fast in zip(self.target.parameters(), self.value.parameters(), strict=True):
             slow.lerp_(fast, self.target_rate)
-
-
-def _mlp(inputs: int, hidden: list[int], outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for dim in hidden:
-        layers += [nn.Linear(inputs, dim), nn.ReLU()]
-        inputs = dim
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seqrl.backbones import Dim, NumLayers
 from seqrl.critics import Critic, Transitions
+from seqrl.critics._networks import make_mlp
 from seqrl.errors import ConfigError
 from seqrl.registry import register_critic
 
@@ -77,10 +78,10 @@ class IqlCritic(Critic):
         self.reward_scale = reward_scale
         self.n_step = n_step
         hidden = [dim] * num_layers
-        self.twins = nn.ModuleList(_mlp(observation_size + action_size, hidden, 1) for _ in range(2))
+        self.twins = nn.ModuleList(make_mlp(observation_size + action_size, hidden, 1) for _ in range(2))
         self.target = copy.deepcopy(self.twins).requires_grad_(False)
-        self.value = _mlp(observation_size, hidden, 1)
-        self.actor = _mlp(observation_size, hidden, action_size)
+        self.value = make_mlp(observation_size, hidden, 1)
+        self.actor = make_mlp(observation_size, hidden, action_size)
         self.log_std = nn.Parameter(torch.zeros(action_size))
 
     def q(self, observations: Tensor, actions: Tensor) -> Tensor:
@@ -146,11 +147,3 @@ class IqlCritic(Critic):
 def expectile_loss(errors: Tensor, expectile: float) -> Tensor:
     """Squared errors weighted by `expectile` where positive, else by `1 - expectile` (Kostrikov et al. 2021, eq. 5)."""
     return torch.where(errors < 0, 1 - expectile, expectile) * errors.square()
-
-
-def _mlp(inputs: int, hidden: list[int], outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for dim in hidden:
-        layers += [nn.Linear(inputs, dim), nn.ReLU()]
-        inputs = dim
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
