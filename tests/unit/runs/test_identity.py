@@ -113,6 +113,27 @@ def test_digests_stay_what_they_were_when_settings_are_added() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "digest"),
+    [
+        (["debug=fast"], "e8c0f1f2"),
+        (["experiment=four_rooms"], "75ddc627"),
+        (["experiment=maze2d_sparse_ttq"], "c6275c8a"),
+        (["experiment=maze2d_large_landmarks"], "ff364b7b"),
+        (["experiment=d4rl_tap_cpu", "data.id=hopper-medium-v2"], "40bace05"),
+        (["experiment=d4rl_cpu", "data.id=hopper-medium-v2", "method=dt"], "f7295d4d"),
+    ],
+)
+def test_commands_mean_the_runs_that_they_meant(words: list[str], digest: str) -> None:
+    """What these words named on 2026-11-29: an option that a component gets must not train all its runs again.
+
+    Where one of them moves without a reason that makes the runs others, the option belongs into `identity._LATER`.
+    """
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        run = RunConfig.from_dict(plain(hydra.compose("train", words)))
+    assert runs_identity.identify(run).digest == digest
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         ("runs_dir", "/somewhere/else"),
