@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import seqrl
 from seqrl import testing
 from seqrl.cli.application import composing, plain
+from seqrl.cli.checking import check_deletions
 from seqrl.cli.rows import compose_rows
 from seqrl.cli.surface import open_surface
 from seqrl.cli.words import spell_words
@@ -134,6 +135,7 @@ def test_command_composes(command: str, arguments: list[str]) -> None:
         overrides = [_first_choice(o) for o in overrides]
     if command == "train":
         overrides = spell_words("train", overrides)
+    check_deletions(overrides)
     open_surface(overrides)
     if "tokenizer=log_bins" in overrides:  # with the package installed, it needs no `plugins=`
         load_plugins("log_bins.py")

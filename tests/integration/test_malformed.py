@@ -332,6 +332,7 @@ def test_a_file_that_sets_other_groups_says_so_in_its_first_line(
         ("", ["name=../elsewhere"], "name='../elsewhere' cannot begin the name of a folder"),
         ("", ["~backbone"], "the section 'backbone' was taken out"),
         ("", ["~optimizer.clip_norm"], "~optimizer.clip_norm takes out a setting that every run needs"),
+        ("", ["~layout.fields"], "~layout.fields takes out a setting that every run needs"),
         (
             "",
             ["evaluation.rows.mine={strategy: zero, checkpoint: /etc/passwd}"],

@@ -101,14 +101,17 @@ def check_sections(config: Mapping[str, Any]) -> None:
 def check_deletions(words: Sequence[str]) -> None:
     """Refuse to take out what every run needs (`~training.max_steps`).
 
-    Groups of which nothing may be chosen, fields of the layout, rows and options of data may be taken out.
+    Groups of which nothing may be chosen, fields of the layout, rows and options of data may be taken out, and what
+    another word gives anew.
 
     Raises:
         ConfigError: names the setting.
     """
-    for each in OverridesParser.create().parse_overrides(list(words)):
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    replaced = {each.key_or_group for each in overrides if each.is_add()}  # ~layout.fields '+layout.fields={...}'
+    for each in overrides:
         key = each.key_or_group
-        if each.is_delete() and key not in OPTIONAL and not re.match(_TAKEN_OUT, key):
+        if each.is_delete() and key not in {*OPTIONAL, *replaced} and not re.match(_TAKEN_OUT, key):
             raise ConfigError(f"~{key} takes out a setting that every run needs; give it a value ({key}=...)")
 
 
