@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seqrl.wrapping import fit_columns, wrap_cell
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -107,25 +109,35 @@ def print_table(
     """Print a table as wide as the terminal, or as `WIDTH` elsewhere.
 
     Args:
-        words: how many columns, from the left, hold words, which are broken into lines where there is no room; the
-            others hold numbers, to the right.
+        words: how many columns, from the left, hold words, which are broken into lines where there is no room (see
+            `seqrl.wrapping`); the others hold numbers, to the right.
         wrap: whether numbers and their headers are broken as well.
     """
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(one_line(title)) if title else None, title_justify="left")
-    for place, name in enumerate(header):
-        is_words = place < words
-        table.add_column(
-            Text(one_line(name)),
-            justify="left" if is_words else "right",
-            overflow="fold",
-            no_wrap=not (is_words or wrap),
-        )
-    for line in body:
-        table.add_row(*(Text(one_line(cell)) for cell in line))
     console = open_console()
+    lines = [[one_line(cell) for cell in line] for line in (header, *body)]
+    fixed = [place >= words and not wrap for place in range(len(header))]
+    room = console.width - 3 * len(header) - 1  # less the rules and the blanks beside them
+    columns = list(zip(*lines, strict=True))
+    if (widths := fit_columns(columns, fixed, room, cell_len)) is None:  # broken numbers are better than cut ones
+        fixed = [False] * len(header)
+        widths = fit_columns(columns, fixed, room, cell_len)
+    if widths is not None:
+        lines = [[wrap_cell(cell, widths[place], cell_len) for place, cell in enumerate(line)] for line in lines]
+    table = Table(title=Text(one_line(title)) if title else None, title_justify="left")
+    for place, name in enumerate(lines[0]):
+        table.add_column(
+            Text(name),
+            justify="left" if place < words else "right",
+            overflow="fold",
+            no_wrap=fixed[place],
+            min_width=None if widths is None else widths[place],
+        )
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
     console.print(table)
 
 

@@ -51,7 +51,7 @@ ORDER = [
     {"paths"},
     {"console", "opengl", "signals"},
     {"child"},
-    {"after_import", "errors", "processes"},
+    {"after_import", "errors", "processes", "wrapping"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 
