@@ -14,7 +14,9 @@ Measure = Callable[[str], int]
 """Columns of the terminal that a text takes."""
 
 
-def fit_columns(columns: Sequence[Sequence[str]], fixed: Sequence[bool], room: int, measure: Measure) -> list[int] | None:
+def fit_columns(
+    columns: Sequence[Sequence[str]], fixed: Sequence[bool], room: int, measure: Measure
+) -> list[int] | None:
     """The width of each column, so that all of them fit.
 
     The widest columns give way first, none of them further than its longest word while that is enough, then than its

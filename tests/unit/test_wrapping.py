@@ -64,6 +64,8 @@ def test_a_table_breaks_no_word(name: str, capsys: pytest.CaptureFixture[str]) -
     assert set(re.findall(r"[a-z]{2,}", " ".join(cells))) <= set(re.findall(r"[a-z]{2,}", shown))
 
 
-def test_numbers_are_broken_before_they_are_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_are_broken_before_they_are_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     print_table(["strategy", *"abcdefghij"], [["goal", *["12.3 [10.0, 14.0]"] * 10]])
     assert capsys.readouterr().out.count("14.0]") == 10

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqrl.evaluation.plan_results import Agreement, PlanQuality, StepErrors
 from seqrl.evaluation.rows import ResultsRow
+from seqrl.evaluation.wording import shorten_data_name
 from seqrl.files import write_file
 
 _LOGS = {"evaluation": ("tab:blue", "o", "as evaluated"), "open_loop": ("tab:orange", "s", "plans carried out")}
@@ -35,7 +36,7 @@ def draw_plan_quality(path: Path, row: ResultsRow, quality: PlanQuality) -> Path
     _curves(observation, quality.model, ("observation_rmse", "persistence", "floor"), f"observations, RMSE in {unit}")
     _curves(reward, quality.model, ("reward_rmse",), f"rewards, RMSE in {unit}")
     title = (
-        f"{row.strategy} on {row.dataset}, {row.env_id}: plans of {quality.horizon} steps, "
+        f"{row.strategy} on {shorten_data_name(row.dataset)}, {row.env_id}: plans of {quality.horizon} steps, "
         f"new ones after {row.plan_every}, {row.num_episodes} episodes"
     )
     figure.suptitle(textwrap.fill(title, 120), fontsize=10)

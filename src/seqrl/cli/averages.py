@@ -71,16 +71,24 @@ def _key(job: Job, own: Mapping[str, str]) -> str:
 def _estimates(jobs: Sequence[Job]) -> dict[str, Estimate]:
     """The mean of each number that all jobs of a group have, with its interval."""
     found: dict[str, Estimate] = {}
-    losses = [job.metrics.get("val/loss") for job in jobs]
-    known = [loss for loss in losses if loss is not None]
-    if len(known) == len(jobs):
-        found["val/loss"] = bootstrap(np.array(known))
+    losses = _estimate_metric(jobs, "val/loss")
+    if losses is not None:
+        found["val/loss"] = losses
     for label in dict.fromkeys(row.strategy for job in jobs for row in job.rows):
         entries = _entries(jobs, label)
         if entries is not None:
             estimates = estimate_result(entries).estimates
             found |= {f"eval/{label}/{_KEYS[name]}": estimates[name] for name in _KEYS if name in estimates}
+            for name in entries[0].row.outcomes or {}:
+                if (outcome := _estimate_metric(jobs, key := f"eval/{label}/{name}_mean")) is not None:
+                    found[key] = outcome
     return found
+
+
+def _estimate_metric(jobs: Sequence[Job], name: str) -> Estimate | None:
+    """The mean of a number over jobs, with its interval; None where a job lacks it."""
+    known = [value for job in jobs if (value := job.metrics.get(name)) is not None]
+    return bootstrap(np.array(known)) if len(known) == len(jobs) else None
 
 
 def _entries(jobs: Sequence[Job], label: str) -> list[Entry] | None:

@@ -18,7 +18,8 @@ from seqrl.console import say
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.evaluation.archive import PLAN_QUALITY, Evaluation, read_plan_quality
 from seqrl.evaluation.rows import ResultsRow
-from seqrl.evaluation.tables import abbreviate, circumstances
+from seqrl.evaluation.tables import circumstances
+from seqrl.evaluation.wording import abbreviate, shorten_data_name
 from seqrl.runs.metrics import read_metrics
 from seqrl.runs.stages import KINDS
 
@@ -124,7 +125,7 @@ def draw_sweep(path: Path, jobs: Sequence[Job], settings: Sequence[Mapping[str, 
         mean, interval = gain(row)
         assert mean is not None
         points.append(Point(label, _short(series, own[series]) if series else "", row.ms_per_action, mean, interval))
-    data = ", ".join(dict.fromkeys(row.dataset for row in rows))
+    data = ", ".join(dict.fromkeys(shorten_data_name(row.dataset) for row in rows))
     episodes = ", ".join(dict.fromkeys(str(row.num_episodes) for row in rows))
     return draw_tradeoff(path, points, gain=axis, title=f"{data}, {circumstances(rows)}; {episodes} episodes")
 

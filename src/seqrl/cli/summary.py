@@ -108,6 +108,7 @@ def _names_of_rows(jobs: Sequence[Job]) -> list[str]:
         keys.append("ms_per_action")
         if any(row.time_budget_ms is not None for row in rows):
             keys.append("horizon_mean")
+    keys += [f"{name}_mean" for name in dict.fromkeys(name for row in rows for name in row.outcomes or {})]
     return [f"eval/{label}/{key}" for label in dict.fromkeys(row.strategy for row in rows) for key in keys]
 
 

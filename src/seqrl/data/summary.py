@@ -33,6 +33,8 @@ class DataSummary:
         num_transitions, num_episodes: sizes; 0 where nothing is known of the data.
         behaviour_return_mean, behaviour_return_max: undiscounted return of an episode in the data, or None.
         behaviour_score: the mean between 0 (random) and 100 (expert), or None.
+        behaviour_outcomes: of each extra of one number its sum over an episode of the data, on average; without those
+            that some episodes do not tell; None in summaries of before they were told.
         standard_deviations: of each field's scalars, or None.
         fingerprint: of the episodes' content, see `EpisodeStore.fingerprint`, or None.
     """
@@ -48,6 +50,7 @@ class DataSummary:
     standard_deviations: dict[str, list[float]] | None = None
     fingerprint: str | None = None
     minari_id: str | None = None
+    behaviour_outcomes: dict[str, float] | None = None
 
     @classmethod
     def from_saved(cls, config: Mapping[str, Any]) -> DataSummary:

@@ -15,6 +15,7 @@ from seqrl.acting.policy import Policy
 from seqrl.checkpoints.loading import checkpoint_file, load, load_critic
 from seqrl.config import EvaluationConfig
 from seqrl.envs import Environments, check_spaces, make_environments
+from seqrl.envs.mujoco_state import find_mujoco
 from seqrl.envs.told import read_told
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.placement import policy_of
@@ -169,10 +170,11 @@ def collect(
             recorded += _round(actor, envs, numbers, seed, limit)
             before, rows = rows, sum(len(each.rewards) for each in recorded[:episodes])
             progress((rows if transitions is None else min(rows, transitions)) - before)
+        packages = ("seqrl", "gymnasium", *(["mujoco"] if find_mujoco(envs.envs[0]) else []))
     finally:
         envs.close()
     discrete = {f"num_{name}s": count for name, count in envs.categories.items()}
-    notes = {"env_id": env_id, "seed": seed, **discrete, **{p: version(p) for p in ("seqrl", "gymnasium", "mujoco")}}
+    notes = {"env_id": env_id, "seed": seed, **discrete, **{package: version(package) for package in packages}}
     return _joined(recorded[:episodes], transitions, {**notes, **(attributes or {})})
 
 
@@ -231,11 +233,8 @@ def _round(actor: Actor, envs: Environments, numbers: np.ndarray, seed: int, lim
 
 
 def _state(env: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    inner = env.unwrapped
-    data = getattr(inner, "data", None) or getattr(getattr(inner, "simulation", None), "data", None)
-    if data is None or not hasattr(data, "qpos"):
-        return None
-    return np.array(data.qpos), np.array(data.qvel)
+    data = find_mujoco(env)
+    return None if data is None else (np.array(data.qpos), np.array(data.qvel))
 
 
 def _joined(recorded: list[_Episode], transitions: int | None, attributes: dict[str, Any]) -> FlatEpisodes:

@@ -23,7 +23,7 @@ from seqrl.runs.old_names import training_digest
 from seqrl.runs.settings import flatten_settings
 
 ESTIMATES = ("return", "score", "success", "clear")  # numbers with an interval
-NUMBERS = ("steps", "length", "ms_per_action")  # numbers without one
+NUMBERS = ("steps", "length", "time_at_goal", "entered", "ms_per_action")  # numbers without one
 SEED = "seed"
 # Of the row. What a run trained is told by its settings, and the two seeds by `seed` and `evaluation.seed`.
 _OF_ROW = (
@@ -67,7 +67,8 @@ class Result:
         entries: one for each training seed, in their order.
         estimates: by name of `ESTIMATES`: the mean with its 95 % interval, over seeds and starts where there are
             several seeds, over starts (of rates Wilson's) where there is one.
-        numbers: by name of `NUMBERS`: means over seeds; None where nothing was measured.
+        numbers: by name of `NUMBERS`, then of outcomes such as a cost: means over seeds; None where nothing was
+            measured.
     """
 
     entries: list[Entry]
@@ -137,9 +138,27 @@ def estimate_result(entries: Sequence[Entry]) -> Result:
     numbers = {
         "steps": _mean([row.goals.steps_to_goal_median if row.goals else None for row in rows]),
         "length": _mean([row.length_mean for row in rows]),
+        "time_at_goal": _mean([row.goals.time_at_goal if row.goals else None for row in rows]),
+        "entered": _mean([row.goals.entered_rate if row.goals else None for row in rows]),
         "ms_per_action": _mean([row.ms_per_action for row in rows]),
     }
-    return Result(list(entries), estimates, numbers)
+    return Result(list(entries), estimates, numbers | _average_outcomes(rows))
+
+
+def _average_outcomes(rows: Sequence[ResultsRow]) -> dict[str, float | None]:
+    """The means of what environments told, such as a cost; `outcome.NAME` where another number has the name."""
+    known = dict.fromkeys(name for row in rows for name in row.outcomes or {})
+    taken = {*ESTIMATES, *NUMBERS, SEED}
+    return {
+        f"outcome.{name}" if name in taken else name: _mean([(row.outcomes or {}).get(name) for row in rows])
+        for name in known
+    }
+
+
+def list_numbers(results: Sequence[Result]) -> list[str]:
+    """The names of all numbers without an interval, those of outcomes last but for the time."""
+    outcomes = dict.fromkeys(name for result in results for name in result.numbers if name not in NUMBERS)
+    return [*NUMBERS[:-1], *outcomes, NUMBERS[-1]]
 
 
 def _estimate(metric: str, evaluations: Sequence[Evaluation]) -> Estimate | None:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.errors import ConfigError, did_you_mean, show_value
-from seqrl.evaluation.results import ESTIMATES, NUMBERS, SEED, Result, find_varying
+from seqrl.evaluation.results import ESTIMATES, SEED, Result, find_varying, list_numbers
 from seqrl.evaluation.rows import ENDS
 from seqrl.evaluation.tables import describe_decoding
+from seqrl.evaluation.wording import shorten_data_name
 
 SUFFIXES = {".csv": "csv", ".md": "markdown", ".tex": "latex"}
 _MOST = 6  # settings in a table that nobody chose columns of
-_TITLES = {"success": "success %", "clear": "clear %", "ms_per_action": "ms/action"}
+_TITLES = {"success": "success %", "clear": "clear %", "ms_per_action": "ms/action", "entered": "entered %"}
+_TITLES |= {"time_at_goal": "at goal"}
 _LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {letter: f"\\{letter}" for letter in "&%$#_"} | {"<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}"}
 
@@ -57,18 +59,19 @@ def lay_out(results: Sequence[Result], columns: str | None = None) -> Table:
     elif varying[_MOST:]:
         notes.append(f"not shown, and different as well: {', '.join(varying[_MOST:])}; choose with --columns")
     measured = [name for name in ESTIMATES if any(name in result.estimates for result in results)]
-    numbers = [name for name in ("steps", "ms_per_action") if any(result.numbers.get(name) for result in results)]
+    listed = [name for name in list_numbers(results) if name != "length"]
+    numbers = [name for name in listed if any(result.numbers.get(name) is not None for result in results)]
     header = ["strategy", "planner", *_short_names(shown), "seeds", *(_TITLES.get(name, name) for name in measured)]
     header += ["n", *(_TITLES.get(name, name) for name in numbers)]
     body = [
         [
             result.row.strategy,
             decoding,
-            *(_text(result.settings.get(key)) if key in result.settings else "" for key in shown),
+            *(_show(key, result.settings.get(key)) if key in result.settings else "" for key in shown),
             ", ".join(map(str, result.seeds)),
             *(_cell(result, name) for name in measured),
             str(sum(entry.row.num_episodes for entry in result.entries)),
-            *(_number(result.numbers.get(name), 2 if name == "ms_per_action" else 0) for name in numbers),
+            *(_number(name, result.numbers.get(name)) for name in numbers),
         ]
         for result, decoding in zip(results, describe_decoding([each.row for each in results]), strict=True)
     ]
@@ -106,14 +109,17 @@ def _csv(results: Sequence[Result], table: Table) -> str:
     measured = [name for name in ESTIMATES if any(name in result.estimates for result in results)]
     header = ["strategy", "planner", *table.settings, "seeds"]
     header += [column for name in measured for column in (name, *(f"{name}_ci95_{end}" for end in ENDS))]
-    header += [*NUMBERS, "episodes", "runs", "evaluations"]
+    numbers = list_numbers(results)
+    header += [*numbers, "episodes", "runs", "evaluations"]
     rows = []
     for result, cells in zip(results, table.body, strict=True):
         row: list[Any] = cells[: table.words]
+        for place, key in enumerate(table.settings, 2):  # words for readers may be shorter
+            row[place] = _text(result.settings[key]) if key in result.settings else ""
         for name in measured:
             found = result.estimates.get(name)
             row += ["", "", ""] if found is None else [f"{found.mean:.8g}", *_bounds(found.interval)]
-        row += ["" if (value := result.numbers.get(name)) is None else f"{value:.8g}" for name in NUMBERS]
+        row += ["" if (value := result.numbers.get(name)) is None else f"{value:.8g}" for name in numbers]
         row.append(sum(entry.row.num_episodes for entry in result.entries))
         row += [";".join(str(entry.run) for entry in result.entries)]
         row += [";".join(str(entry.evaluation.folder) for entry in result.entries)]
@@ -168,8 +174,17 @@ def _cell(result: Result, name: str) -> str:
     return f"{found.mean:.1f}{interval}"
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if name == "time_at_goal":
+        return f"{100 * value:.0f} %"
+    forms = {"ms_per_action": ".2f", "steps": ".0f", "entered": ".0f"}
+    return f"{value:{forms.get(name, '.4g')}}"
+
+
+def _show(key: str, value: Any) -> str:
+    return shorten_data_name(str(value)) if key == "dataset" else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from seqrl.acting.policy import Policy
 from seqrl.console import show_progress
 from seqrl.envs import Environments
+from seqrl.envs.mujoco_state import find_mujoco
 from seqrl.envs.told import read_told
 from seqrl.evaluation.archive import ImaginedPath
 from seqrl.types import Plan
@@ -39,6 +40,7 @@ class Episodes:
         qpos: (T + 1, nq) MuJoCo positions of the first environment, for a video; None where it has none.
         plans: imagined paths, every so many steps.
         seed: of the first environment's start, for a video.
+        mujoco: whether MuJoCo simulates the environments.
         outcomes: (B, T, n) of each extra that an action brings about, by name, as environments told it; NaN where one
             did not, and after the end.
     """
@@ -54,6 +56,7 @@ class Episodes:
     plans: list[ImaginedPath] = field(default_factory=list)
     seed: int | None = None
     outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mujoco: bool = False
 
     @property
     def outcome_means(self) -> dict[str, float]:
@@ -141,8 +144,8 @@ def rollout(
             break
     film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
     states, actions, earnings = (np.stack(each, 1) for each in (seen, done, rewards))
-    told_of = told.outcomes()
-    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, film, plans, seeds[0], told_of)
+    rest = (film, plans, seeds[0], told.outcomes(), find_mujoco(envs.envs[0]) is not None)
+    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, *rest)
 
 
 class _Told:
@@ -185,8 +188,10 @@ def _imagined(policy: Policy, plan: Plan, step: int, environments: np.ndarray) -
 
 
 def _qpos(envs: Environments) -> np.ndarray | None:
-    data = getattr(envs.envs[0].unwrapped, "data", None)  # mazes have none: their observation says it all
-    return None if data is None else np.array(data.qpos)
+    env = envs.envs[0]
+    if not hasattr(env.unwrapped, "data"):  # as of mazes: their observation says it all
+        return None
+    return None if (data := find_mujoco(env)) is None else np.array(data.qpos)
 
 
 def _steps(limit: int, description: str | None) -> Iterator[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from seqrl.errors import ConfigError, did_you_mean
-from seqrl.evaluation.results import ESTIMATES, NUMBERS, SEED, Result, estimate_result
+from seqrl.evaluation.results import ESTIMATES, SEED, Result, estimate_result, list_numbers
 
 _ALIASES = {"return_mean": "return", "score_mean": "score", "success_rate": "success", "clear_success_rate": "clear"}
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
@@ -107,7 +107,7 @@ def sort_results(results: Sequence[Result], key: str | None, *, reverse: bool = 
 
 def find_value(result: Result, key: str) -> Any:
     """A setting or a number of a result by its name."""
-    if key in ESTIMATES + NUMBERS:
+    if key in ESTIMATES or key in result.numbers:
         return result.value(key)
     if key == SEED:
         return result.seeds[0]
@@ -115,13 +115,14 @@ def find_value(result: Result, key: str) -> Any:
 
 
 def _check_key(key: str, results: Sequence[Result]) -> None:
-    known = {SEED, *ESTIMATES, *NUMBERS, *(key for result in results for key in result.settings)}
+    numbers = (*ESTIMATES, *list_numbers(results))
+    known = {SEED, *numbers, *(key for result in results for key in result.settings)}
     if key not in known:
         below = sorted(each for each in known if each.startswith(f"{key}."))
         listed = f" Settings in {key!r}: {', '.join(each[len(key) + 1 :] for each in below)}" if below else ""
         raise ConfigError(
             f"no result has a setting or number {key!r}.{did_you_mean(key, known)}{listed} Numbers: "
-            f"{', '.join(ESTIMATES + NUMBERS)}"
+            f"{', '.join(numbers)}"
         )
 
 

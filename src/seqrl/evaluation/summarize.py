@@ -66,11 +66,15 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         training=training_digest(loaded.config),
         training_seed=loaded.seed,
         training_steps=loaded.step,
-        versions={package: version(package) for package in ("seqrl", "torch", "gymnasium", "mujoco")},
+        versions={package: version(package) for package in _packages(outcome.episodes.mujoco)},
         outcomes=outcome.episodes.outcome_means or None,
         goals=_summarize_goals(outcome.results, config, env_id) if "success" in outcome.results else None,
         end_at_goal=config.end_at_goal,
     )
+
+
+def _packages(mujoco: bool) -> tuple[str, ...]:
+    return ("seqrl", "torch", "gymnasium", *(["mujoco"] if mujoco else []))
 
 
 def _starts(config: EvaluationConfig) -> Starts:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from seqrl import console
 from seqrl.data.summary import DataSummary
 from seqrl.evaluation.baseline import RowDifference
-from seqrl.evaluation.rows import Component, ResultsRow
+from seqrl.evaluation.rows import Component, ResultsRow, Starts
+from seqrl.evaluation.wording import (
+    LETTERS,
+    abbreviate,
+    list_differences,
+    name_terms,
+    shorten_data_name,
+    spell_score,
+    write_setting,
+)
 from seqrl.files import write_text
-from seqrl.schema import flatten_tree
+from seqrl.worlds.four_rooms import ENV_ID as FOUR_ROOMS_ID
 from seqrl.worlds.maze import SUCCESS_RADIUS
 
 GOAL_LEGEND = (
@@ -34,8 +43,14 @@ _UNITS = {
     "success": (100, " points of success"),
     "returns": (1, " of return"),
 }
-_LETTERS = {"beam_width": "W", "horizon": "H", "n_expand": "E", "temperature": "T"}
-_PHRASES = {"plan_every": "every {}", "time_budget_ms": "{} ms", "cache": "cache {}", "guidance": "guidance {}"}
+_WHOLE = ", whole episodes"
+_CUT_LEGEND = "; the behaviour's episodes are whole, those of the rows are cut"
+# In which rows may differ that were decoded alike.
+_CIRCUMSTANCES = (
+    *("env_id", "dataset", "shuffle_goals", "min_cells", "end_at_goal", "regions", "map_landmarks", "radius"),
+    *("training_seed", "training_steps", "seed"),
+)
+_LONGEST = 60  # letters of a setting that tells two rows apart
 
 
 def print_table(rows: Sequence[ResultsRow], comparisons: Sequence[RowDifference], dataset: DataSummary) -> None:
@@ -43,7 +58,7 @@ def print_table(rows: Sequence[ResultsRow], comparisons: Sequence[RowDifference]
     header, body = _columns(rows, dataset)
     console.print_table(header, body, title=_title(rows, dataset), words=2)
     console.say(_legend(rows))
-    for sentence in _comparison_lines(comparisons):
+    for sentence in (*_score_lines(rows), *_comparison_lines(comparisons)):
         console.say(console.one_line(sentence))
 
 
@@ -53,7 +68,13 @@ def write_tables(
     """Write `results.md` and `results.json` of several rows into the run folder."""
     header, body = _columns(rows, dataset)
     lines = [_title(rows, dataset), "", _markdown(header), _markdown(["---"] * len(header)), *map(_markdown, body)]
-    lines += ["", _legend(rows), "", *(f"- {line}" for line in _comparison_lines(comparisons)), ""]
+    lines += [
+        "",
+        _legend(rows),
+        "",
+        *(f"- {line}" for line in (*_score_lines(rows), *_comparison_lines(comparisons))),
+        "",
+    ]
     write_text(folder / "results.md", "\n".join(lines))
     content = {
         "dataset": asdict(dataset),
@@ -72,8 +93,9 @@ def circumstances(rows: Sequence[ResultsRow]) -> str:
 
     limits = dict.fromkeys(row.starts.max_steps for row in rows)
     cut = "" if limits == {None: None} else f", cut after {of(limit or 'their own limit' for limit in limits)} steps"
+    simulators = of(version for row in rows if (version := _mujoco_of(row)) is not None)
     return (
-        f"{of(row.env_id for row in rows)}, mujoco {of(row.versions['mujoco'] for row in rows)}; "
+        f"{of(row.env_id for row in rows)}{', mujoco ' if simulators else ''}{simulators}; "
         f"training seed {of(row.training_seed for row in rows)}, {of(row.training_steps for row in rows)} steps; "
         f"evaluation seed {of(row.seed for row in rows)}{cut}; "
         f"{of(row.device for row in rows)}, {of(row.precision for row in rows)}, "
@@ -81,26 +103,23 @@ def circumstances(rows: Sequence[ResultsRow]) -> str:
     )
 
 
-def abbreviate(setting: str, value: str) -> str:
-    """A decoding setting, short enough for a table or a picture: W64, every 4, cache exact, cdf_act 0.6, no k_act."""
-    if value == "null":
-        return f"no {setting}"
-    if setting in _LETTERS:
-        return f"{_LETTERS[setting]}{value}"
-    if setting in _PHRASES:
-        return _PHRASES[setting].format(value)
-    return f"{setting} {value}"
+def _mujoco_of(row: ResultsRow) -> str | None:
+    """The version of MuJoCo that simulated the episodes; rows of before named it whatever did."""
+    return None if row.env_id == FOUR_ROOMS_ID else row.versions.get("mujoco")
 
 
 def describe_decoding(rows: Sequence[ResultsRow]) -> list[str]:
     """What was searched how, for each of some rows, with all in which rows of one planner differ.
 
     Beside the sizes that every cell has, these are options of the planner (those of plugins included), the score and
-    its options, options of the condition, and the condition itself where nothing else tells two rows apart.
+    its options, options of the condition, and the condition itself where nothing else tells two rows apart. Of a score
+    that is composed, its terms are told always.
     """
     cells = [_planner(row) for row in rows]
     told = [[cell] for cell in cells]
     for number, row in enumerate(rows):
+        if terms := name_terms(row.score):
+            told[number].append(f"score {terms}")
         peers = [each for each in rows if each.planner.name == row.planner.name]
         told[number] += [text for text in _differences(row, peers) if text not in cells[number].split(", ")]
     texts = [", ".join(each) for each in told]
@@ -113,21 +132,38 @@ def describe_decoding(rows: Sequence[ResultsRow]) -> list[str]:
 
 def _differences(row: ResultsRow, peers: Sequence[ResultsRow]) -> Iterator[str]:
     """The settings in which a row differs from others with the same planner."""
-    if len({each.score.name for each in peers}) > 1:
+    if len({each.score.name for each in peers}) > 1 and name_terms(row.score) is None:
         yield f"score {row.score.name}"
     for slot in ("planner", "score", "condition"):
         own: Component = getattr(row, slot)
-        others = [flatten_tree(other.options) for each in peers if (other := getattr(each, slot)).name == own.name]
-        for option, value in flatten_tree(own.options).items():
-            shown = slot == "planner" and option in (*_LETTERS, "cache", "time_budget_ms")
-            if not shown and option != "guidance" and any(other.get(option) != value for other in others):
-                yield abbreviate(option, _text(value))
+        for option, value in list_differences(own, [getattr(each, slot) for each in peers]):
+            shown = slot == "planner" and option in (*LETTERS, "cache", "time_budget_ms")
+            if not shown and option != "guidance":
+                yield abbreviate(option, value)
     if any(each.precision != row.precision for each in peers):
         yield row.precision
 
 
+def _tell_apart(rows: Sequence[ResultsRow]) -> list[str]:
+    """What was searched how, and in what else rows differ that were decoded alike."""
+    texts = describe_decoding(rows)
+    trees = [{**asdict(row.starts), **row.to_json()} for row in rows]
+    told = []
+    for number, text in enumerate(texts):
+        alike = [tree for tree, other in zip(trees, texts, strict=True) if other == text]
+        keys = [*_CIRCUMSTANCES, *(field.name for field in fields(Starts) if field.name != "num_episodes")]
+        own = trees[number]
+        differing = [key for key in dict.fromkeys(keys) if any(tree.get(key) != own.get(key) for tree in alike)]
+        told.append(", ".join([text, *(abbreviate(key, _cut(write_setting(own.get(key)))) for key in differing)]))
+    return told
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:
-    title = f"{dataset.name} ({dataset.num_transitions} transitions), {circumstances(rows)}"
+    title = f"{shorten_data_name(dataset.name)} ({dataset.num_transitions} transitions), {circumstances(rows)}"
     notes = dict.fromkeys(row.score_note for row in rows if row.score_note)
     return f"{title}; 95 % intervals over starts" + (f"; scores: {'; '.join(notes)}" if notes else "")
 
@@ -137,7 +173,22 @@ def _legend(rows: Sequence[ResultsRow]) -> str:
     radii = ", ".join(dict.fromkeys(f"{each.radius or SUCCESS_RADIUS:g}" for each in toward))
     text = (GOAL_LEGEND.format(radii) if toward else "") + (REGION_LEGEND if _have_regions(rows) else "")
     text += LEGEND
-    return text + (BUDGET_LEGEND if any(row.time_budget_ms is not None for row in rows) else "") + "."
+    text += BUDGET_LEGEND if any(row.time_budget_ms is not None for row in rows) else ""
+    return text + (_CUT_LEGEND if _are_cut(rows) else "") + "."
+
+
+def _are_cut(rows: Sequence[ResultsRow]) -> bool:
+    """Whether episodes ended before those of the data do: after so many steps, or with their arrival."""
+    return any(row.starts.max_steps is not None or row.end_at_goal for row in rows)
+
+
+def _score_lines(rows: Sequence[ResultsRow]) -> list[str]:
+    """What each composed score is made of, with all options, and which rows have it."""
+    spelled: dict[str, list[str]] = {}
+    for row in rows:
+        if text := spell_score(row.score):
+            spelled.setdefault(text, []).append(row.strategy)
+    return [f"score of {', '.join(labels)}: {text}" for text, labels in spelled.items()]
 
 
 def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str], list[list[str]]]:
@@ -152,14 +203,16 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
     header += ["return", *(["score"] if scores else []), *outcomes, "n", "ms/action"]
     body = [
         [row.strategy, decoding, *_cells(row, goals, width, scores, _have_regions(rows), outcomes)]
-        for row, decoding in zip(rows, describe_decoding(rows), strict=True)
+        for row, decoding in zip(rows, _tell_apart(rows), strict=True)
     ]
-    behaviour = ["behaviour of the data", "", *[""] * width]
+    behaviour = [f"behaviour of the data{_WHOLE if _are_cut(rows) else ''}", "", *[""] * width]
     mean = dataset.behaviour_return_mean
     behaviour.append("" if mean is None else f"{mean:.1f}")
     if scores:
         behaviour.append("" if dataset.behaviour_score is None else f"{dataset.behaviour_score:.1f}")
-    return header, [*body, [*behaviour, *[""] * len(outcomes), str(dataset.num_episodes), ""]]
+    known = dataset.behaviour_outcomes or {}
+    behaviour += [f"{known[name]:.4g}" if name in known else "" for name in outcomes]
+    return header, [*body, [*behaviour, str(dataset.num_episodes), ""]]
 
 
 def _named_goals(rows: Sequence[ResultsRow]) -> list[str]:
@@ -201,26 +254,19 @@ def _planner(row: ResultsRow) -> str:
     name, options = row.planner.name, row.planner.options
     if row.model == "vectors" and name == "sample" and not row.discrete_actions:
         return "regression"
-    text = " ".join([name, *(abbreviate(option, _text(options[option])) for option in _LETTERS if option in options)])
+    text = " ".join(
+        [name, *(abbreviate(option, write_setting(options[option])) for option in LETTERS if option in options)]
+    )
     if row.plan_every > 1:
         text += f", {abbreviate('plan_every', str(row.plan_every))}"
     if row.time_budget_ms is not None:
-        text += f", {abbreviate('time_budget_ms', _text(row.time_budget_ms))}"
+        text += f", {abbreviate('time_budget_ms', write_setting(row.time_budget_ms))}"
         asked = f" of {options['horizon']}" if "horizon" in options else ""
         text += f" (H {row.horizon_mean:.1f}{asked})"
     guidance = row.condition.options.get("guidance", 1)
     if guidance != 1:
-        text += f", {abbreviate('guidance', _text(guidance))}"
+        text += f", {abbreviate('guidance', write_setting(guidance))}"
     return text + (f", {abbreviate('cache', row.cache)}" if row.cache else "")
-
-
-def _text(value: Any) -> str:
-    """A planner's setting; those of plugins may be anything."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_text, value))}]"
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _point(position: Sequence[float]) -> str:

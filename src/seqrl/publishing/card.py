@@ -10,6 +10,7 @@ from pathlib import Path
 from seqrl.checkpoints.exported import CONFIG, WEIGHTS
 from seqrl.checkpoints.loaded import Loaded
 from seqrl.data.summary import DataSummary
+from seqrl.evaluation.wording import shorten_data_name
 from seqrl.files import read_json
 from seqrl.runs.yaml_files import read_yaml
 
@@ -86,7 +87,8 @@ def _lines(
     count = sum(each.numel() for each in loaded.model.parameters())
     precision = ", float16" if half else ""
     yield f"A model of {kind} (`backbone={backbone}`, {count:,} parameters{precision}) of trajectories,"
-    yield f"trained on {dataset.name} ({dataset.num_transitions:,} transitions, {dataset.num_episodes:,} episodes)"
+    size = f"{dataset.num_transitions:,} transitions, {dataset.num_episodes:,} episodes"
+    yield f"trained on {shorten_data_name(dataset.name)} ({size})"
     yield f"for {loaded.step:,} steps, training seed {config['seed']}."
     if dataset.env_id is not None:
         yield f"Environment: `{dataset.env_id}`."

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from seqrl.analysis.tradeoff import Point, draw_tradeoff
 from seqrl.errors import ConfigError
 from seqrl.evaluation.rows import ResultsRow
-from seqrl.evaluation.tables import abbreviate, circumstances
+from seqrl.evaluation.tables import circumstances
+from seqrl.evaluation.wording import abbreviate
 from seqrl.reproduction import Finding, Options, Progress, Report, Reproduction, Run
 
 BASE = {"beam_width": "8", "horizon": "5", "context": "null", "cache": "exact"}

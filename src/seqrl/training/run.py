@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 
 from seqrl.archives import is_whole
 from seqrl.config import RunConfig
@@ -77,7 +78,8 @@ def summarize_data(store: EpisodeStore, extras: Sequence[str] = ()) -> DataSumma
         DataError: the data name their environment by something that is no text.
     """
     complete = store.complete()
-    returns = store.returns()[complete if complete.any() else slice(None)]
+    chosen = complete if complete.any() else slice(None)
+    returns = store.returns()[chosen]
     env_id = store.attributes.get("env_id")
     if not isinstance(env_id, str | None):
         raise DataError(f"the data name the environment {env_id!r}, which is no text; set data.env_id to another")
@@ -95,4 +97,15 @@ def summarize_data(store: EpisodeStore, extras: Sequence[str] = ()) -> DataSumma
         behaviour_score=score,
         standard_deviations=store.standard_deviations(),
         fingerprint=store.fingerprint(extras),
+        behaviour_outcomes=_sum_outcomes(store, extras, chosen),
     )
+
+
+def _sum_outcomes(store: EpisodeStore, extras: Sequence[str], chosen: np.ndarray | slice) -> dict[str, float]:
+    """The mean sum over an episode of each extra of one number, as evaluations measure outcomes."""
+    sums = {}
+    for name in extras:
+        if store.sizes["extras"][name] == 1:
+            numbers = np.asarray(store.extras[name][:], np.float64).reshape(-1)
+            sums[name] = np.add.reduceat(numbers, store.offsets[:-1])[chosen]
+    return {name: float(each.mean()) for name, each in sums.items() if np.isfinite(each).all()}

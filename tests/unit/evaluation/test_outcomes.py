@@ -128,3 +128,39 @@ def test_what_is_no_number_is_refused_by_name(odd: Any) -> None:
         read_told([{"cost": odd}], {"cost": 1}, "Shop-v0")
     found = read_told([{"cost": np.array([2.5])}, {}], {"cost": 1}, "Shop-v0")
     assert torch.from_numpy(found["cost"]).isnan().tolist() == [[False], [True]]
+
+
+def test_the_behaviour_is_summed_up_as_evaluations_are() -> None:
+    from seqrl.data.episodes import EpisodeStore
+    from seqrl.training.run import summarize_data
+
+    ends = np.array([False, False, True, False, True, False])  # the recording stopped in the third episode
+    cost, gap = np.array([1.0, 2.0, 3.0, 10.0, 20.0, 500.0]), np.array([1.0, np.nan, 1.0, 1.0, 1.0, 1.0])
+    store = EpisodeStore.from_arrays(
+        np.zeros((6, 3)), np.zeros((6, 2)), np.ones(6), ends, np.zeros(6, bool),
+        extras={"cost": cost, "gap": gap, "pair": np.zeros((6, 2)), "unused": cost},
+    )  # fmt: skip
+    summary = summarize_data(store, ["cost", "gap", "pair"])
+    assert summary.behaviour_outcomes == {"cost": 18.0}  # of whole episodes, as their returns
+    assert summarize_data(store).behaviour_outcomes == {}
+
+
+@pytest.mark.parametrize(("env_id", "told"), [("shops/Shop-v0", False), ("seqrl/Maze2d-Umaze-v1", True)])
+def test_mujoco_is_told_where_it_simulates(env_id: str, told: bool) -> None:
+    from seqrl.envs.mujoco_state import find_mujoco
+
+    envs = make_environments(env_id, 1)
+    try:
+        assert (find_mujoco(envs.envs[0]) is not None) == told
+    finally:
+        envs.close()
+
+
+def test_data_of_an_environments_own_are_no_mujoco() -> None:
+    assert act().mujoco is False
+    Shop.data = {"of": "its own"}  # type: ignore[attr-defined]
+    try:
+        assert act().mujoco is False
+        assert act().qpos is None
+    finally:
+        del Shop.data  # type: ignore[attr-defined]

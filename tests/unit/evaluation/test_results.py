@@ -403,3 +403,71 @@ def test_a_sweep_of_one_seed_has_no_second_table(write_sweep: Callable[..., Path
     (sweep / "summary_seeds.csv").write_text("of an earlier sweep")
     assert summary.finish(sweep) == 0
     assert not list(sweep.glob("summary_seeds.*"))
+
+
+def test_outcomes_are_columns_numbers_and_conditions(
+    write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, cost in enumerate((2.0, 4.0)):
+        write_run(
+            f"a{seed}", [1.0, 2.0], training_seed=seed, outcomes={"cost": cost, "goal_reached": 1.0, "steps": 7.0}
+        )
+    write_run("b", [1.0, 2.0], label="plain")
+    rows = {row["strategy"]: row for row in table(capsys, tmp_path / "runs")}
+    assert [float(rows["reward"][name]) for name in ("cost", "goal_reached", "outcome.steps")] == [3.0, 1.0, 7.0]
+    assert rows["plain"]["cost"] == ""
+    shown = printed(capsys, tmp_path / "runs", "--where", "cost<5", "--format", "markdown").splitlines()
+    header, line = ([cell.strip() for cell in shown[place].strip("|").split("|")] for place in (0, 2))
+    told = dict(zip(header, line, strict=True))
+    assert (told["cost"], told["goal_reached"], len(shown)) == ("3", "1", 3)
+    with pytest.raises(ConfigError, match="Did you mean 'cost'"):
+        keep_where(results_of(tmp_path), [read_condition("cast<5")])
+
+
+def test_goals_have_their_numbers(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    goals = {"success_rate": 50.0, "success_ci95": None, "counted_episodes": 2, "success_by_goal": []}
+    reached = {"steps_to_goal_median": 12.0, "time_at_goal": 0.25, "entered_rate": 40.0}
+    write_run("a", [1.0, 2.0], **goals, **reached)
+    shown = printed(capsys, tmp_path / "runs")
+    for name in ("at goal", "25 %", "entered %", " 40 ", " 12 "):
+        assert name in shown
+    write_run("b", [1.0, 2.0], label="never", **goals, steps_to_goal_median=None, time_at_goal=None, entered_rate=0.0)
+    assert [each.row.strategy for each in sort_results(results_of(tmp_path), "entered")] == ["never", "reward"]
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a+a+a+a+a", "a x5"), ("b+a+b", "b x2 + a")])
+def test_repeated_data_are_counted(
+    write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, shown: str
+) -> None:
+    write_run("a", [1.0, 2.0], dataset=name, training="1")
+    write_run("b", [1.0, 2.0], dataset="other", training="2")
+    assert f" {shown} " in printed(capsys, tmp_path / "runs")
+    assert [row["dataset"] for row in table(capsys, tmp_path / "runs")] == [name, "other"]  # as --where takes it
+
+
+def results_of(tmp_path: Path) -> list[Any]:
+    return average_seeds(collect_entries([tmp_path / "runs"]))
+
+
+def test_composed_scores_are_told(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("a", 0.5), ("b", 1.0)):
+        terms = {"speed": {"name": "target", "dim": 2, "value": value}, "likely": {"name": "likelihood", "weight": 0.2}}
+        write_run(name, [1.0, 2.0], label="objective", score={"name": "sum", "terms": terms})
+    cells = [row["planner"] for row in table(capsys, tmp_path / "runs")]
+    assert [cell.partition("score ")[2] for cell in cells] == [
+        f"target + 0.2 likelihood, terms.speed.value {value}" for value in ("0.5", "1")
+    ]
+
+
+def test_a_sweep_tells_outcomes(write_sweep: Callable[..., Path]) -> None:
+    outcomes = {1: {"cost": 2.0, "reached": 1.0}, 2: {"cost": 4.0, "reached": 0.5}}
+    rows = {seed: {"training_seed": seed, "training": "x", "outcomes": told} for seed, told in outcomes.items()}
+    sweep = write_sweep({f"seed={seed}": (f"s{seed}", [1.0, 2.0], {}, row) for seed, row in rows.items()})
+    assert summary.finish(sweep) == 0
+    each = list(csv.DictReader((sweep / "summary.csv").read_text().splitlines()))
+    assert [(row["eval/reward/cost_mean"], row["eval/reward/reached_mean"]) for row in each] == [
+        ("2", "1"),
+        ("4", "0.5"),
+    ]
+    (mean,) = csv.DictReader((sweep / "summary_seeds.csv").read_text().splitlines())
+    assert (mean["eval/reward/cost_mean"], mean["eval/reward/reached_mean"]) == ("3", "0.75")

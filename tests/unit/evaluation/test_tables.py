@@ -224,7 +224,7 @@ def test_a_desired_return_far_above_the_data_is_told(target: float | None, best:
         (
             {"score": {"name": "sum", "terms": {"near": {"name": "a", "at": [[1, 2.5]]}, "far": {"name": "b"}}}},
             {"score": {"name": "sum", "terms": {"near": {"name": "a", "at": []}, "far": {"name": "b"}}}},
-            ["none, terms.near.at [[1,2.5]]", "none, terms.near.at []"],
+            ["none, score a + b, terms.near.at [[1,2.5]]", "none, score a + b, terms.near.at []"],
         ),
         (
             {"condition": {"name": "far", "target": 1}},
@@ -243,4 +243,98 @@ def test_rows_show_what_tells_them_apart(
     for cell, words in zip(found, cells, strict=True):
         assert cell.endswith(words)
     assert (found[0] == found[1]) == (first == second)
-    assert describe_decoding(rows[:1]) == ["beam W8 H5 E2, cache none"]  # alone there is nothing to tell apart
+    (alone,) = describe_decoding(rows[:1])  # there is nothing to tell apart
+    assert alone == "beam W8 H5 E2, cache none" + (", score a + b" if "terms" in first.get("score", {}) else "")
+
+
+def sum_of(**terms: Any) -> dict[str, Any]:
+    return {"name": "sum", "terms": terms}
+
+
+@pytest.mark.parametrize(
+    ("score", "names", "spelled"),
+    [
+        ({"name": "reward"}, None, None),
+        (sum_of(), None, None),
+        (sum_of(likely={"name": "likelihood"}), "likelihood", "likelihood"),
+        (
+            sum_of(a={"name": "target", "dim": 2, "value": 0.5}, b={"name": "likelihood", "weight": 0.2}, c=None),
+            "target + 0.2 likelihood",
+            "target (dim 2, value 0.5) + 0.2 likelihood",
+        ),
+        (
+            sum_of(**{str(dim): {"name": "target", "dim": dim} for dim in range(3)}, b={"name": "limit", "weight": -1}),
+            "target x3 + -1 limit",
+            "target (dim 0) + target (dim 1) + target (dim 2) + -1 limit",
+        ),
+    ],
+)
+def test_the_terms_of_a_score_are_told(
+    tmp_path: Path, make_row: MakeRow, score: dict[str, Any], names: str | None, spelled: str | None
+) -> None:
+    _, first, _ = table(tmp_path, [make_row(score=score)])
+    assert first[1] == "sample T0, cache exact" + (f", score {names}" if names else "")
+    text = (tmp_path / "results.md").read_text()
+    assert (f"- score of imitation: {spelled}" in text) == (spelled is not None)
+    assert ("score of" in text) == (spelled is not None)
+
+
+def test_rows_of_one_score_share_a_line(tmp_path: Path, make_row: MakeRow) -> None:
+    scores = [sum_of(a={"name": "target", "value": value}) for value in (1, 2, 1)]
+    table(tmp_path, [make_row(strategy=str(place), score=score) for place, score in enumerate(scores)])
+    lines = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("- score")]
+    assert lines == ["- score of 0, 2: target (value 1)", "- score of 1: target (value 2)"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"shuffle_goals": True}, ["shuffle_goals false", "shuffle_goals true"]),
+        ({"starts": {"max_steps": 100}}, ["no max_steps", "max_steps 100"]),
+        ({"seed": 1}, ["seed 0", "seed 1"]),
+        ({"env_id": "Hopper-v4"}, ["env_id Hopper-v5", "env_id Hopper-v4"]),
+    ],
+)
+def test_rows_that_were_decoded_alike_show_in_what_they_differ(
+    tmp_path: Path, make_row: MakeRow, changes: dict[str, Any], words: list[str]
+) -> None:
+    _, *body, _ = table(tmp_path, [make_row(), make_row(strategy="other", **changes)])
+    assert [line[1] for line in body] == [f"sample T0, cache exact, {each}" for each in words]
+
+
+@pytest.mark.parametrize("changes", [{"starts": {"max_steps": 100}}, {"end_at_goal": True}])
+def test_the_behaviour_is_marked_where_rows_are_cut(tmp_path: Path, make_row: MakeRow, changes: dict[str, Any]) -> None:
+    for row, mark in ((make_row(), ""), (make_row(**changes), ", whole episodes")):
+        assert table(tmp_path, [row])[-1][0] == f"behaviour of the data{mark}"
+        assert ("are whole" in (tmp_path / "results.md").read_text()) == bool(mark)
+
+
+def test_the_behaviour_has_the_outcomes_of_its_rows(tmp_path: Path, make_row: MakeRow) -> None:
+    told = {"cost": 2.5, "goal_reached": 0.75, "unasked": 3.0}
+    rows = [make_row(outcomes={"cost": 12.0, "goal_reached": 1.0, "new": 1.0})]
+    header, first, behaviour = table(tmp_path, rows, behaviour_outcomes=told)
+    place = header.index("cost")
+    assert header[place : place + 3] == ["cost", "goal_reached", "new"]
+    assert first[place : place + 3] == ["12", "1", "1"]
+    assert behaviour[place : place + 3] == ["2.5", "0.75", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a+a+a+a+a", "a x5"), ("a+b+a", "a x2 + b"), ("a+b", "a+b"), ("hopper-medium-v2", "hopper-medium-v2")],
+)
+def test_repeated_data_are_counted(tmp_path: Path, make_row: MakeRow, name: str, shown: str) -> None:
+    table(tmp_path, [make_row()], name=name)
+    assert (tmp_path / "results.md").read_text().startswith(f"{shown} (1234 transitions)")
+
+
+def test_titles_name_mujoco_where_it_simulates(tmp_path: Path, make_row: MakeRow) -> None:
+    without = {"seqrl": "1.0", "torch": "2.6.0", "gymnasium": "1.1.0"}
+    for rows, told in (
+        ([make_row()], True),
+        ([make_row(versions=without)], False),
+        ([make_row(env_id="seqrl/FourRooms-v0")], False),  # rows of before named it always
+        ([make_row(versions=without), make_row()], True),
+    ):
+        table(tmp_path, rows)
+        assert ("mujoco" in (tmp_path / "results.md").read_text()) == told
