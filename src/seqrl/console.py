@@ -61,6 +61,16 @@ def say_error(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
+def tell_import(package: str, name: str, wanted: object = True) -> None:
+    """Say that a large package is imported, which takes seconds; nothing where it is there already.
+
+    Args:
+        wanted: the setting `progress_bar`, whatever stands in it.
+    """
+    if wanted is True and package not in sys.modules:
+        say(f"loading {name}")
+
+
 def is_log() -> bool:
     """Whether the standard output is no terminal, so that whoever reads it sees lines and no bars."""
     return not _is_terminal(sys.stdout)

@@ -15,7 +15,7 @@ from seqrl.cli.sweep import Identity
 from seqrl.cli.telling import tell_errors
 from seqrl.cli.words import spell_words
 from seqrl.config import EvaluationConfig
-from seqrl.console import say
+from seqrl.console import say, tell_import
 from seqrl.evaluation.jobs import Job
 
 
@@ -32,6 +32,7 @@ def _read(cfg: DictConfig) -> EvaluationConfig:
     words = list(HydraConfig.get().overrides.task)
     config = leave_out_foreign(plain(cfg), words)
     check_deletions(words)
+    tell_import("torch", "PyTorch", config["progress_bar"])
     load_named_plugins(config)
     evaluation = EvaluationConfig.from_dict(config)
     check_context(words, lambda: _window_of(evaluation))

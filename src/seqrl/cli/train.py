@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from seqrl.cli.sweep import Identity, forget_failure
 from seqrl.cli.telling import tell_errors
 from seqrl.cli.words import spell_words
 from seqrl.config import RunConfig, TrainerConfig
-from seqrl.console import say
+from seqrl.console import say, tell_import
 from seqrl.errors import ConfigError, DataError, SeqrlError
 from seqrl.evaluation.jobs import Job
 from seqrl.paths import find_path
@@ -64,6 +64,7 @@ def _read(cfg: DictConfig, *, only_check: bool = False) -> tuple[RunConfig, Rows
     config = find_start(leave_out_foreign(plain(cfg), words))
     check_sections(config)
     check_deletions(words)
+    tell_import("torch", "PyTorch", config["training"]["progress_bar"])
     load_named_plugins(config)
     run = RunConfig.from_dict(config)
     _check_devices(run.trainer, only_check=only_check)
@@ -105,7 +106,6 @@ def _task(cfg: DictConfig, job: Job) -> None:
         found = find_path(run.runs_dir) / name_run(run, identity, _find_changes(cfg))
     folder = RunFolder(found)
     job.folder = str(folder.path)
-    say(f"run folder: {folder.path}")
     with folder.held(), keep_console(folder.path):
         forget_failure(folder)
         folder.write_config(run.given)
@@ -205,6 +205,7 @@ def _draw_curves(folder: RunFolder) -> None:
 
 
 def _train(run: RunConfig, folder: RunFolder, rows: Rows, identity: RunIdentity) -> Path:
+    tell_import("lightning", "Lightning", run.training.progress_bar)
     from seqrl.data.summary import DataSizes
     from seqrl.evaluation.evaluate import check_evaluation
     from seqrl.sources import load_episodes
@@ -215,14 +216,16 @@ def _train(run: RunConfig, folder: RunFolder, rows: Rows, identity: RunIdentity)
     certain = begin(folder, identity) and not has_plugin_source(run.data)
     last = find_finished(run, folder)
     if last is not None and certain:
-        say(f"the model is trained already: {last}")
+        _tell_trained(folder, last)
         return last
+    if run.training.progress_bar:
+        say(f"reading the episodes of {_name_data(run.data)}")
     try:
         store = load_episodes(run.data)
     except DataError as error:
         if last is None:
             raise
-        say(f"the model is trained already: {last}; whether on these data cannot be told ({error})")
+        _tell_trained(folder, last, f"; whether on these data cannot be told ({error})")
         return last
     identity = _identify_again(run, identity)
     if last is None:  # before the training, not after it
@@ -232,6 +235,7 @@ def _train(run: RunConfig, folder: RunFolder, rows: Rows, identity: RunIdentity)
     dataset = cache(lambda: summarize_data(store, run.layout.extras))
     if not certain:
         check_trained(folder, dataset())
+    say(f"run folder: {folder.path}")  # nothing is refused any more
     note_files(folder, identity)
     share_stages(folder, identity, lambda checkpoint, kind: saw(checkpoint, kind, dataset()))
     last = find_finished(run, folder)
@@ -241,6 +245,17 @@ def _train(run: RunConfig, folder: RunFolder, rows: Rows, identity: RunIdentity)
     if run.trainer.needs_processes:
         return _train_in_processes(folder, run.trainer)
     return train(run, folder, store)
+
+
+def _tell_trained(folder: RunFolder, last: Path, rest: str = "") -> None:
+    say(f"run folder: {folder.path}")
+    say(f"the model is trained already: {last}{rest}")
+
+
+def _name_data(data: Mapping[str, Any]) -> str:
+    """The source as it is typed, with what names its data."""
+    told = [f"data.{key}={data[key]}" for key in ("id", "path", "maze") if isinstance(data.get(key), str)]
+    return " ".join([f"data={data['name']}", *told])
 
 
 def _identify_again(run: RunConfig, before: RunIdentity) -> RunIdentity:

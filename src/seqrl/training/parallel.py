@@ -28,6 +28,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from seqrl.config import TrainerConfig
+from seqrl.console import say
 from seqrl.errors import ConfigError
 from seqrl.paths import cache_dir, private_dir
 from seqrl.training.launch import count_ranks, count_ranks_per_node
@@ -148,5 +149,7 @@ class CompileModel(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_dir(cache_dir() / "compiled"))
+        if trainer.is_global_zero:
+            say("compiling the model at its first step, which takes half a minute or more")
         model = pl_module.get_submodule("model")
         model.compile()

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from seqrl.callbacks import build_callbacks
 from seqrl.config import RunConfig, TrainerConfig, TrainingConfig, TrialConfig
+from seqrl.console import say
 from seqrl.critics import build_critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import sample_transitions
@@ -166,6 +167,8 @@ def make_stages(run: RunConfig, store: EpisodeStore, dataset: DataSummary, folde
     critic = CriticModule(run, sizes, dataset) if CRITIC.is_asked(run) else None
     if run.init_from is not None:
         start_from(module, run.init_from, parts=run.warm_start.parts, tokenizer=run.warm_start.tokenizer)
+    if run.training.progress_bar:
+        _tell_tokenizing(run, module, len(store))
     data.tokenize(module)
     stages = [make_model_stage(run, module, data, dataset)]
     if TOKENIZER in list_stages(run):
@@ -179,6 +182,13 @@ def make_stages(run: RunConfig, store: EpisodeStore, dataset: DataSummary, folde
         stages.append(_make_critic_stage(run, critic, store, dataset, layout))
     _check_share(run.trainer.overfit_batches, stages)
     return stages
+
+
+@rank_zero_only
+def _tell_tokenizing(run: RunConfig, module: SequenceModule, transitions: int) -> None:
+    """Say what takes its time before the first step."""
+    fitting = "" if module.tokenizer_fitted else f"fitting tokenizer={run.tokenizer['name']}, then "
+    say(f"{fitting}encoding {transitions:,} transitions")
 
 
 def _check_share(share: float, stages: Sequence[Stage]) -> None:
