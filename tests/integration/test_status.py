@@ -219,3 +219,38 @@ def test_a_run_whose_words_nobody_noted(make: Callable[..., Path], content: str)
     run = make("a", {"model": DONE})
     (run / "provenance.yaml").write_text(content)
     assert of_run(run).typed is None
+
+
+@pytest.mark.parametrize(
+    ("commands", "told"),
+    [
+        (["experiment=a seed=1", "experiment=a seed=2"], ["seed=1", "seed=2"]),
+        (["experiment=a", "experiment=a seed=2"], ["", "seed=2"]),
+        (["experiment=a seed=1"], ["experiment=a seed=1"]),  # alone it is told from nothing
+        (["'name=a b' x=1", "'name=a b' x=2", None], ["x=1", "x=2", ""]),
+        (["x=1 y='", "x=1 y=2"], ["y='", "y=2"]),
+        ([f"row={'a' * 100}", "row=b"], [f"row={'a' * 44}...", "row=b"]),
+    ],
+)
+def test_words_that_tell_runs_apart(commands: list[str | None], told: list[str]) -> None:
+    assert status.tell_apart(commands) == told
+
+
+def test_all_words_are_shown_to_those_who_ask(
+    make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        words = [
+            "experiment=four_rooms_detour",
+            f"seed={seed}",
+            "evaluation.rows.mine={strategy: goal, num_episodes: 9}",
+        ]
+        (make(str(seed), {"model": DONE}) / "provenance.yaml").write_text(yaml.safe_dump([{"overrides": words}]))
+    assert status.run([str(tmp_path / "runs")]) == 0
+    short = capsys.readouterr().out
+    assert "seed=1" in short
+    assert "four_rooms_detour" not in short
+    assert status.run([str(tmp_path / "runs"), "--typed"]) == 0
+    assert "four_rooms_detour" in capsys.readouterr().out
+    assert status.run([str(tmp_path / "runs"), "--json"]) == 0
+    assert "num_episodes: 9" in capsys.readouterr().out

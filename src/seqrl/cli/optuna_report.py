@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from seqrl.console import say
 from seqrl.evaluation.jobs import Job
 from seqrl.files import write_file
+from seqrl.runs.words import show_word
 from seqrl.training.studies import JOURNAL, open_study
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def report(folder: Path, jobs: list[Job]) -> None:
         return
     best, objective = study.best_trial, study.user_attrs["objective"]
     chosen = " ".join(
-        f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}" for key, value in best.params.items()
+        show_word(f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}")
+        for key, value in best.params.items()
     )
     where = next((f" ({job.folder})" for job in jobs if job.number == best.number), "")
     say(f"best of {len(ended)} trials: {objective} {best.value:.5g} with {chosen}{where}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,9 @@ from seqrl.runs.folder import is_held, read_config, read_status
 from seqrl.runs.metrics import read_metrics
 from seqrl.runs.provenance import read_words
 from seqrl.runs.stages import KINDS, MODEL, StageKind
+from seqrl.runs.words import show_words
 
+_LONGEST = 48  # letters of a word in the table
 KILLED = "stopped (killed?)"  # it says that it runs, and no process holds its folder
 
 
@@ -64,13 +67,16 @@ def run(arguments: list[str]) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser("seqrl status", description="What runs, what finished, what failed and why.")
     parser.add_argument("path", type=find_path, metavar="RUN_OR_SWEEP_OR_RUNS_DIR", nargs="?", default=Path("runs"))
+    parser.add_argument(
+        "--typed", action="store_true", help="show all that was typed, instead of what tells the runs apart"
+    )
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     options = parser.parse_args(arguments)
     found = statuses(options.path)
     if options.json:
         print(json.dumps([_plain(asdict(each)) for each in found], indent=2))
     else:
-        _print(found)
+        _print(found, whole=options.typed)
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +112,7 @@ def _look_at(path: Path) -> Status:
 def _jobs(sweep: Path) -> list[Status]:
     found = []
     for job in list_jobs(sweep):
-        words = " ".join(job.overrides)
+        words = shlex.join(show_words(job.overrides))
         if job.folder is None or not is_run(Path(job.folder)):  # refused before it had a configuration
             found.append(Status(job.folder, words, job.state, reason=job.error))
             continue
@@ -176,7 +182,26 @@ def _max_steps(config: Mapping[str, Any], kind: StageKind) -> int | None:
     return None
 
 
-def _print(found: Sequence[Status]) -> None:
+def tell_apart(commands: Sequence[str | None]) -> list[str]:
+    """Of each command the words that not all of them have, long ones cut; of a single one all words."""
+    told = [None if command is None else _split(command) for command in commands]
+    known = [set(words) for words in told if words is not None]
+    shared = set.intersection(*known) if len(known) > 1 else set()
+    return [" ".join(_cut(word) for word in words or () if word not in shared) for words in told]
+
+
+def _split(command: str) -> list[str]:
+    try:
+        return [shlex.quote(word) for word in shlex.split(command)]
+    except ValueError:  # a quote without its other one
+        return command.split()
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= _LONGEST else f"{word[:_LONGEST]}..."
+
+
+def _print(found: Sequence[Status], *, whole: bool) -> None:
     counts: Mapping[str, int] = {
         state: sum(each.state == state for each in found) for state in {s.state for s in found}
     }
@@ -187,13 +212,15 @@ def _print(found: Sequence[Status]) -> None:
     words_of = "job" if with_jobs else "typed"
     header = ["run", *([words_of] if with_words else []), "state", "stage", "step", "val/loss (best)"]
     header += [*(["returns"] if with_returns else []), "updated"]
+    commands = [getattr(each, words_of) for each in found]
+    told = [command or "" for command in commands] if whole else tell_apart(commands)
     body = []
-    for each in found:
+    for place, each in enumerate(found):
         step = "" if each.step is None else f"{each.step} of {'?' if each.max_steps is None else each.max_steps}"
         loss = "" if each.loss is None else f"{each.loss:.4g}"
         loss += f" ({each.best_loss:.4g})" if each.best_loss is not None else ""
         name = Path(each.run).name if each.run else ""
-        words = [getattr(each, words_of) or ""] if with_words else []
+        words = [told[place]] if with_words else []
         returns = [", ".join(f"{label} {value:.4g}" for label, value in each.returns.items())] if with_returns else []
         body.append([name, *words, each.state, each.stage or "", step, loss, *returns, _ago(each.updated)])
     print_table(header, body, title=title, words=len(header))

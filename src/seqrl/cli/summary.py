@@ -14,6 +14,7 @@ from seqrl.console import one_line, print_table, say
 from seqrl.evaluation.jobs import Job, list_jobs
 from seqrl.evaluation.rows import ENDS, KEY_NUMBERS
 from seqrl.files import write_text
+from seqrl.runs.words import show_words
 
 PICTURE = "tradeoff.png"
 _SHOWN = {"running": "killed", "waiting": "not started"}  # nothing runs any more when the table is made
@@ -90,14 +91,9 @@ def _where(job: Job) -> str:
 
 
 def _settings_of(job: Job) -> dict[str, str]:
-    """The overrides of a job by key, less the one by which it finds its study."""
-    return {key: value for key, value in map(_split, job.overrides) if key != "trial"}
-
-
-def _split(override: str) -> tuple[str, str]:
-    """Key and value of an override; decoding settings as the user wrote them."""
-    key, _, value = override.partition("=")
-    return re.sub(r"^evaluation\.(decoding\.)?(?=planner|condition|score|strategy$)", "", key.lstrip("+~")), value
+    """The overrides of a job by key, as one types them, less the one by which it finds its study."""
+    words = (word.partition("=") for word in show_words(job.overrides))
+    return {key.lstrip("+~"): value for key, _, value in words if key.lstrip("+") != "trial"}
 
 
 def _names_of_rows(jobs: Sequence[Job]) -> list[str]:

@@ -7,6 +7,7 @@ parent is the folder `<runs_dir>/sweep-<hash>/jobs` with one small file per job,
 from __future__ import annotations
 
 import math
+import shlex
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from seqrl.evaluation.jobs import UNREADABLE, Job, locate_record, read_job, writ
 from seqrl.files import fingerprint, write_text
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.stages import KINDS
+from seqrl.runs.words import show_words
 
 Task = Callable[[DictConfig, Job], None]
 
@@ -95,7 +97,7 @@ def run_job(task: Task, cfg: DictConfig) -> float:
     number = settings.job.num if planned.state == UNREADABLE else planned.number
     job = Job(overrides, number=number, key=planned.key)
     write_job(record, job)  # a job that is killed keeps this record
-    say(f"job {job.number}: {' '.join(job.overrides)}")
+    say(f"job {job.number}: {shlex.join(show_words(job.overrides))}")
     with whole_output(record.parent, alone=SweepFolder.is_begun()):
         return _run_noted(task, cfg, job, record)
 

@@ -19,6 +19,7 @@ import yaml
 
 from seqrl.config import TrainerConfig
 from seqrl.files import write_file
+from seqrl.runs.words import show_words
 from seqrl.runs.yaml_files import read_yaml
 
 PROVENANCE = "provenance.yaml"
@@ -37,7 +38,7 @@ def note_invocation(folder: Path, overrides: Sequence[str], trainer: TrainerConf
 
     entry = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"seqrl train {shlex.join(overrides)}".rstrip(),
+        "command": f"seqrl train {shlex.join(show_words(overrides))}".rstrip(),
         "overrides": list(overrides),
         "host": socket.gethostname(),
         "platform": platform.platform(),
@@ -67,14 +68,7 @@ def read_words(folder: Path) -> str | None:
         words = [str(word) for word in entries[-1]["overrides"]]
     except (OSError, ValueError, TypeError, LookupError):
         return None  # a run of before, or a damaged file
-    return shlex.join(map(_shorten, words))
-
-
-def _shorten(word: str) -> str:
-    """A word as one types it: `planner.beam_width=8` for `++evaluation.decoding.planner.beam_width=8`."""
-    if word.startswith("~") and "." not in word:
-        return f"{word[1:]}=null" if "=" not in word else word
-    return re.sub(r"^evaluation\.(decoding\.|(?=strategy=))", "", word.removeprefix("++"))
+    return shlex.join(show_words(words))
 
 
 def _versions() -> dict[str, str]:
