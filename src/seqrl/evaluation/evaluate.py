@@ -38,14 +38,16 @@ from seqrl.evaluation.plan_quality import PlanLog, diagnose
 from seqrl.evaluation.protocol import EpisodeResults, check_environment, check_protocol, run_episodes
 from seqrl.evaluation.recording import write_plans, write_trajectories
 from seqrl.evaluation.row_progress import RowProgress
+from seqrl.evaluation.run_table import update_run_table
 from seqrl.evaluation.summarize import summarize
-from seqrl.evaluation.tables import print_table, write_tables
+from seqrl.evaluation.tables import print_table
 from seqrl.evaluation.training_data import load_training_data
 from seqrl.evaluation.video import VIDEO, film_episodes
 from seqrl.files import fingerprint, fingerprint_files
 from seqrl.models import Model
 from seqrl.models.building import build_model
 from seqrl.runs.code import hash_plugins
+from seqrl.runs.finding import is_run
 from seqrl.runs.folder import read_status
 from seqrl.runs.stages import MODEL
 from seqrl.worlds.environments import maze_of
@@ -58,7 +60,7 @@ def evaluate_all(
 
     Args:
         configs: with a `label` each.
-        folder: of the run; results go to `folder/evaluations`, the table of several rows to `folder`.
+        folder: of the run; results go to `folder/evaluations`, the table of all that lie there to `folder`.
         baseline: label of the row that the others are compared with, start by start.
 
     Raises:
@@ -93,8 +95,9 @@ def evaluate_all(
     rows, comparisons = [each.row for each in done], compare_rows(done, baseline)
     dataset = loaded.dataset
     print_table(rows, comparisons, dataset)
-    if len(done) > 1:
-        for path in write_tables(folder, rows, comparisons, dataset):
+    inside = [each for each in done if each.folder.parent.parent == folder]
+    if inside and (len(done) > 1 or is_run(folder)):
+        for path in update_run_table(folder, dataset, baseline):
             say(f"written: {path}")
     for evaluation in done:
         say(f"written: {evaluation.folder}")

@@ -147,6 +147,8 @@ def _differences(row: ResultsRow, peers: Sequence[ResultsRow]) -> Iterator[str]:
 def _tell_apart(rows: Sequence[ResultsRow]) -> list[str]:
     """What was searched how, and in what else rows differ that were decoded alike."""
     texts = describe_decoding(rows)
+    if len({row.training_steps for row in rows}) > 1:  # as of a run that was evaluated in its midst
+        texts = [f"{text}, training_steps {row.training_steps}" for text, row in zip(texts, rows, strict=True)]
     trees = [{**asdict(row.starts), **row.to_json()} for row in rows]
     told = []
     for number, text in enumerate(texts):
