@@ -12,7 +12,7 @@ is known when an action is chosen (a task, a price); after it an outcome, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,20 @@ class Goal:
     discount: float
 
 
+Choices = int | tuple[int, ...]
+"""How many values a discrete field has: one count, or one for each of its scalars."""
+
+
+def as_counts(choices: Choices) -> tuple[int, ...]:
+    """How many values each scalar has."""
+    return choices if isinstance(choices, tuple) else (choices,)
+
+
+def as_choices(counts: Sequence[int]) -> Choices:
+    """The counts of a field's scalars as they are written: one alone is a number."""
+    return int(counts[0]) if len(counts) == 1 else tuple(map(int, counts))
+
+
 @dataclass(frozen=True)
 class Layout:
     """The order of a transition, for given sizes of observation and action; made by `Layout.from_config`.
@@ -74,7 +88,8 @@ class Layout:
             discounted sum over its steps, and its value what follows them.
         chunk: actions of a transition that its action field holds, one after the other: 1, or `stride`.
         vectors: for models of vectors, which fields (and perhaps `goal`) make one vector together, in sequence order.
-        categories: number of values of fields that are discrete: one scalar that holds 0, 1, ...
+        categories: number of values of fields that are discrete, whose scalars hold 0, 1, ...: a number for a field of
+            one scalar, a tuple of one for each scalar where it has several; see `choices`.
         shares_termination: whether the termination token has one row of the embedding for all places.
     """
 
@@ -85,7 +100,7 @@ class Layout:
     stride: int = 1
     chunk: int = 1
     vectors: tuple[tuple[str, ...], ...] = ()
-    categories: Mapping[str, int] = field(default_factory=dict)
+    categories: Mapping[str, Choices] = field(default_factory=dict)
     shares_termination: bool = False
 
     @staticmethod
@@ -93,7 +108,7 @@ class Layout:
         config: Mapping[str, Any] | LayoutConfig,
         observation_size: int,
         action_size: int,
-        categories: Mapping[str, int] | None = None,
+        categories: Mapping[str, Choices] | None = None,
         extras: Mapping[str, int] | None = None,
     ) -> Layout:
         """Lay the fields of a section `layout` out over S scalars.
@@ -113,10 +128,16 @@ class Layout:
         if section.chunk > 1 and "action" in (categories or {}):
             raise ConfigError(f"layout.chunk={section.chunk} is for vectors, and these actions are discrete; give 1")
         sizes = {"observation": observation_size, "action": action_size * section.chunk}
-        sizes |= {"reward": 1, "value": 1, "return": 1} | _sizes_of_extras(section, extras or {}, categories or {})
+        sizes |= {"reward": 1, "value": 1, "return": 1} | _sizes_of_extras(section, extras or {})
         fields: list[Field] = []
         start = 0
         for name, options in section.present.items():
+            counts = as_counts((categories or {}).get(name, (0,) * sizes[name]))
+            if len(counts) != sizes[name]:
+                raise ConfigError(
+                    f"{name} has {sizes[name]} numbers in a row, and choices were counted for {len(counts)} of them; "
+                    "give a count for each"
+                )
             fields.append(Field(name, start, sizes[name], options.hidden, options.loss_weight))
             start += sizes[name]
         goal = None
@@ -177,6 +198,10 @@ class Layout:
         """The extras that an action brings about, in order."""
         return tuple(f for f in self.fields if f.name not in FIELDS and f.name not in self.known)
 
+    def choices(self, name: str) -> tuple[int, ...]:
+        """(size,) how many values each scalar of a discrete field has; empty for numbers."""
+        return as_counts(self.categories[name]) if name in self.categories else ()
+
     def has(self, name: str) -> bool:
         return any(f.name == name for f in self.fields)
 
@@ -213,7 +238,7 @@ class Layout:
         return [f.loss_weight for f in self.fields for _ in range(f.size)]
 
 
-def _sizes_of_extras(section: LayoutConfig, extras: Mapping[str, int], categories: Mapping[str, int]) -> dict[str, int]:
+def _sizes_of_extras(section: LayoutConfig, extras: Mapping[str, int]) -> dict[str, int]:
     """How many scalars each extra of the layout has."""
     for name in section.present:
         if name in FIELDS and name in extras:
@@ -230,9 +255,4 @@ def _sizes_of_extras(section: LayoutConfig, extras: Mapping[str, int], categorie
             )
         if extras[name] == 0:
             raise ConfigError(f"the data's {name!r} has no numbers in a row; leave layout.fields.{name} out")
-        if name in categories and extras[name] != 1:
-            raise ConfigError(
-                f"the data's {name!r} is one of {categories[name]} choices, and has {extras[name]} numbers in a row; "
-                "record an array of one number in a row for each choice"
-            )
     return {name: extras[name] for name in section.extras}

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 
 from seqrl import plugins
 from seqrl.errors import ConfigError, PluginError, UnknownComponentError, did_you_mean
@@ -190,12 +190,15 @@ def _component_names(package: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in Path(spec.origin).parent.glob("*.py") if path.stem[0] != "_"))
 
 
+Counts = Annotated[int, Ge(2)] | Annotated[tuple[Annotated[int, Ge(1)], ...], Len(1)]
+"""How many choices there are: of one number in a row, or of each of several."""
+
 DATA = Registry(
     "data",
     "seqrl.sources",
     shared=(
         Option("top_fraction", None, Annotated[float, Gt(0), Le(1)] | None),
-        Option("categories", None, Mapping[str, Annotated[int, Ge(2)] | None] | None),
+        Option("categories", None, Mapping[str, Counts | None] | None),
     ),
 )
 TOKENIZER = Registry("tokenizer", "seqrl.tokenizers", runtime=("size", "layout", "window", "model_backbone"))

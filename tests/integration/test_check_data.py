@@ -50,14 +50,15 @@ def record_minari(**changes: Any) -> None:
 
 
 EVIL = json.dumps({"id": "Evil-v0", "entry_point": "os:system", "kwargs": {"command": "no"}, "additional_wrappers": []})
-DISCRETES = json.dumps({"type": "MultiDiscrete", "dtype": "int64", "nvec": [2, 2], "start": [0, 0]})
+CHOICE = {"type": "Discrete", "dtype": "int64", "n": 2, "start": 0}
+CHOICES = json.dumps({"type": "Tuple", "subspaces": [CHOICE, CHOICE]})
 
 
 @pytest.mark.parametrize(
     ("changes", "words", "said"),
     [
         ({"observation_space": None}, [], "has no observation_space in its metadata.json"),
-        ({"action_space": DISCRETES}, [], "has actions of kind MultiDiscrete"),
+        ({"action_space": CHOICES}, [], "has actions of kind Tuple"),
         ({"env_spec": EVIL}, IMITATE, "Evil-v0"),
         ({}, ["data.observation_keys=[a]"], "has observations of one part"),
         ({}, ["layout=tt_goal", "layout.goal.dims=[0,7]"], "layout.goal.dims"),

@@ -83,7 +83,8 @@ def _read(told: Mapping[str, Any], field: Field, active: np.ndarray, device: tor
 
 
 def _check_choices(values: Tensor, field: Field, layout: Layout) -> Tensor:
-    count = layout.categories.get(field.name)
-    if count is not None and not bool(((values >= 0) & (values < count) & (values == values.floor())).all()):
-        raise ConfigError(f"{field.name!r} is one of {count} choices, 0 to {count - 1}, and others were told")
+    for column, count in enumerate(layout.choices(field.name)):
+        own = values[:, column]
+        if not bool(((own >= 0) & (own < count) & (own == own.floor())).all()):
+            raise ConfigError(f"{field.name!r} is one of {count} choices, 0 to {count - 1}, and others were told")
     return values

@@ -49,9 +49,9 @@ class ContextCondition(Condition):
                 )
             if len(numbers) != sizes[name]:
                 raise ConfigError(f"condition.values.{name} has {len(numbers)} numbers; give {sizes[name]}")
-            count = layout.categories.get(name)
-            if count is not None and numbers[0] not in range(count):
-                raise ConfigError(f"condition.values.{name}={numbers[0]:g} is no choice; give 0 to {count - 1}")
+            for number, count in zip(numbers, layout.choices(name), strict=False):
+                if number not in range(count):
+                    raise ConfigError(f"condition.values.{name}={number:g} is no choice; give 0 to {count - 1}")
 
     def prefix(self, model: Model, goals: Tensor | None, rows: int) -> Tensor | None:
         return model.encode_goals(None, rows)

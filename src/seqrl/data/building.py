@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.checks import DISCRETE, check_choices, check_numbers, refuse_discrete
+from seqrl.data.checks import DISCRETE, check_choices, check_numbers, read_counts, refuse_discrete
 from seqrl.errors import DataError
+from seqrl.layout import as_choices
 
 
 def cut_arrays(
@@ -122,12 +123,12 @@ def measure_sizes(
     """
     discrete = {name.removesuffix("s"): key for name, key in DISCRETE.items()}
     discrete |= {name: f"num_{name}" for name in extras if name not in discrete}
-    counts = {name: attributes.get(key) for name, key in discrete.items()}
+    counts = {name: read_counts(attributes[key]) for name, key in discrete.items() if attributes.get(key) is not None}
     widths = {name: int(np.prod(array.shape[1:])) for name, array in extras.items()}
     return {
         "observation_size": fields["observations"].shape[1],
         "action_size": fields["actions"].shape[1],
-        "categories": {name: int(n) for name, n in counts.items() if isinstance(n, int | np.integer) and n},
+        "categories": {name: as_choices(each) for name, each in counts.items() if each},
         **({"extras": widths} if widths else {}),
     }
 

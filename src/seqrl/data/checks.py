@@ -59,34 +59,62 @@ def count_rows(observations: np.ndarray, origin: str) -> int:
 
 
 DISCRETE = {"observations": "num_observations", "actions": "num_actions"}
-"""Attributes of episodes that say how many values discrete observations or actions have."""
+"""Attributes of episodes that say how many values discrete observations or actions have: a number, or a list of one for
+each number in a row."""
 
 LINKED = "linked_files"
 """Attribute of episodes that names the other files which arrays were taken from."""
 
 
-def check_choices(array: Any, name: str, count: Any, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(N, 1) float32 of N choices among `count`, which are numbered from 0.
+def read_counts(given: Any) -> tuple[int, ...] | None:
+    """How many values each number in a row has, of an attribute: a count, or a list of them; None of anything else."""
+    listed = list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
+    if not all(isinstance(each, int | np.integer) and not isinstance(each, bool) and each >= 1 for each in listed):
+        return None
+    return tuple(map(int, listed)) or None
+
+
+def check_choices(array: Any, name: str, given: Any, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(N, n) float32 of N rows of n choices, each numbered from 0.
+
+    Args:
+        given: how many values there are, for each of the n where there are several.
 
     Raises:
-        DataError: a count that is none, more than one number in a row, or another number.
+        DataError: a count that is none, another number of numbers in a row than counts, or a number that is no choice.
     """
-    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
-        raise DataError(f"{origin}: {DISCRETE[name]} is {count!r}; give the number of values, 1 or more")
+    counts = read_counts(given)
+    if counts is None:
+        raise DataError(
+            f"{origin}: {DISCRETE[name]} is {given!r}; give the number of values, 1 or more, or a list of one for each "
+            "number in a row"
+        )
     array = np.asarray(array)
-    column = check_numbers(array[:, None] if array.ndim == 1 else array, name, 2, origin)
-    if column.shape[1] != 1:
-        raise DataError(f"{origin}: {name} has shape {array.shape}; of {count} discrete values one stands in a row")
-    for first in range(0, len(column), CHUNK_ROWS):
-        chunk = column[first : first + CHUNK_ROWS, 0]
-        odd = (chunk != np.floor(chunk)) | (chunk < 0) | (chunk >= count)
-        if odd.any():
-            row = int(np.argmax(odd))
+    columns = check_numbers(array[:, None] if array.ndim == 1 else array, name, 2, origin)
+    if columns.shape[1] != len(counts):
+        stand = f"{counts[0]} discrete values one stands" if len(counts) == 1 else f"{counts} values one each stand"
+        raise DataError(f"{origin}: {name} has shape {array.shape}; of {stand} in a row")
+    for first in range(0, len(columns), CHUNK_ROWS):
+        chunk = columns[first : first + CHUNK_ROWS]
+        odd = find_no_choice(chunk, counts)
+        if odd is not None:
+            row, column = odd
+            where = f"row {first + row}" + (f", column {column}" if len(counts) > 1 else "")
+            said = f"{DISCRETE[name]}={given}" if len(counts) == 1 else f"{counts[column]} of them"
             raise DataError(
-                f"{origin}: {name} holds {chunk[row]:g} at row {first + row}; with {DISCRETE[name]}={count} the values "
-                f"are 0 to {count - 1}"
+                f"{origin}: {name} holds {chunk[odd]:g} at {where}; with {said} the values are 0 to "
+                f"{counts[column] - 1}"
             )
-    return column
+    return columns
+
+
+def find_no_choice(rows: np.ndarray, counts: Sequence[int]) -> tuple[int, int] | None:
+    """Row and column of the first of (N, n) numbers that is none of its (n,) counts of choices, 0 and up."""
+    odd = (rows != np.floor(rows)) | (rows < 0) | (rows >= np.asarray(counts))
+    if not odd.any():
+        return None
+    row, column = np.argwhere(odd)[0]
+    return int(row), int(column)
 
 
 def refuse_discrete(array: np.ndarray, name: str, origin: str) -> None:

@@ -45,7 +45,8 @@ class EpisodeStore:
             as fine as the episodes; hindsight goals are never drawn across one. The episodes themselves by default.
         attributes: what is known of the origin: `name`, `env_id` and the like. `num_actions` and `num_observations`
             say that actions or observations are discrete, and how many there are: A or O is 1 then, and the column
-            holds whole numbers from 0; `num_task` says so of an extra `task`.
+            holds whole numbers from 0; a list has a count for each of A or O columns. `num_task` says so of an extra
+            `task`.
         extras: further arrays of N rows, (N, ...); trained on where the layout has a field of that name.
         identity: hash of the content where it is known without reading it; see `fingerprint`.
     """
@@ -80,7 +81,7 @@ class EpisodeStore:
 
         Args:
             observations: (N, O), actions: (N, A), rewards: (N,) numbers. Those that `attributes` declare as discrete
-                (see the class) are (N,) or (N, 1) whole numbers.
+                (see the class) are (N,) or (N, 1) whole numbers, or (N, n) of n counts.
             ends: (N,) bool, the last row of an episode; rows after the last end make one more, cut episode.
             terminals: (N,) bool, which ends are true ends; must not be set elsewhere.
             segment_ends: (N,) bool, the last row of a behaviour segment; episode ends are added.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.data.checks import find_no_choice
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import DataError
 from seqrl.layout import Field, Layout
@@ -19,7 +20,7 @@ def read_extra(
     Raises:
         DataError: another size, no numbers, NaN or infinity, choices that nobody declared or none of those declared.
     """
-    width, count = store.sizes.get("extras", {}).get(field.name), layout.categories.get(field.name)
+    width, counts = store.sizes.get("extras", {}).get(field.name), layout.choices(field.name)
     name = f"{store.attributes.get('name', 'arrays')}: {field.name!r}"
     if width != field.size:
         has = "is not recorded beside the steps" if width is None else f"has {width} numbers in a row"
@@ -27,7 +28,7 @@ def read_extra(
     rows = np.asarray(store.extras[field.name][first:stop])
     if rows.dtype.kind not in "fiub":
         raise DataError(f"{name} is of type {rows.dtype}; layout.fields.{field.name} needs numbers")
-    if rows.dtype.kind in "iu" and count is None:
+    if rows.dtype.kind in "iu" and not counts:
         raise DataError(
             f"{name} holds whole numbers ({rows.dtype}): if they are choices, say how many there are by "
             f'data.categories.{field.name}=N, or attributes={{"num_{field.name}": N}}; if they are amounts, record '
@@ -39,12 +40,11 @@ def read_extra(
     if odd.any():
         row, column = np.argwhere(odd)[0]
         raise DataError(f"{name} holds {found[row, column]} at row {first + row}; remove or repair that episode")
-    if count is not None:
-        none = ((found != np.floor(found)) | (found < 0) | (found >= count))[:, 0]
-        if none.any():
-            row = int(np.argmax(none))
-            raise DataError(
-                f"{name} holds {found[row, 0]:g} at row {first + row}; of {count} choices "
-                f"the numbers are 0 to {count - 1}"
-            )
+    if counts and (none := find_no_choice(found, counts)) is not None:
+        row, column = none
+        where = f"row {first + row}" + (f", column {column}" if len(counts) > 1 else "")
+        raise DataError(
+            f"{name} holds {found[none]:g} at {where}; of {counts[column]} choices the numbers are 0 to "
+            f"{counts[column] - 1}"
+        )
     return found

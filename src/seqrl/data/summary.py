@@ -74,7 +74,7 @@ class DataSizes:
     observation_size: Annotated[int, Interval(ge=1, le=_MOST_SCALARS)]
     action_size: Annotated[int, Interval(ge=1, le=_MOST_SCALARS)]
     longest_episode: Annotated[int, Ge(1)] | None = None
-    categories: Mapping[str, int] | None = None
+    categories: Mapping[str, int | tuple[int, ...]] | None = None
     extras: Mapping[str, Annotated[int, Interval(ge=0, le=_MOST_SCALARS)]] | None = None
 
     @classmethod

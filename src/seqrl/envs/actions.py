@@ -6,22 +6,27 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.formats.spaces import count_choices, first_choices
+from seqrl.layout import as_counts
+
 
 class ActionBounds:
-    """The action space of an environment, a `Box` or a `Discrete`, whose values are counted from 0.
+    """The action space of an environment, a `Box`, or a space of choices, which are counted from 0.
 
     Attributes:
-        low, high: the bounds, of the space's own type and shape; for discrete actions 0 and their number less 1.
+        low, high: the bounds, of the space's own type and shape; for choices (A,), 0 and their number less 1.
         whole: whether actions are whole numbers, as choices and boxes of an integer type are.
     """
 
     def __init__(self, space: Any) -> None:
-        self._first = None if hasattr(space, "low") else int(space.start)
-        if self._first is None:
+        choices = count_choices(space)
+        self._space, self._first = space, None if choices is None else first_choices(space)
+        if choices is None:
             self.low, self.high = space.low, space.high
         else:
-            self.low, self.high = np.zeros(1), np.full(1, space.n - 1.0)
-        self.whole = self._first is not None or self.low.dtype.kind in "iub"
+            counts = np.array(as_counts(choices), np.float64)
+            self.low, self.high = np.zeros(len(counts)), counts - 1
+        self.whole = choices is not None or self.low.dtype.kind in "iub"
         self._low, self._high = _as_floats(self.low, np.inf), _as_floats(self.high, -np.inf)
 
     def carry_out(self, actions: np.ndarray) -> np.ndarray:
@@ -32,7 +37,8 @@ class ActionBounds:
     def convert(self, action: np.ndarray) -> Any:
         """One (A,) action that was carried out, as the environment wants it."""
         if self._first is not None:
-            return int(action[0]) + self._first
+            chosen = (action.astype(np.int64) + self._first).reshape(self._space.shape)
+            return chosen.astype(self._space.dtype) if chosen.ndim else int(chosen)
         return action.reshape(self.low.shape).astype(self.low.dtype)
 
 

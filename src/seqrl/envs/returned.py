@@ -83,12 +83,12 @@ def read_step(returned: Any, where: Moment) -> tuple[Any, float, bool, bool, dic
     return observation, _reward(reward, where), *flags, dict(info or {})
 
 
-def read_observation(observation: Any, size: int, first: int, where: Moment) -> np.ndarray:
+def read_observation(observation: Any, size: int, first: np.ndarray | None, where: Moment) -> np.ndarray:
     """(O,) float32 of one observation; NaN and infinity are refused, and what single precision makes infinite.
 
     Args:
         size: O.
-        first: what the first value of a discrete observation is called; 0 for others.
+        first: (O,) what the first value of each number of a discrete observation is called; None for others.
 
     Raises:
         ConfigError: other numbers than the space has, or no finite ones.
@@ -103,7 +103,7 @@ def read_observation(observation: Any, size: int, first: int, where: Moment) -> 
         )
     flat = array.reshape(-1)
     with np.errstate(over="ignore"):
-        numbers: np.ndarray = (flat - first if first else flat).astype(np.float32)
+        numbers: np.ndarray = (flat if first is None else flat - first).astype(np.float32)
     finite = np.isfinite(numbers)
     if not finite.all():
         place = int(np.argmin(finite))

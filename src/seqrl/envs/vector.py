@@ -20,6 +20,8 @@ from seqrl.envs.registration import check_env_id
 from seqrl.envs.returned import Moment, explain, read_observation, read_reset, read_step, telling
 from seqrl.errors import ConfigError, SeqrlError
 from seqrl.formats.minari import leaves
+from seqrl.formats.spaces import count_choices, first_choices, is_served
+from seqrl.layout import Choices, as_counts
 from seqrl.opengl import prepare_mujoco
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ _PICTURE = 32
 class Environments:
     """B environments with one episode each between two resets.
 
-    Observations and actions are vectors of real numbers, or discrete: then they are vectors of one number as well, the
-    values counted from 0 whatever the environment calls them.
+    Observations and actions are vectors of real numbers, or discrete: then they are vectors of one number for each
+    choice, counted from 0 whatever the environment calls the values.
 
     Nothing resets by itself. An environment whose episode ended is no longer stepped: it keeps its last observation,
     earns 0 and flags its end only in the step in which it came.
@@ -44,7 +46,8 @@ class Environments:
         envs: the B environments.
         active: (B,) bool, whose episode still runs; all False before the first reset.
         observation_size, action_size: O and A.
-        categories: of discrete spaces, how many values there are: `{"action": 2}`; as in `seqrl.layout.Layout`.
+        categories: of discrete spaces, how many values there are: `{"action": 2}`, `{"action": (3, 2)}`; as in
+            `seqrl.layout.Layout`.
         action_low, action_high: bounds of the actions; for discrete ones 0 and their number less 1.
         whole_actions: whether actions are whole numbers: discrete, or of a box of an integer type.
         max_episode_steps: the time limit, or None where there is none.
@@ -54,8 +57,9 @@ class Environments:
         self.env_id = env_id
         self.envs = list(envs)
         spaces = {name: _space(envs[0], name) for name in ("observation", "action")}
-        self.categories = {name: int(space.n) for name, space in spaces.items() if not hasattr(space, "low")}
-        self._first = int(spaces["observation"].start) if "observation" in self.categories else 0
+        counted = {name: count_choices(space) for name, space in spaces.items()}
+        self.categories: dict[str, Choices] = {name: each for name, each in counted.items() if each is not None}
+        self._first = first_choices(spaces["observation"]) if "observation" in self.categories else None
         self._actions = ActionBounds(spaces["action"])
         self._steps = 0  # of the episodes that run
         self.observation_size = int(np.prod(spaces["observation"].shape))
@@ -228,7 +232,7 @@ def check_returns(envs: Environments) -> tuple[list[dict[str, Any]], list[dict[s
 
 
 def check_spaces(
-    envs: Environments, observation_size: int, action_size: int, categories: Mapping[str, int] | None = None
+    envs: Environments, observation_size: int, action_size: int, categories: Mapping[str, Choices] | None = None
 ) -> None:
     """Refuse an environment that does not fit what a model was trained on.
 
@@ -250,17 +254,25 @@ def check_spaces(
     for name in ("observation", "action"):
         known, there = (categories or {}).get(name), envs.categories.get(name)
         if known != there:
-            recorded, needed = (f"{n} discrete {name}s" if n else f"{name}s of real numbers" for n in (known, there))
-            hint = f"; if they are the same, say so when training: data.num_{name}s={there}" if there else ""
+            recorded, needed = (_describe(n, name) for n in (known, there))
+            said = list(there) if isinstance(there, tuple) else there
+            hint = f"; if they are the same, say so when training: data.num_{name}s={said}" if there else ""
             raise ConfigError(
                 f"the data has {recorded} and {envs.env_id} has {needed}; set env_id to the environment that the data "
                 f"was recorded in{hint}"
             )
 
 
+def _describe(choices: Choices | None, name: str) -> str:
+    if choices is None:
+        return f"{name}s of real numbers"
+    listed = f"{name}s of {', '.join(map(str, as_counts(choices)))} choices"
+    return listed if isinstance(choices, tuple) else f"{choices} discrete {name}s"
+
+
 def _space(env: gymnasium.Env[Any, Any], name: str) -> Any:
-    """The observation or action space, a `Box` or a `Discrete`."""
-    from gymnasium.spaces import Box, Dict, Discrete
+    """The observation or action space, a `Box` or one of choices."""
+    from gymnasium.spaces import Box, Dict
 
     space = getattr(env, f"{name}_space")
     if isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) > 1 and min(space.shape[:2]) >= _PICTURE:
@@ -270,13 +282,13 @@ def _space(env: gymnasium.Env[Any, Any], name: str) -> Any:
             "environment around it that shows vectors, the simulator's state or the features of an encoder, and record "
             "data there"
         )
-    if not isinstance(space, Box | Discrete):
+    if not is_served(space):
         identity = env.spec.id if env.spec is not None else type(env).__name__
         hint = ""
         if name == "observation" and isinstance(space, Dict):
             hint = f"; choose parts of it, as in env_id={identity}@{'+'.join(leaves(space))}"
         raise ConfigError(
-            f"{identity} has a {type(space).__name__} {name} space; seqrl acts in environments whose spaces are boxes "
-            f"or discrete{hint}"
+            f"{identity} has a {type(space).__name__} {name} space; seqrl acts in environments whose spaces are Box, "
+            f"Discrete, MultiDiscrete or MultiBinary{hint}"
         )
     return space

@@ -20,6 +20,7 @@ from seqrl.envs.told import read_told
 from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.placement import policy_of
 from seqrl.formats.flat import FlatEpisodes
+from seqrl.layout import as_counts
 from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
 
@@ -45,7 +46,8 @@ class RandomActor:
         if not np.isfinite(high.astype(np.float64) - low.astype(np.float64)).all():
             raise ConfigError(f"{envs.env_id} has an unbounded action space, which has no uniform policy; give another")
         self.low, self.high, self.seed = low, high, seed
-        self.num_actions, self.whole = envs.categories.get("action"), envs.whole_actions
+        self.counts = as_counts(envs.categories.get("action", ()))
+        self.whole = envs.whole_actions
         self.generators: list[np.random.Generator] = []
 
     def reset(self, num: int, *, environments: np.ndarray | None = None) -> None:
@@ -57,8 +59,8 @@ class RandomActor:
 
     def _draw(self, generator: np.random.Generator) -> np.ndarray:
         """(A,) of one environment. Whole numbers are drawn as such: rounding would draw the bounds less often."""
-        if self.num_actions is not None:
-            return np.array([float(generator.integers(self.num_actions))])
+        if self.counts:
+            return np.array([float(generator.integers(count)) for count in self.counts])
         if self.whole:
             return generator.integers(self.low, self.high, dtype=self.low.dtype.type, endpoint=True).astype(np.float64)
         return generator.uniform(self.low, self.high)
@@ -173,7 +175,9 @@ def collect(
         packages = ("seqrl", "gymnasium", *(["mujoco"] if find_mujoco(envs.envs[0]) else []))
     finally:
         envs.close()
-    discrete = {f"num_{name}s": count for name, count in envs.categories.items()}
+    discrete = {  # lists, as files keep them
+        f"num_{name}s": list(each) if isinstance(each, tuple) else each for name, each in envs.categories.items()
+    }
     notes = {"env_id": env_id, "seed": seed, **discrete, **{package: version(package) for package in packages}}
     return _joined(recorded[:episodes], transitions, {**notes, **(attributes or {})})
 

@@ -11,6 +11,7 @@ from seqrl.errors import ConfigError, DataError, did_you_mean
 from seqrl.formats.minari_arrays import check_arrays
 from seqrl.formats.minari_metadata import read_metadata
 from seqrl.formats.recording import first_line
+from seqrl.formats.spaces import is_served
 from seqrl.paths import home_dir, named_dir
 
 MINARI = "minari:"  # before an id, where paths and other ids may stand as well
@@ -135,15 +136,15 @@ def choose_keys(space: Any, wanted: Sequence[str] | None, origin: str) -> tuple[
         ConfigError: unknown parts, or no goal environment and no choice.
         DataError: parts that are no numbers.
     """
-    from gymnasium.spaces import Box, Dict, Discrete
+    from gymnasium.spaces import Box, Dict
 
     if not isinstance(space, Dict):
         if wanted:
             raise ConfigError(f"{origin} has observations of one part, and {list(wanted)} were chosen; choose none")
-        if not isinstance(space, Box | Discrete):
+        if not is_served(space):
             raise DataError(
-                f"{origin} has observations of kind {space}; only vectors, dicts of them and single discrete "
-                "observations can be used"
+                f"{origin} has observations of kind {space}; only vectors, dicts of them and choices (Discrete, "
+                "MultiDiscrete, MultiBinary) can be used"
             )
         return ()
     parts = leaves(space)

@@ -151,6 +151,9 @@ def _check_space(space: Any, depth: int) -> None:
         _numeric(space["dtype"])
         if not np.array_equal(np.asarray(space["nvec"], np.int64).shape, np.asarray(space["start"], np.int64).shape):
             raise ValueError("its nvec and start differ in shape")
+        nvec = np.asarray(space["nvec"], np.int64)
+        if not nvec.size or nvec.min() < 1 or nvec.max() > _CHOICES:
+            raise ValueError("its nvec holds no small numbers of choices")
     elif kind == "MultiBinary":
         sizes = [_whole(each) for each in (space["n"] if isinstance(space["n"], list) else [space["n"]])]
         if min(sizes, default=0) < 1 or np.prod(sizes, dtype=float) > _LARGEST:

@@ -12,6 +12,7 @@ from seqrl.errors import DataError, explain_unread, is_damage
 from seqrl.formats.hdf5_reasons import explain_failure
 from seqrl.formats.minari import part_of
 from seqrl.formats.recording import Recording, first_line
+from seqrl.formats.spaces import count_choices, first_choices, is_served
 
 Moment = Literal["before", "after"]
 
@@ -111,10 +112,11 @@ def _extras_of(
 
 
 def _refuse_other_actions(space: Any, origin: str) -> None:
-    from gymnasium.spaces import Box, Discrete
-
-    if not isinstance(space, Box | Discrete):
-        raise DataError(f"{origin} has actions of kind {space}; only vectors and single discrete actions can be used")
+    if not is_served(space):
+        raise DataError(
+            f"{origin} has actions of kind {space}; only vectors and choices (Discrete, MultiDiscrete, MultiBinary) "
+            "can be used"
+        )
 
 
 def measure_spaces(dataset: Any, keys: Sequence[str], origin: str) -> dict[str, Any]:
@@ -123,14 +125,12 @@ def measure_spaces(dataset: Any, keys: Sequence[str], origin: str) -> dict[str, 
     Raises:
         DataError: actions or observations that cannot be used.
     """
-    from gymnasium.spaces import Discrete
-
     seen, acted = dataset.observation_space, dataset.action_space
     _refuse_other_actions(acted, origin)
     parts = {"observation": [part_of(seen, key) for key in keys] or [seen], "action": [acted]}
     sizes = {f"{name}_size": sum(int(np.prod(each.shape)) for each in spaces) for name, spaces in parts.items()}
-    counts = {name: int(spaces[0].n) for name, spaces in parts.items() if isinstance(spaces[0], Discrete)}
-    return {**sizes, "categories": counts}
+    counts = {name: count_choices(spaces[0]) for name, spaces in parts.items()}
+    return {**sizes, "categories": {name: each for name, each in counts.items() if each is not None}}
 
 
 def _count_from_zero(
@@ -140,17 +140,17 @@ def _count_from_zero(
 
     Whole numbers of boxes are amounts and no choices, which real numbers tell.
     """
-    from gymnasium.spaces import Discrete
-
     changed, attributes = dict(arrays), {}
     for name, space in spaces.items():
-        if isinstance(space, Discrete):
-            attributes[DISCRETE[name]] = int(space.n)
+        choices = count_choices(space)
+        if choices is not None:
+            attributes[DISCRETE[name]] = list(choices) if isinstance(choices, tuple) else choices
         for key in (name, f"final_{name}"):
             if key not in arrays:
                 continue
-            if isinstance(space, Discrete):
-                changed[key] = arrays[key] - space.start
+            if choices is not None:
+                rows = arrays[key]
+                changed[key] = (rows if rows.ndim == 1 else rows.reshape(len(rows), -1)) - first_choices(space)
             elif arrays[key].dtype.kind in "iub":
                 changed[key] = arrays[key].astype(np.float64)
     return changed, attributes

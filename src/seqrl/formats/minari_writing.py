@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.data.checks import DISCRETE
+from seqrl.data.checks import DISCRETE, read_counts
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.hdf5_writing import Disk, open_disk
 from seqrl.formats.minari import import_minari
@@ -76,20 +76,21 @@ def _env_spec(flat: FlatEpisodes) -> Any:
 
 
 def _as_minari(flat: FlatEpisodes, name: str) -> np.ndarray:
-    """(N, ...) numbers, or (N,) int64 of what is declared as discrete."""
+    """(N, ...) numbers, or (N,) int64 of what is declared as discrete, (N, n) of several choices."""
     array = np.asarray(getattr(flat, name))
-    if flat.attributes.get(DISCRETE[name.removeprefix("final_")]) is None:
+    counts = read_counts(flat.attributes.get(DISCRETE[name.removeprefix("final_")]))
+    if counts is None:
         return array
-    return array.reshape(-1).astype(np.int64)
+    return (array.reshape(-1) if len(counts) == 1 else array).astype(np.int64)
 
 
 def _space(flat: FlatEpisodes, name: str, array: np.ndarray) -> Any:
     """As declared; of actions [-1, 1] where they lie in it, which is what nearly all environments take."""
-    from gymnasium.spaces import Box, Discrete
+    from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
-    count = flat.attributes.get(DISCRETE[name])
-    if count is not None:
-        return Discrete(int(count))
+    counts = read_counts(flat.attributes.get(DISCRETE[name]))
+    if counts is not None:
+        return Discrete(counts[0]) if len(counts) == 1 else MultiDiscrete(list(counts))
     bound = 1.0 if name == "actions" and np.abs(array).max() <= 1.0 else np.inf
     return Box(-bound, bound, array.shape[1:], array.dtype.type)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.data.checks import DISCRETE
 from seqrl.errors import DataError
 from seqrl.formats.limits import check_size
 from seqrl.formats.recording import Recording, explain_refusal, first_line
@@ -55,6 +56,8 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> Recording:
                 attributes[key] = str(array)
             elif array.ndim == 0 and array.dtype.kind in "iu" and key.startswith(COUNT):
                 attributes[key] = int(array)
+            elif array.ndim == 1 and array.dtype.kind in "iu" and key in DISCRETE.values():
+                attributes[key] = array.tolist()
             else:
                 arrays[key] = array
     return Recording(path.name, arrays, {**attributes, "path": path.name}, list(members))
@@ -63,7 +66,11 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> Recording:
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
     """Write arrays, compressed, and those of the attributes that `read_npz` reads."""
     texts = {key: np.array(str(attributes[key])) for key in TEXTS if attributes.get(key)}
-    numbers = {key: value for key, value in attributes.items() if key.startswith(COUNT) and type(value) is int}
+    numbers = {
+        key: value
+        for key, value in attributes.items()
+        if key.startswith(COUNT) and (type(value) is int or (key in DISCRETE.values() and isinstance(value, list)))
+    }
     counts = {key: np.array(value) for key, value in numbers.items() if key not in arrays}
     everything: dict[str, Any] = {**arrays, **texts, **counts}
     with path.open("wb") as file:  # given a name, NumPy would append .npz to it

@@ -88,7 +88,7 @@ class VectorModel(Model):
             self.goal_embedding = nn.Linear(self.goal_size + 1, dim)
         self.norm = nn.Identity() if self.backbone.norms_input else nn.LayerNorm(dim)
         predicted = [f for f in layout.fields if f.loss_weight > 0 and (places[f.name] > 0 or context > 1)]
-        self.heads = nn.ModuleDict({f.name: nn.Linear(dim, layout.categories.get(f.name, f.size)) for f in predicted})
+        self.heads = nn.ModuleDict({f.name: nn.Linear(dim, sum(layout.choices(f.name)) or f.size) for f in predicted})
         self._before = {f.name: places[f.name] - 1 for f in predicted}  # -1: the last vector of the transition before
         hidden = [any(f.hidden for f in layout.fields if f.name in group) for group in layout.vectors]
         self.register_buffer("hidden", torch.tensor(hidden), persistent=False)
@@ -115,8 +115,9 @@ class VectorModel(Model):
             starts: (B,) steps of the episode before the first transition; 0 by default.
 
         Returns:
-            (B, T, size) normalised values of every field with a loss weight, or (B, T, n) logits of a discrete one.
-            What the transition before predicts means nothing in the first one.
+            (B, T, size) normalised values of every field with a loss weight, or (B, T, n) logits of a discrete one,
+            side by side where it has several scalars. What the transition before predicts means nothing in the first
+            one.
         """
         batch, length = values.shape[:2]
         values = values.to(next(self.embeddings.parameters()).dtype)  # statistics are not rounded
@@ -168,7 +169,7 @@ class VectorModel(Model):
         return VectorHistory(values, given.goal, time=time, observation=observation, target=given.target)
 
     def act(self, history: VectorHistory, *, context: int | None = None) -> Tensor:
-        """(B, A) actions in the data's units; (B, n) logits of discrete ones."""
+        """(B, A) actions in the data's units; (B, n) logits of discrete ones, side by side where A is above 1."""
         values = history.values[:, -(context or self.context) :]
         first = max(0, history.time - (values.shape[1] - 1) * self.layout.stride)
         starts = torch.full((len(values),), first, dtype=torch.int64, device=values.device)
@@ -184,7 +185,7 @@ class VectorModel(Model):
 
     def _width(self, group: tuple[str, ...]) -> int:
         """Inputs of the embedding of one vector."""
-        sizes = {f.name: self.layout.categories.get(f.name, f.size) for f in self.layout.fields}
+        sizes = {f.name: sum(self.layout.choices(f.name)) or f.size for f in self.layout.fields}
         return sum(self.goal_size + 1 if name == "goal" else sizes[name] for name in group)
 
     def _inputs(self, group: tuple[str, ...], values: Tensor, goal: Tensor | None) -> Tensor:
@@ -197,7 +198,9 @@ class VectorModel(Model):
                 continue
             value = values[..., self.layout.field(name).slice]
             if name in self.layout.categories:
-                value = F.one_hot(value[..., 0].long(), self.layout.categories[name]).to(values.dtype)
+                whole, counts = value.long(), self.layout.choices(name)
+                each = [F.one_hot(whole[..., column], count) for column, count in enumerate(counts)]
+                value = torch.cat(each, dim=-1).to(values.dtype)
             parts.append(value)
         return torch.cat(parts, dim=-1)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from seqrl.models.vector import VectorModel
@@ -32,13 +35,20 @@ class RegressionObjective(Objective):
                 mask = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], dim=1)
             target, values = whole(batch.values[..., field.slice]), whole(made)
             if name in layout.categories:
-                losses = F.cross_entropy(values.transpose(1, 2), target[..., 0].long(), reduction="none")
-                correct, size = (values.argmax(-1) == target[..., 0]) & mask, 1
+                logits = values.split(layout.choices(name), dim=-1)
+                each = zip(logits, target.long().unbind(-1), strict=True)
+                losses, correct = _sum_choices(list(each))
             else:
-                losses, size = (values - target).square().sum(-1), field.size
-                correct = torch.zeros_like(mask)
+                losses, correct = (values - target).square().sum(-1), torch.zeros_like(mask, dtype=torch.int64)
             loss = (losses * mask).sum()
             total = total + field.loss_weight * loss
-            count = count + mask.sum() * size
-            fields[name] = FieldOutcome(loss, correct.sum(), mask.sum() * size)
+            count = count + mask.sum() * field.size
+            fields[name] = FieldOutcome(loss, (correct * mask).sum(), mask.sum() * field.size)
         return Outcome(total, count, fields)
+
+
+def _sum_choices(scalars: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """(B, T) cross-entropy, and (B, T) int64 how many modes are right, over (B, T, n) logits and (B, T) choices."""
+    losses = [F.cross_entropy(logits.transpose(1, 2), chosen, reduction="none") for logits, chosen in scalars]
+    correct = [(logits.argmax(-1) == chosen).long() for logits, chosen in scalars]
+    return torch.stack(losses).sum(0), torch.stack(correct).sum(0)

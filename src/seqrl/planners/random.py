@@ -30,7 +30,8 @@ class RandomPlanner(Planner):
         low, high = model.tokenizer.action_range(model.layout)
         uniform = torch.stack([noise.uniform(d)[:, 0] for d in range(action.size)], dim=-1)
         if "action" in model.layout.categories:
-            actions = (uniform * model.layout.categories["action"]).floor().to(low.dtype)
+            counts = torch.tensor(model.layout.choices("action"), device=uniform.device)
+            actions = (uniform * counts).floor().to(low.dtype)
         else:
             actions = low + uniform.to(low.dtype) * (high - low)
         return Plan(actions[:, None], torch.zeros(len(actions), device=actions.device))

@@ -117,7 +117,10 @@ class SamplePlanner(Planner):
         nothing = torch.zeros(len(found), device=found.device)
         if "action" not in model.layout.categories:
             return Plan(found[:, None], nothing)
-        filtered = keep_top_k(drop_tail(found, self.tail_mass), self.top_k)
-        chosen = draw(filtered, noise.uniform(0)[:, 0], self.temperature)
-        log_prob = found.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
-        return Plan(chosen[:, None, None].float(), log_prob)
+        actions, log_prob = [], nothing
+        for place, logits in enumerate(found.split(model.layout.choices("action"), dim=-1)):
+            filtered = keep_top_k(drop_tail(logits, self.tail_mass), self.top_k)
+            chosen = draw(filtered, noise.uniform(place)[:, 0], self.temperature)
+            log_prob = log_prob + logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
+            actions.append(chosen.float())
+        return Plan(torch.stack(actions, -1)[:, None], log_prob)

@@ -115,9 +115,10 @@ def _example(model: VectorModel, rows: int, length: int) -> dict[str, Tensor]:
     """Inputs of `VectorPolicy` with values about those of the data."""
     random = _generator()
     values = model.tokenizer.denormalise(torch.rand(rows, length, model.layout.size, generator=random))
-    for name, count in model.layout.categories.items():
-        field = model.layout.field(name)
-        values[..., field.slice] = torch.randint(count, (rows, length, field.size), generator=random).float()
+    for name in model.layout.categories:
+        first = model.layout.field(name).start
+        for column, count in enumerate(model.layout.choices(name), first):
+            values[..., column] = torch.randint(count, (rows, length), generator=random).float()
     inputs = {"values": values, "time": torch.arange(rows) + length - 1}
     if model.layout.goal is not None:
         inputs["goal"] = values[:, -1, model.goal_columns]

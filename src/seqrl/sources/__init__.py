@@ -93,7 +93,8 @@ def load_episodes(data: Mapping[str, Any]) -> EpisodeStore:
                 f"record {recorded}; leave it out"
             )
     if categories:
-        store = store.described(**{f"num_{name}": count for name, count in (categories or {}).items()})
+        counts = {f"num_{name}": list(n) if isinstance(n, tuple) else n for name, n in categories.items()}
+        store = store.described(**counts)
     return store if top_fraction is None else store.best(top_fraction)
 
 

@@ -14,7 +14,7 @@ from seqrl.formats.cutting import cut_episodes
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.formats.reading import read_recording
 from seqrl.paths import find_path
-from seqrl.registry import register_data
+from seqrl.registry import Counts, register_data
 from seqrl.sources import DataSource, make_store
 
 CACHED_BYTES = 2**26
@@ -32,8 +32,8 @@ class ArraysSource(DataSource):
         path: the file.
         dataset_name: name of the data set in tables; what the file says, or its stem, by default.
         env_id: Gymnasium id to evaluate in; what the file says by default. Training needs none.
-        num_actions, num_observations: how many values discrete actions or observations have; what the file says by
-            default, and None for real numbers.
+        num_actions, num_observations: how many values discrete actions or observations have, or a list of how many
+            each of several has; what the file says by default, and None for real numbers.
         max_transitions: keep whole episodes from the start, up to this many rows (quick runs).
 
     Reference: OGBench's layout is that of Park et al. 2025, https://arxiv.org/abs/2410.20092, `ogbench/utils.py`.
@@ -45,14 +45,15 @@ class ArraysSource(DataSource):
         *,
         dataset_name: str | None = None,
         env_id: str | None = None,
-        num_actions: Annotated[int, Ge(2)] | None = None,
-        num_observations: Annotated[int, Ge(2)] | None = None,
+        num_actions: Counts | None = None,
+        num_observations: Counts | None = None,
         max_transitions: Annotated[int, Ge(2)] | None = None,
     ) -> None:
         self.path = find_path(path)
         self.name = dataset_name
         self.env_id = env_id
-        self.discrete = {"num_actions": num_actions, "num_observations": num_observations}
+        given = {"num_actions": num_actions, "num_observations": num_observations}
+        self.discrete = {key: list(each) if isinstance(each, tuple) else each for key, each in given.items()}
         self.max_transitions = max_transitions
 
     def local_files(self) -> list[Path]:

@@ -202,13 +202,15 @@ def discrete_scalars(layout: Layout | None, num_bins: int) -> dict[int, int]:
     Raises:
         ConfigError: more values than bins, each of which is to be one value.
     """
-    found = {}
-    for name, count in (layout.categories if layout is not None else {}).items():
-        if count > num_bins:
+    found: dict[int, int] = {}
+    for name in layout.categories if layout is not None else ():
+        assert layout is not None
+        counts = layout.choices(name)
+        if max(counts) > num_bins:
             raise ConfigError(
-                f"tokenizer.num_bins={num_bins} is too small for the {count} values of the discrete {name}; give "
-                f"tokenizer.num_bins={count} or more"
+                f"tokenizer.num_bins={num_bins} is too small for the {max(counts)} values of the discrete {name}; give "
+                f"tokenizer.num_bins={max(counts)} or more"
             )
-        if layout is not None and layout.has(name):
-            found[layout.field(name).start] = count
+        if layout.has(name):
+            found |= dict(enumerate(counts, layout.field(name).start))
     return found

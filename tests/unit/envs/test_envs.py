@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, MultiBinary
+from gymnasium.spaces import Box, Discrete, Sequence, Text, Tuple
 
 from seqrl.envs import Environments, check_spaces, make_environments, register_environments
 from seqrl.errors import ConfigError
@@ -123,8 +123,9 @@ def test_sizes_must_fit_the_data() -> None:
 
 
 def test_spaces_of_other_kinds_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"Counter has a MultiBinary observation space.*boxes or discrete"):
-        Environments("Counter", [Counter(space=MultiBinary(3))])
+    for space in (Text(3), Tuple([Discrete(2), Discrete(3)]), Sequence(Discrete(2))):
+        with pytest.raises(ConfigError, match=rf"Counter has a {type(space).__name__} observation space.*MultiBinary"):
+            Environments("Counter", [Counter(space=space)])
 
 
 def test_images_are_refused_with_what_to_do() -> None:

@@ -209,11 +209,14 @@ def test_registered_environments_keep_their_id() -> None:
     assert MinariSource("hop/toy-v0", env_id="Hopper-v4").load().attributes["env_id"] == "Hopper-v4"
 
 
-def test_actions_of_several_choices_are_refused_with_the_reason() -> None:
-    buffers = episodes(vectors, lambda number, length: np.zeros((length, 2), np.int64))
-    create("pole/toy-v0", buffers, observation_space=Box(-9, 99, (2,), np.float64), action_space=MultiDiscrete([3, 2]))
-    with pytest.raises(DataError, match=r"pole/toy-v0 has actions of kind MultiDiscrete.*single discrete actions"):
-        MinariSource("pole/toy-v0").load()
+def test_actions_of_several_choices_are_counted_from_zero() -> None:
+    buffers = episodes(vectors, lambda number, length: np.stack([np.arange(length) % 3 + 4, np.arange(length) % 2], 1))
+    space = MultiDiscrete([3, 2], start=[4, 0])
+    create("pole/toy-v0", buffers, observation_space=Box(-9, 99, (2,), np.float64), action_space=space)
+    store = MinariSource("pole/toy-v0").load()
+    assert store.sizes["categories"] == {"action": (3, 2)}
+    assert store.actions[:4].tolist() == [[0, 0], [1, 1], [2, 0], [0, 1]]
+    assert MinariSource("pole/toy-v0").check()["categories"] == {"action": (3, 2)}
 
 
 def test_discrete_spaces_are_counted_from_zero(tmp_path: Path) -> None:

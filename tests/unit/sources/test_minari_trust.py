@@ -161,6 +161,8 @@ def test_a_missing_space_is_refused_and_no_environment_asked(
         {"type": "Box", "dtype": "float32", "shape": [10**12], "low": 0, "high": 1},
         {"type": "Dict", "subspaces": {"a": {"type": "Env"}}},
         {"type": "MultiBinary", "n": 10**12},
+        {"type": "MultiDiscrete", "dtype": "int64", "nvec": [3, 0], "start": [0, 0]},
+        {"type": "MultiDiscrete", "dtype": "int64", "nvec": [10**12], "start": [0]},
         {"type": "Discrete", "n": 10**30, "start": 0},
         ["Box"],
         3,
