@@ -44,9 +44,8 @@ class EpisodeStore:
         segments: (M + 1,) int64, boundaries of behaviour segments (in maze2d: one goal of the controller), at least
             as fine as the episodes; hindsight goals are never drawn across one. The episodes themselves by default.
         attributes: what is known of the origin: `name`, `env_id` and the like. `num_actions` and `num_observations`
-            say that actions or observations are discrete, and how many there are: A or O is 1 then, and the column
-            holds whole numbers from 0; a list has a count for each of A or O columns. `num_task` says so of an extra
-            `task`.
+            say that actions or observations are discrete, and how many values each column has, a number or a list:
+            columns hold whole numbers from 0. `num_task` says so of an extra `task`.
         extras: further arrays of N rows, (N, ...); trained on where the layout has a field of that name.
         identity: hash of the content where it is known without reading it; see `fingerprint`.
     """
