@@ -117,3 +117,35 @@ def test_what_is_not_there_is_said(words: list[str], place: str, capsys: pytest.
     told = capsys.readouterr().out
     assert f"{place}' is not there, so that nothing can be told of what it will hold" in told
     assert "is sound" in told
+
+
+SOURCE = """
+import seqrl
+
+
+@seqrl.register_data("hopping")
+class Hopping(seqrl.DataSource):
+    {env_id}
+
+    def load(self):
+        raise RuntimeError("nothing is recorded to check a configuration")
+"""
+
+
+@pytest.mark.usefixtures("clean_plugins")
+@pytest.mark.parametrize(
+    ("env_id", "words", "status"),
+    [
+        ("Hopper-v4", ["evaluation=none", "layout=tt_goal", "layout.goal.dims=[7,10]"], 0),  # of 11 dimensions
+        ("Hopper-v4", ["evaluation.rows={far: {strategy: reward, score: {name: target, dim: 10}}}"], 0),
+        ("Hopper-v4", ["evaluation.rows={far: {strategy: reward, score: {name: target, dim: 11}}}"], 2),
+        (None, ["evaluation.rows={far: {strategy: reward, score: {name: target, dim: 10}, env_id: Hopper-v4}}"], 0),
+        (None, ["evaluation.rows={far: {strategy: reward, score: {name: target, dim: 4}, env_id: CartPole-v1}}"], 2),
+        ("nobody/Has-v0", ["evaluation=none"], 0),  # which rows alone need
+    ],
+)
+def test_a_source_that_does_not_know_its_sizes_is_as_large_as_its_environment(
+    env_id: str | None, words: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("hop.py").write_text(SOURCE.format(env_id=f"env_id = {env_id!r}"))
+    assert check("plugins=[hop.py]", "data=hopping", *words) == status, capsys.readouterr().err
