@@ -17,6 +17,7 @@ from .errors import DataError as DataError
 from .errors import PluginError as PluginError
 from .errors import SeqrlError as SeqrlError
 from .errors import UnknownComponentError as UnknownComponentError
+from .evaluation.collect import collect_episodes as collect_episodes
 from .layout import Layout as Layout
 from .loggers import LoggedRun as LoggedRun
 from .loggers import Logger as Logger

@@ -17,7 +17,7 @@ from seqrl.plugins import load_plugins, split_module
 
 if TYPE_CHECKING:
     from seqrl.envs import Environments
-    from seqrl.evaluation.collect import Actor
+    from seqrl.evaluation.recorded_episodes import Actor
     from seqrl.formats.columns import Column
     from seqrl.formats.flat import FlatEpisodes
     from seqrl.formats.inspection import Inspection
@@ -82,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     collecting.add_argument("--seed", type=int, default=0)
     collecting.add_argument("--num-envs", type=int, default=8, metavar="N", help="environments at a time")
     collecting.add_argument("--max-steps", type=int, metavar="N", help="truncate episodes after so many steps")
+    collecting.add_argument(
+        "--extras",
+        nargs="+",
+        default=[],
+        metavar="NAME:after",
+        help="infos to keep beside the steps: what a step told (cost:after), what was known before it (load:before)",
+    )
     collecting.set_defaults(task=_collect)
 
     converting = commands.add_parser("convert", parents=[writing], help="from one format to another")
@@ -141,6 +148,7 @@ def _collect(options: argparse.Namespace) -> None:
     from seqrl.formats import targets
 
     targets.check_target(options.output, overwrite=options.overwrite)
+    extras = _read_moments(options.extras)
     modules, env_id = split_module(options.env_id)
     load_plugins([*options.plugins, *modules])
     with show_progress(f"steps in {env_id}", options.transitions) as advance:
@@ -152,10 +160,29 @@ def _collect(options: argparse.Namespace) -> None:
             batch=options.num_envs,
             seed=options.seed,
             max_steps=options.max_steps,
+            extras=extras,
             attributes={"policy": options.policy},
             progress=advance,
         )
     _write(flat, options)
+
+
+def _read_moments(words: list[str]) -> dict[str, Any]:
+    """`cost:after load:before` as what `seqrl.evaluation.collect.collect` takes.
+
+    Raises:
+        ConfigError: a word of another form.
+    """
+    found = {}
+    for word in words:
+        name, _, moment = word.rpartition(":")
+        if not name or moment not in ("before", "after"):
+            raise ConfigError(
+                f"--extras has {word!r}; give NAME:after for what a step told, or NAME:before for what was known "
+                "before its action"
+            )
+        found[name] = moment
+    return found
 
 
 def _actor(options: argparse.Namespace) -> Callable[[Environments], Actor]:

@@ -7,35 +7,23 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from seqrl.acting.policy import Policy
 from seqrl.checkpoints.loading import checkpoint_file, load, load_critic
 from seqrl.config import EvaluationConfig
+from seqrl.data.episodes import EpisodeStore
 from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.envs.mujoco_state import find_mujoco
-from seqrl.envs.told import read_told
-from seqrl.errors import ConfigError, DataError
+from seqrl.errors import ConfigError
 from seqrl.evaluation.placement import policy_of
+from seqrl.evaluation.recorded_episodes import Actor, Moment, RecordedEpisode, join_episodes, record_round
 from seqrl.formats.flat import FlatEpisodes
 from seqrl.layout import as_counts
 from seqrl.paths import find_path
 from seqrl.plugins import load_plugins
-
-_STARTS = 12  # the stream of starts among those of a seed
-
-
-class Actor(Protocol):
-    """What can be recorded; `seqrl.Policy` is one."""
-
-    def reset(self, num: int, *, environments: np.ndarray | None = None) -> None:
-        """Begin new episodes in `num` environments; `environments` are keys of random choices, one per episode."""
-
-    def act(self, observations: np.ndarray, rewards: np.ndarray | None, active: np.ndarray | None) -> np.ndarray:
-        """(B, O) observations, (B,) rewards of the last actions and (B,) running environments to (B, A) actions."""
-        ...
 
 
 class RandomActor:
@@ -134,6 +122,7 @@ def collect(
     batch: int = 8,
     seed: int = 0,
     max_steps: int | None = None,
+    extras: Mapping[str, Moment] | None = None,
     attributes: dict[str, Any] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> FlatEpisodes:
@@ -148,10 +137,12 @@ def collect(
         batch: environments at a time. It decides which random numbers a function sees, and nothing else.
         seed: of starts and, through the actor, of actions. An evaluation with the same seed has other starts.
         max_steps: truncate episodes after so many steps; needed where the environment has no time limit.
+        extras: infos to keep beside the steps: `{"load": "before", "cost": "after"}`, see `Moment`.
         progress: called with the number of new rows that are kept.
 
     Raises:
-        ConfigError: a count out of range, an environment that does not exist, or actions of another shape.
+        ConfigError: a count out of range, an environment that does not exist, actions of another shape, or an info
+            that is not told.
     """
     counts = {"episodes": episodes, "transitions": transitions, "num-envs": batch, "max-steps": max_steps}
     for name, value in counts.items():
@@ -165,11 +156,11 @@ def collect(
     try:
         limit = envs.limit_steps(max_steps)
         actor = make_actor(envs)
-        recorded: list[_Episode] = []
+        recorded: list[RecordedEpisode] = []
         rows = 0
         while len(recorded) < episodes if episodes is not None else rows < (transitions or 0):
             numbers = np.arange(len(recorded), len(recorded) + len(envs))
-            recorded += _round(actor, envs, numbers, seed, limit)
+            recorded += record_round(actor, envs, numbers, seed, limit, extras or {})
             before, rows = rows, sum(len(each.rewards) for each in recorded[:episodes])
             progress((rows if transitions is None else min(rows, transitions)) - before)
         packages = ("seqrl", "gymnasium", *(["mujoco"] if find_mujoco(envs.envs[0]) else []))
@@ -179,104 +170,46 @@ def collect(
         f"num_{name}s": list(each) if isinstance(each, tuple) else each for name, each in envs.categories.items()
     }
     notes = {"env_id": env_id, "seed": seed, **discrete, **{package: version(package) for package in packages}}
-    return _joined(recorded[:episodes], transitions, {**notes, **(attributes or {})})
+    return join_episodes(recorded[:episodes], transitions, {**notes, **(attributes or {})})
 
 
-@dataclass
-class _Episode:
-    """One episode while it is recorded; `states` are qpos and qvel before each action."""
+def collect_episodes(
+    env_id: str,
+    policy: Actor | Callable[[np.ndarray], Any],
+    *,
+    episodes: int,
+    seed: int = 0,
+    batch: int = 8,
+    max_steps: int | None = None,
+    extras: Mapping[str, Moment] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> EpisodeStore:
+    """Record episodes of a policy, to train on: what a source of data that is made on the spot returns.
 
-    observations: list[np.ndarray]
-    actions: list[np.ndarray]
-    rewards: list[float]
-    states: list[tuple[np.ndarray, np.ndarray]]
-    terminated: bool = False
+    Args:
+        env_id: registered with Gymnasium.
+        policy: a function of (B, O) observations, or an object that is told of new episodes as well, see `Actor`.
+        seed: of the environments' starts. An evaluation with the same seed has other starts.
+        batch: environments at a time. It decides which random numbers a function sees, and nothing else.
+        max_steps: truncate episodes after so many steps; needed where the environment has no time limit.
+        extras: infos to keep beside the steps, `{"load": "before", "cost": "after"}`: as they were known before the
+            action, or as its step told them.
+        attributes: such as the `name` of the data.
 
-
-def _start_seed(seed: int, number: int) -> int:
-    """The seed of the environment in a recorded episode.
-
-    It lies in [2^31, 2^32). Evaluations begin with 1,000,000 times their seed, plus the episode, so that no episode of
-    the data begins as one of an evaluation whose seed is below 2147.
+    Raises:
+        ConfigError: a count out of range, an environment that does not exist, actions of another shape, or an info
+            that is not told.
     """
-    return 2**31 | int(np.random.SeedSequence([seed, _STARTS, number]).generate_state(1)[0])
-
-
-def _round(actor: Actor, envs: Environments, numbers: np.ndarray, seed: int, limit: int) -> list[_Episode]:
-    """One episode in every environment; after `limit` steps it counts as truncated."""
-    observations, infos = envs.reset([_start_seed(seed, int(number)) for number in numbers])
-    actor.reset(len(envs), environments=numbers)
-    recorded = [_Episode([observation], [], [], []) for observation in observations]
-    earned: np.ndarray | None = None
-    policy = actor if isinstance(actor, Policy) else None
-    layout = None if policy is None else policy.model.layout
-    sizes = {} if layout is None else {extra.name: extra.size for extra in (*layout.contexts, *layout.outcomes)}
-    for _ in range(limit):
-        active = envs.active.copy()
-        if policy is None:
-            actions = np.asarray(actor.act(observations, earned, active))
-        else:
-            actions = policy.act(observations, earned, active, read_told(infos, sizes, envs.env_id))
-        if actions.shape != (len(envs), envs.action_size):
-            wanted = (len(envs), envs.action_size)
-            raise ConfigError(f"the policy gives actions of shape {actions.shape}; {wanted} is needed")
-        actions = envs.carried_out(actions)
-        states = [_state(env) if running else None for env, running in zip(envs.envs, active, strict=True)]
-        observations, earned, terminated, _, infos = envs.step(actions)
-        for index in np.flatnonzero(active):
-            episode, state = recorded[index], states[index]
-            episode.observations.append(observations[index])
-            episode.actions.append(actions[index])
-            episode.rewards.append(float(earned[index]))
-            episode.terminated |= bool(terminated[index])
-            if state is not None:
-                episode.states.append(state)
-        if not envs.active.any():
-            break
-    return recorded
-
-
-def _state(env: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    data = find_mujoco(env)
-    return None if data is None else (np.array(data.qpos), np.array(data.qvel))
-
-
-def _joined(recorded: list[_Episode], transitions: int | None, attributes: dict[str, Any]) -> FlatEpisodes:
-    lengths = np.array([len(episode.rewards) for episode in recorded])
-    ends, terminals = np.zeros((2, int(lengths.sum())), bool)
-    last = np.cumsum(lengths) - 1
-    ends[last], terminals[last] = True, [episode.terminated for episode in recorded]
-    observations = np.concatenate([np.stack(e.observations[:-1]) for e in recorded])
-    final = np.stack([e.observations[-1] for e in recorded])
-    keep = len(ends) if transitions is None else transitions
-    if keep < len(ends):  # the last episode kept is cut where the rows end, and what it came to is the next row
-        kept = int(np.searchsorted(last, keep - 1)) + 1
-        final = final[:kept].copy()
-        if not ends[keep - 1]:
-            final[-1] = observations[keep]
-    else:
-        kept = len(recorded)
-    timeouts = (ends & ~terminals)[:keep]
-    ends[keep - 1] = True
-    extras = {}
-    if all(len(episode.states) == len(episode.rewards) for episode in recorded):
-        for number, key in enumerate(("infos/qpos", "infos/qvel")):
-            extras[key] = np.stack([state[number] for episode in recorded for state in episode.states])[:keep]
-    flat = FlatEpisodes(
-        str(attributes["env_id"]),
-        "collected",
-        observations[:keep],
-        np.concatenate([np.stack(e.actions) for e in recorded]).astype(np.float32)[:keep],
-        np.concatenate([np.array(e.rewards) for e in recorded]).astype(np.float32)[:keep],
-        ends[:keep],
-        terminals[:keep],
-        timeouts,
-        final_observations=final[:kept],
+    actor = policy if isinstance(policy, Actor) else FunctionActor(policy, "the policy")
+    noted = {"name": env_id, **(attributes or {})}
+    flat = collect(
+        lambda envs: actor,
+        env_id,
+        episodes=episodes,
+        seed=seed,
+        batch=batch,
+        max_steps=max_steps,
         extras=extras,
-        attributes=attributes,
+        attributes=noted,
     )
-    try:
-        flat.store()
-    except DataError as error:
-        raise DataError(f"what was collected cannot be used: {error}") from error
-    return flat
+    return flat.store()

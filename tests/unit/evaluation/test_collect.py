@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 
 from seqrl.envs import Environments
 from seqrl.errors import ConfigError, PluginError
-from seqrl.evaluation.collect import FunctionActor, RandomActor, collect, find_function
+from seqrl.evaluation.collect import FunctionActor, RandomActor, collect, collect_episodes, find_function
 from seqrl.formats.flat import FlatEpisodes
 
 ENV = "seqrl-test/Counting-v0"
@@ -170,3 +170,74 @@ def test_no_recorded_episode_begins_as_one_of_an_evaluation(seed: int) -> None:
     assert len(set(starts)) == 30
     assert all(2**31 <= each < 2**32 for each in starts), "some environments take 32 bits"
     assert 1_000_000 * 2146 + 999_999 < 2**31
+
+
+class Telling(Counting):
+    """Tells the number of its step as `clock` at the start and with each step, twice that as the step's `cost`."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        observation, _ = super().reset(seed=seed)
+        return observation, {"clock": 0}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        *returned, _ = super().step(action)
+        pair = [self.time] * (1 if self.time < 3 else 2)
+        return *returned, {"clock": self.time, "cost": 2.0 * self.time, "pair": [1, self.time], "odd": pair, "no": "a"}  # type: ignore[return-value]
+
+
+@pytest.fixture
+def telling() -> Any:
+    gymnasium.register("tests/Telling-v0", Telling, max_episode_steps=100)
+    yield "tests/Telling-v0"
+    del gymnasium.registry["tests/Telling-v0"]
+
+
+def test_infos_are_kept_beside_the_steps_they_were_told_of(telling: str) -> None:
+    moments: Any = {"clock": "before", "cost": "after", "pair": "after"}
+    flat = collect(doubled, telling, episodes=5, batch=2, extras=moments)
+    extras = flat.store().extras
+    times = flat.observations[:, 1]
+    np.testing.assert_array_equal(extras["clock"], times)
+    np.testing.assert_array_equal(extras["cost"], 2.0 * (times + 1.0))
+    np.testing.assert_array_equal(extras["pair"], np.stack([np.ones_like(times), times + 1.0], 1))
+    part = collect(doubled, telling, transitions=7, batch=2, extras=moments)
+    np.testing.assert_array_equal(part.store().extras["cost"], extras["cost"][:7])
+    assert set(collect(doubled, telling, episodes=1).store().extras) == set()
+
+
+@pytest.mark.parametrize(
+    ("extras", "words"),
+    [
+        ({"price": "after"}, "tells no info 'price' of a step; the infos there: clock, cost, no, odd, pair"),
+        ({"cost": "before"}, r"tells no info 'cost' before an action .*; the infos there: clock"),
+        ({"no": "after"}, "tells 'no' as 'a'; an extra is finite numbers"),
+        ({"odd": "after"}, "tells 'odd' as 1 numbers at times, and as 2 at others"),
+    ],
+)
+def test_infos_that_cannot_be_kept_are_refused_by_name(telling: str, extras: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        collect(doubled, telling, episodes=2, extras=extras)
+
+
+def test_a_source_gets_its_episodes_from_one_call(telling: str) -> None:
+    """Of a function, and of an object that is told of new episodes, with its draws by episode."""
+    extras: Any = {"cost": "after"}
+    store = collect_episodes(telling, lambda o: 2.0 * o[:, 1:] - 1.0, episodes=6, seed=3, extras=extras)
+    other = collect(doubled, telling, episodes=6, seed=3).store()
+    np.testing.assert_array_equal(store.observations, other.observations)
+    np.testing.assert_array_equal(store.actions, other.actions)
+    assert store.attributes["name"] == store.attributes["env_id"] == telling
+    assert "cost" in store.extras
+
+    class Draws:
+        def reset(self, num: int, *, environments: np.ndarray | None = None) -> None:
+            assert environments is not None
+            self.draws = [np.random.default_rng(int(key)) for key in environments]
+
+        def act(self, observations: np.ndarray, rewards: Any, active: Any) -> np.ndarray:
+            return np.array([[draw.uniform(-0.5, 0.5)] for draw in self.draws])
+
+    named = {"name": "mine"}
+    one, two = (collect_episodes(telling, Draws(), episodes=5, batch=b, attributes=named) for b in (1, 4))
+    np.testing.assert_array_equal(one.actions, two.actions)
+    assert one.attributes["name"] == "mine"
