@@ -21,6 +21,7 @@ from seqrl.paths import find_path
 from seqrl.runs.code import hash_plugins
 
 ROW, EPISODES, PLAN_QUALITY = "results.json", "episodes.npz", "diagnostics.json"
+OUTCOME = "outcome_"  # before the names of outcomes, among the results of an evaluation
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from seqrl.evaluation.archive import Evaluation
+from seqrl.evaluation.archive import OUTCOME, Evaluation
 from seqrl.evaluation.statistics import paired_difference, rate_difference
 
 
@@ -15,7 +15,8 @@ class RowDifference:
 
     Attributes:
         baseline, other: names of the rows.
-        of: `clear` (success without having been inside a region) or `success`, of 0 to 1, or `returns`.
+        of: `clear` (success without having been inside a region) or `success`, of 0 to 1, or `returns`; or
+            `outcome_NAME`, a sum over an episode such as a cost.
         difference: mean of `baseline - other` over the same starts.
         ci95: its interval over starts, or None.
     """
@@ -34,15 +35,29 @@ def compare_rows(evaluations: Sequence[Evaluation], baseline: str | None) -> lis
         baseline: name of a row; of None, or of a row that is not there, there is nothing to compare.
 
     Returns:
-        One entry for each row that began in the baseline's starts; returns of episodes that end with their arrival are
-        compared with such alone.
+        One entry for each row that began in the baseline's starts, and one for each outcome that both have; returns and
+        outcomes of episodes that end with their arrival are compared with such alone.
     """
     ours = next((each for each in evaluations if each.row.strategy == baseline), None)
     if ours is None:
         return []
     others = [each for each in evaluations if each is not ours and each.row.starts == ours.row.starts]
-    found = [_difference(ours, other) for other in others]
-    return [each for each in found if each is not None]
+    return [difference for other in others for difference in _differences(ours, other)]
+
+
+def _differences(ours: Evaluation, other: Evaluation) -> Iterator[RowDifference]:
+    first = _difference(ours, other)
+    if first is not None:
+        yield first
+    if ours.row.end_at_goal == other.row.end_at_goal:
+        for name in ours.results:
+            if name.startswith(OUTCOME) and name in other.results:
+                yield _difference_of(name, ours, other)
+
+
+def _difference_of(name: str, ours: Evaluation, other: Evaluation) -> RowDifference:
+    found = paired_difference(ours.results[name].mean(1), other.results[name].mean(1))
+    return RowDifference(ours.row.strategy, other.row.strategy, name, found.mean, found.interval)
 
 
 def _difference(ours: Evaluation, other: Evaluation) -> RowDifference | None:
@@ -60,5 +75,4 @@ def _difference(ours: Evaluation, other: Evaluation) -> RowDifference | None:
         return RowDifference(ours.row.strategy, other.row.strategy, quantity, found.mean / 100.0, interval)
     if ours.row.end_at_goal != other.row.end_at_goal:
         return None
-    found = paired_difference(ours.results["returns"].mean(1), other.results["returns"].mean(1))
-    return RowDifference(ours.row.strategy, other.row.strategy, "returns", found.mean, found.interval)
+    return _difference_of("returns", ours, other)

@@ -17,13 +17,14 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.envs import check_returns, check_spaces, make_environments
 from seqrl.envs.told import read_told
 from seqrl.errors import ConfigError
-from seqrl.evaluation.archive import label_of
+from seqrl.evaluation.archive import OUTCOME, label_of
 from seqrl.evaluation.courses import find_courses
 from seqrl.evaluation.goals import judge
 from seqrl.evaluation.rollout import Episodes, Watch, rollout
+from seqrl.evaluation.told_goals import check_told_goals, judge_told, read_goals, shuffle_goals
 from seqrl.layout import Layout
 from seqrl.registry import CONDITION, PLANNER
-from seqrl.worlds.environments import maze_of
+from seqrl.worlds.environments import is_maze, maze_of
 from seqrl.worlds.maze import Maze
 
 PLANS_EVERY = 25  # steps between two imagined paths that are kept for the pictures
@@ -35,11 +36,13 @@ class EpisodeResults:
 
     Attributes:
         episodes: as they were run.
-        results: `returns` and `lengths` (n, runs); with goals also `success`, `steps`, `time_at_goal` and `counted`
-            (n, m), `goals` (m, 2) and `paths` (n, runs, T + 1, 2), and `entered` and `clear` (n, m) where regions are
+        results: `returns` and `lengths` (n, runs), and `outcome_NAME` of each outcome of one number; with goals, or
+            where the environment tells success, also `success`, `steps`, `time_at_goal` and `counted` (n, m) and
+            `goals` (m, 2); in mazes `paths` (n, runs, T + 1, 2), and `entered` and `clear` (n, m) where regions are
             given. A row is a start state; `runs` is m for policies that are told the goal, else 1. Where tasks or near
             goals are asked for, every episode has its own start and goal: `runs` is m, `aims` (n, m, 2) holds the
-            goals, and `goals` the places that tasks are named after, none for near goals.
+            goals, and `goals` the places that tasks are named after, none for near goals and for those that the
+            environment tells.
     """
 
     episodes: Episodes
@@ -64,8 +67,10 @@ def check_protocol(config: EvaluationConfig, strategy: Strategy, layout: Layout,
     if not given:
         if config.regions is not None:
             raise ConfigError("regions judge episodes toward goals, and none is given; add goals=[[x,y]]")
-        if strategy.wants_goals:
+        if strategy.wants_goals and is_maze(env_id):
             raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")
+        if strategy.wants_goals and layout.goal is not None:
+            check_told_goals(env_id, layout)
         return
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} are given, which are different episodes; leave out all but one")
@@ -139,11 +144,23 @@ def run_episodes(
 
 
 def _free(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | None) -> EpisodeResults:
-    """The environment's own starts; the same seeds give the same starts to every strategy."""
+    """The environment's own starts, and its own goals for a strategy that is told one; the same seeds give the same
+    starts to every strategy."""
     count = config.num_episodes
     seeds = [1_000_000 * config.seed + index for index in range(count)]
-    episodes = _run(config, policy, env_id, count, seeds=seeds, watch=watch)
-    return EpisodeResults(episodes, {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]})
+    layout = policy.model.layout
+
+    def find_goals(infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        goals = read_goals(infos, layout, env_id)
+        return shuffle_goals(goals, config.seed) if config.shuffle_goals else goals
+
+    told = find_goals if policy.strategy.wants_goals else None
+    episodes = _run(config, policy, env_id, count, seeds=seeds, goals=told, watch=watch)
+    results = {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]}
+    results |= {f"{OUTCOME}{name}": sums[:, None] for name, sums in episodes.outcome_sums.items()}
+    if episodes.success is not None:
+        results |= judge_told(episodes.success, episodes.lengths, env_id)
+    return EpisodeResults(episodes, results)
 
 
 def _start_options(states: np.ndarray, goals: np.ndarray, maze: Maze) -> list[dict[str, Any]]:
@@ -194,6 +211,7 @@ def _toward_goals(
         "goals": np.zeros((0, 2)) if courses.names is None else courses.names,
         "paths": paths.astype(np.float32),
     }
+    results |= {f"{OUTCOME}{name}": sums.reshape(count, runs) for name, sums in episodes.outcome_sums.items()}
     if config.goals is None:
         results["aims"] = courses.goals
     if regions is not None:

@@ -15,10 +15,15 @@ from seqrl.envs import Environments
 from seqrl.envs.mujoco_state import find_mujoco
 from seqrl.envs.told import read_told
 from seqrl.evaluation.archive import ImaginedPath
+from seqrl.evaluation.told_goals import read_success
 from seqrl.types import Plan
 
 Watch = Callable[[int, np.ndarray, Plan], None]
 """Is shown a time step, the (b,) numbers of the environments that still run, and the new plan for them."""
+
+
+Goals = Callable[[Sequence[Mapping[str, Any]]], np.ndarray]
+"""Gives (B, G) goals of what B environments told at their starts."""
 
 
 Ending = Callable[[np.ndarray], np.ndarray]
@@ -41,6 +46,7 @@ class Episodes:
         plans: imagined paths, every so many steps.
         seed: of the first environment's start, for a video.
         mujoco: whether MuJoCo simulates the environments.
+        success: (B, T) of each step, whether the environment told success; NaN where it said nothing of it.
         outcomes: (B, T, n) of each extra that an action brings about, by name, as environments told it; NaN where one
             did not, and after the end.
     """
@@ -57,17 +63,18 @@ class Episodes:
     seed: int | None = None
     outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
     mujoco: bool = False
+    success: np.ndarray | None = None
 
     @property
-    def outcome_means(self) -> dict[str, float]:
-        """Of each outcome of one number, its sum over an episode, on average; without those that were not all told."""
+    def outcome_sums(self) -> dict[str, np.ndarray]:
+        """(B,) of each outcome of one number, its sum over an episode; without those that were not all told."""
         steps = np.arange(self.rewards.shape[1]) < self.lengths[:, None]
         sums = {
             name: np.where(steps, each[..., 0], 0.0).sum(1)
             for name, each in self.outcomes.items()
             if each.shape[-1] == 1
         }
-        return {name: float(each.mean()) for name, each in sums.items() if np.isfinite(each).all()}
+        return {name: each for name, each in sums.items() if np.isfinite(each).all()}
 
     @property
     def returns(self) -> np.ndarray:
@@ -92,7 +99,7 @@ def rollout(
     *,
     seeds: Sequence[int],
     options: Sequence[Mapping[str, Any] | None] | None = None,
-    goals: np.ndarray | None = None,
+    goals: np.ndarray | Goals | None = None,
     keys: np.ndarray | None = None,
     max_steps: int | None = None,
     plans_every: int = 0,
@@ -104,14 +111,15 @@ def rollout(
 
     Args:
         seeds, options: one per environment, for its start; options are handed to its reset (exact start states).
-        goals, keys: (B, G) for goal conditions; (B,) of the policy's random choices, equal keys get equal draws.
+        goals: (B, G) for goal conditions, or what finds them in the infos of the starts.
+        keys: (B,) of the policy's random choices, equal keys get equal draws.
         plans_every: keep a new plan's imagined path every so many steps or more; 0 keeps none.
         watch: shown every new plan.
         until: ends episodes that the environment lets go on; asked at the start and after every step.
         description: of the progress bar; None shows none.
     """
     observations, infos = envs.reset(seeds, options=options)
-    policy.reset(len(envs), goals=goals, environments=keys)
+    policy.reset(len(envs), goals=goals(infos) if callable(goals) else goals, environments=keys)
     seen, done, rewards, qpos, plans, horizons = [observations], [], [], [_qpos(envs)], [], []
     lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
     _end_episodes(envs, observations, until)
@@ -144,8 +152,21 @@ def rollout(
             break
     film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
     states, actions, earnings = (np.stack(each, 1) for each in (seen, done, rewards))
-    rest = (film, plans, seeds[0], told.outcomes(), find_mujoco(envs.envs[0]) is not None)
-    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, *rest)
+    return Episodes(
+        states,
+        actions,
+        earnings,
+        lengths,
+        terminated,
+        seconds,
+        horizons,
+        qpos=film,
+        plans=plans,
+        seed=seeds[0],
+        outcomes=told.outcomes(),
+        mujoco=find_mujoco(envs.envs[0]) is not None,
+        success=told.successes(),
+    )
 
 
 class _Told:
@@ -160,11 +181,17 @@ class _Told:
         self.env_id, self._outcomes = envs.env_id, [extra.name for extra in layout.outcomes]
         self._sizes = {extra.name: extra.size for extra in (*layout.contexts, *layout.outcomes)}
         self._steps: list[dict[str, np.ndarray]] = []
+        self._successes: list[np.ndarray] = []
         self.newest = read_told(infos, self._sizes, self.env_id)
 
     def add(self, infos: Sequence[Mapping[str, Any]]) -> None:
         self.newest = read_told(infos, self._sizes, self.env_id)
         self._steps.append(self.newest)
+        self._successes.append(read_success(infos))
+
+    def successes(self) -> np.ndarray:
+        """(B, T)."""
+        return np.stack(self._successes, 1)
 
     def outcomes(self) -> dict[str, np.ndarray]:
         """(B, T, n) by name."""

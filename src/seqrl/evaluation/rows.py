@@ -78,7 +78,9 @@ class GoalShare:
 
 @dataclass(frozen=True)
 class GoalResults:
-    """What an evaluation toward goals measured beside the return; in JSON its keys stand among those of the row.
+    """What an evaluation toward goals, or of a task that tells success, measured beside the return.
+
+    In JSON its keys stand among those of the row.
 
     Attributes:
         success_rate: percentage of the counted episodes that reached their goal.
@@ -92,7 +94,9 @@ class GoalResults:
             None without regions.
         clear_success_ci95: the interval of that; None where there is none.
         entered_rate: percentage of the counted episodes that were inside a region before they reached their goal.
-        radius: within which a goal is reached; None in rows before it was told, when it was 0.5.
+        radius: within which a goal is reached; None in rows before it was told, when it was 0.5, and where
+            environments tell success.
+        told: whether the environment told success; then there is no radius.
         map_landmarks: whether the landmarks were those of the maze's map.
     """
 
@@ -108,6 +112,7 @@ class GoalResults:
     entered_rate: float | None = None
     radius: float | None = None
     map_landmarks: bool = False
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ class ResultsRow:
         goals: of an evaluation toward goals; None of others.
         outcomes: of each extra of one number that an action brings about, such as a cost: its sum over an episode, on
             average; None where the layout has none or the environment did not tell them.
+        outcome_intervals: of these means, over starts; None likewise, and in rows before they were told.
         end_at_goal: whether episodes ended with their arrival; None in rows before it was told.
     """
 
@@ -185,6 +191,7 @@ class ResultsRow:
     versions: dict[str, str]
     goals: GoalResults | None = None
     outcomes: dict[str, float] | None = None
+    outcome_intervals: dict[str, list[float]] | None = None
     end_at_goal: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -194,8 +201,9 @@ class ResultsRow:
             tree[slot] = tree[slot].to_json()
         tree["starts"] = asdict(self.starts)
         goals = tree.pop("goals")
-        if tree["outcomes"] is None:
-            del tree["outcomes"]
+        for key in ("outcomes", "outcome_intervals"):
+            if tree[key] is None:
+                del tree[key]
         return tree | (asdict(goals) if goals is not None else {})
 
     @classmethod
@@ -227,6 +235,12 @@ class ResultsRow:
                 found[key] = value
             elif key == "outcomes":
                 found |= {f"{name}_mean": mean for name, mean in (value or {}).items()}
+            elif key == "outcome_intervals":
+                found |= {
+                    f"{name}_ci95_{end}": bound
+                    for name, bounds in (value or {}).items()
+                    for end, bound in zip(ENDS, bounds, strict=True)
+                }
             elif key.endswith("_ci95") and value is not None:
                 found |= {f"{key}_{end}": bound for end, bound in zip(ENDS, value, strict=True)}
         return found

@@ -12,14 +12,14 @@ import torch
 from seqrl.checkpoints.loaded import Loaded
 from seqrl.config import EvaluationConfig
 from seqrl.d4rl.reference import Reference, reference, reference_note
-from seqrl.evaluation.archive import label_of
+from seqrl.evaluation.archive import OUTCOME, label_of
 from seqrl.evaluation.placement import device_of
 from seqrl.evaluation.protocol import EpisodeResults
 from seqrl.evaluation.rows import Component, GoalResults, GoalShare, ResultsRow, Starts
 from seqrl.evaluation.statistics import bootstrap, success_rate
 from seqrl.models.autoregressive import AutoregressiveModel
 from seqrl.runs.old_names import training_digest
-from seqrl.worlds.environments import maze_of
+from seqrl.worlds.environments import is_maze, maze_of
 
 
 def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: EpisodeResults) -> ResultsRow:
@@ -30,6 +30,11 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         env_id: of the environment that it acted in.
     """
     model, returns, dataset = loaded.model, outcome.results["returns"], loaded.dataset
+    outcomes = {
+        name.removeprefix(OUTCOME): bootstrap(each)
+        for name, each in outcome.results.items()
+        if name.startswith(OUTCOME)
+    }
     bounds, known = bootstrap(returns).interval, _reference(config, env_id)
     return ResultsRow(
         strategy=label_of(config),
@@ -67,7 +72,8 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         training_seed=loaded.seed,
         training_steps=loaded.step,
         versions={package: version(package) for package in _packages(outcome.episodes.mujoco)},
-        outcomes=outcome.episodes.outcome_means or None,
+        outcomes={name: each.mean for name, each in outcomes.items()} or None,
+        outcome_intervals={n: each.interval for n, each in outcomes.items() if each.interval is not None} or None,
         goals=_summarize_goals(outcome.results, config, env_id) if "success" in outcome.results else None,
         end_at_goal=config.end_at_goal,
     )
@@ -112,6 +118,7 @@ def _summarize_goals(results: Mapping[str, np.ndarray], config: EvaluationConfig
         clear_success_rate=None if clear is None else clear.mean,
         clear_success_ci95=None if clear is None else clear.interval,
         entered_rate=None if clear is None else 100.0 * float(results["entered"][counted].mean()),
-        radius=maze_of(env_id).radius,
+        radius=maze_of(env_id).radius if is_maze(env_id) else None,
+        told=not is_maze(env_id),
         map_landmarks=config.map_landmarks,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from seqrl import console
 from seqrl.data.summary import DataSummary
+from seqrl.evaluation.archive import OUTCOME
 from seqrl.evaluation.baseline import RowDifference
 from seqrl.evaluation.rows import Component, ResultsRow, Starts
 from seqrl.evaluation.wording import (
@@ -18,6 +19,7 @@ from seqrl.evaluation.wording import (
     list_differences,
     name_terms,
     shorten_data_name,
+    show_estimate,
     spell_score,
     write_setting,
 )
@@ -29,6 +31,10 @@ GOAL_LEGEND = (
     "success %: episodes that came within {} of the goal, of the starts far enough away, with Wilson's interval; "
     "steps: median until then; "
     "at goal: share of the remaining steps spent there. "
+)
+TOLD_LEGEND = (
+    "success %: episodes in which the environment told success, with Wilson's interval; steps: median until then; "
+    "at goal: share of the remaining steps with success. "
 )
 REGION_LEGEND = (
     "clear %: of the same starts, those that came there and were inside no region before; entered %: inside one "
@@ -172,8 +178,9 @@ def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:
 
 def _legend(rows: Sequence[ResultsRow]) -> str:
     toward = [row.goals for row in rows if row.goals is not None]
-    radii = ", ".join(dict.fromkeys(f"{each.radius or SUCCESS_RADIUS:g}" for each in toward))
-    text = (GOAL_LEGEND.format(radii) if toward else "") + (REGION_LEGEND if _have_regions(rows) else "")
+    radii = ", ".join(dict.fromkeys(f"{each.radius or SUCCESS_RADIUS:g}" for each in toward if not each.told))
+    text = TOLD_LEGEND if any(each.told for each in toward) else ""
+    text += (GOAL_LEGEND.format(radii) if radii else "") + (REGION_LEGEND if _have_regions(rows) else "")
     text += LEGEND
     text += BUDGET_LEGEND if any(row.time_budget_ms is not None for row in rows) else ""
     return text + (_CUT_LEGEND if _are_cut(rows) else "") + "."
@@ -247,7 +254,8 @@ def _cells(
     if scores:
         cells.append("-" if row.score_mean is None else f"{row.score_mean:.1f} {_interval(row.score_ci95)}")
     told = row.outcomes or {}
-    cells += [f"{told[name]:.4g}" if name in told else "-" for name in outcomes]
+    bounds = row.outcome_intervals or {}
+    cells += [show_estimate(told[name], bounds.get(name)) if name in told else "-" for name in outcomes]
     return [*cells, str(row.num_episodes), f"{row.ms_per_action:.2f}"]
 
 
@@ -282,11 +290,13 @@ def _interval(bounds: Sequence[float] | None) -> str:
 def _comparison_lines(comparisons: Sequence[RowDifference]) -> list[str]:
     lines = []
     for each in comparisons:
-        factor, unit = _UNITS[each.of]
-        line = f"{each.baseline} - {each.other}: {factor * each.difference:+.1f}{unit}"
+        cost = each.of.startswith(OUTCOME)
+        factor, unit = (1, f" of {each.of.removeprefix(OUTCOME)}") if cost else _UNITS[each.of]
+        form = "+.3g" if cost else "+.1f"
+        line = f"{each.baseline} - {each.other}: {factor * each.difference:{form}}{unit}"
         if each.ci95 is not None:
             low, high = (factor * bound for bound in each.ci95)
-            line += f", 95 % interval over paired starts [{low:+.1f}, {high:+.1f}]"
+            line += f", 95 % interval over paired starts [{low:{form}}, {high:{form}}]"
         lines.append(line)
     return lines
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from seqrl.evaluation.rows import Component
@@ -86,3 +86,8 @@ def list_differences(own: Component, others: Iterable[Component]) -> Iterator[tu
         is_told = option.startswith("terms.") and option.endswith((".name", ".weight"))
         if not is_told and any(other.get(option) != value for other in settings):
             yield option, write_setting(value)
+
+
+def show_estimate(mean: float, bounds: Sequence[float] | None) -> str:
+    """A mean with its interval, of numbers whose size nobody knows: `12.35 [10, 14.8]`."""
+    return f"{mean:.4g}" if bounds is None else f"{mean:.4g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"

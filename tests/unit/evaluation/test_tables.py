@@ -54,6 +54,28 @@ def test_a_row_shows_numbers_with_their_intervals(tmp_path: Path, make_row: Make
     assert (found["return"], found["score"], found["n"]) == ("7.2", "12.3", "56")
 
 
+def test_outcomes_have_their_intervals_and_those_of_the_data(tmp_path: Path, make_row: MakeRow) -> None:
+    costly = make_row(outcomes={"cost": 12.3456, "energy": 0.5}, outcome_intervals={"cost": [10.0, 14.75]})
+    header, first, second, behaviour = table(tmp_path, [costly, make_row()], behaviour_outcomes={"cost": 3.21987})
+    names = [header.index(name) for name in ("cost", "energy")]
+    assert [first[at] for at in names] == ["12.35 [10, 14.8]", "0.5"]
+    assert [second[at] for at in names] == ["-", "-"]
+    assert [behaviour[at] for at in names] == ["3.22", ""]
+    assert costly.numbers()["cost_ci95_high"] == 14.75
+    assert ResultsRow.from_json(costly.to_json()) == costly
+    assert "outcome_intervals" not in make_row().to_json()
+
+
+def test_success_that_environments_tell_has_no_radius(tmp_path: Path, goal_row: MakeRow) -> None:
+    told = goal_row(told=True, radius=None)
+    write_tables(tmp_path, [told], [], DATASET)
+    text = (tmp_path / "results.md").read_text()
+    assert "episodes in which the environment told success" in text
+    assert "came within" not in text
+    write_tables(tmp_path, [told, goal_row()], [], DATASET)
+    assert "came within" in (tmp_path / "results.md").read_text()
+
+
 def test_goals_have_columns_of_their_own(tmp_path: Path, goal_row: MakeRow) -> None:
     header, first, behaviour = table(tmp_path, [goal_row()])
     found = dict(zip(header, first, strict=True))
@@ -160,12 +182,14 @@ def test_comparisons_are_sentences_in_the_units_of_what_is_compared(tmp_path: Pa
     comparisons = [
         RowDifference("goal", "null", "success", 0.25, [-0.05, 0.5]),
         RowDifference("goal", "zero", "returns", -2.0, [-3.0, -1.0]),
+        RowDifference("goal", "zero", "outcome_cost", 0.01234, [0.01, 0.015]),
     ]
     paths = write_tables(tmp_path, [make_row()], comparisons, DATASET)
     assert paths == [tmp_path / "results.md", tmp_path / "results.json"]
     text = (tmp_path / "results.md").read_text()
     assert "- goal - null: +25.0 points of success, 95 % interval over paired starts [-5.0, +50.0]" in text
     assert "- goal - zero: -2.0 of return, 95 % interval over paired starts [-3.0, -1.0]" in text
+    assert "- goal - zero: +0.0123 of cost, 95 % interval over paired starts [+0.01, +0.015]" in text
     content = json.loads((tmp_path / "results.json").read_text())
     assert content == {
         "dataset": asdict(DATASET),
