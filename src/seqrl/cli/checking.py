@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,8 +189,8 @@ def check_training(run: RunConfig) -> None:
 def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None:
     """Refuse parts that do not fit each other, with a model of the same shape.
 
-    No episode is read, and no weights take memory. What the source does not know before it reads is as large as in the
-    environment of the data, or of the rows; where there is none either, of a usual size.
+    No episode is read, and no weights take memory. Sizes that the source does not know are those of the environment of
+    the data, or of the rows; or else usual ones.
 
     Args:
         rows: of the results table.
@@ -211,8 +211,8 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
     source = DATA.build({key: value for key, value in run.data.items() if key not in shared})
     known = source.check()
     env_id, sized = known.pop("env_id", None), "observation_size" in known
-    if not sized:
-        known = {**_measure_environment(env_id or next((row.env_id for row in rows if row.env_id), None)), **known}
+    if not sized and (place := next((each for each in (env_id, *(row.env_id for row in rows)) if each), None)):
+        known = {**_measure_environment(place), **known}
     goal = run.layout.goal.dims if run.layout.goal is not None else ()
     usual = {"observation_size": max(4, *(dim + 1 for dim in goal)) if goal else 4, "action_size": 2}
     extras = dict.fromkeys(run.layout.extras, 1)
@@ -232,20 +232,15 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
             _check_environment(row, model.layout if sized else None, env_id)
 
 
-def _measure_environment(env_id: str | None) -> dict[str, Any]:
-    """`observation_size`, `action_size` and `categories` of an environment; nothing where it cannot be made, which the
-    rows that act in it tell."""
+def _measure_environment(env_id: str) -> dict[str, Any]:
+    """Sizes as of `DataSource.check`; none where it cannot be made, which the rows that act in it tell."""
     from seqrl.envs import make_environments
 
-    if env_id is None:
-        return {}
-    try:
+    with suppress(SeqrlError):
         envs = make_environments(env_id, 1)
-    except SeqrlError:
-        return {}
-    envs.close()
-    sizes = {"observation_size": envs.observation_size, "action_size": envs.action_size}
-    return {**sizes, "categories": dict(envs.categories)}
+        envs.close()
+        return {name: getattr(envs, name) for name in ("observation_size", "action_size", "categories")}
+    return {}
 
 
 def check_with_checkpoint(config: EvaluationConfig, checkpoint: Path) -> None:

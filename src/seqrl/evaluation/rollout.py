@@ -111,8 +111,7 @@ def rollout(
 
     Args:
         seeds, options: one per environment, for its start; options are handed to its reset (exact start states).
-        goals: (B, G) for goal conditions, or what finds them in the infos of the starts.
-        keys: (B,) of the policy's random choices, equal keys get equal draws.
+        goals, keys: (B, G) for goal conditions, or what finds them in the infos of the starts; (B,) of random choices.
         plans_every: keep a new plan's imagined path every so many steps or more; 0 keeps none.
         watch: shown every new plan.
         until: ends episodes that the environment lets go on; asked at the start and after every step.
@@ -152,21 +151,8 @@ def rollout(
             break
     film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
     states, actions, earnings = (np.stack(each, 1) for each in (seen, done, rewards))
-    return Episodes(
-        states,
-        actions,
-        earnings,
-        lengths,
-        terminated,
-        seconds,
-        horizons,
-        qpos=film,
-        plans=plans,
-        seed=seeds[0],
-        outcomes=told.outcomes(),
-        mujoco=find_mujoco(envs.envs[0]) is not None,
-        success=told.successes(),
-    )
+    rest = (film, plans, seeds[0], told.outcomes(), find_mujoco(envs.envs[0]) is not None, told.successes())
+    return Episodes(states, actions, earnings, lengths, terminated, seconds, horizons, *rest)
 
 
 class _Told:

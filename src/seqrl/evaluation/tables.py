@@ -29,12 +29,11 @@ from seqrl.worlds.maze import SUCCESS_RADIUS
 
 GOAL_LEGEND = (
     "success %: episodes that came within {} of the goal, of the starts far enough away, with Wilson's interval; "
-    "steps: median until then; "
-    "at goal: share of the remaining steps spent there. "
+    "steps: median until then; at goal: share of the remaining steps spent there. "
 )
 TOLD_LEGEND = (
     "success %: episodes in which the environment told success, with Wilson's interval; steps: median until then; "
-    "at goal: share of the remaining steps with success. "
+    "at goal: share of the remaining steps with it. "
 )
 REGION_LEGEND = (
     "clear %: of the same starts, those that came there and were inside no region before; entered %: inside one "
@@ -179,9 +178,8 @@ def _title(rows: Sequence[ResultsRow], dataset: DataSummary) -> str:
 def _legend(rows: Sequence[ResultsRow]) -> str:
     toward = [row.goals for row in rows if row.goals is not None]
     radii = ", ".join(dict.fromkeys(f"{each.radius or SUCCESS_RADIUS:g}" for each in toward if not each.told))
-    text = TOLD_LEGEND if any(each.told for each in toward) else ""
-    text += (GOAL_LEGEND.format(radii) if radii else "") + (REGION_LEGEND if _have_regions(rows) else "")
-    text += LEGEND
+    text = (TOLD_LEGEND if any(each.told for each in toward) else "") + (GOAL_LEGEND.format(radii) if radii else "")
+    text += (REGION_LEGEND if _have_regions(rows) else "") + LEGEND
     text += BUDGET_LEGEND if any(row.time_budget_ms is not None for row in rows) else ""
     return text + (_CUT_LEGEND if _are_cut(rows) else "") + "."
 
@@ -290,9 +288,8 @@ def _interval(bounds: Sequence[float] | None) -> str:
 def _comparison_lines(comparisons: Sequence[RowDifference]) -> list[str]:
     lines = []
     for each in comparisons:
-        cost = each.of.startswith(OUTCOME)
-        factor, unit = (1, f" of {each.of.removeprefix(OUTCOME)}") if cost else _UNITS[each.of]
-        form = "+.3g" if cost else "+.1f"
+        factor, unit = _UNITS.get(each.of) or (1, f" of {each.of.removeprefix(OUTCOME)}")
+        form = "+.1f" if each.of in _UNITS else "+.3g"
         line = f"{each.baseline} - {each.other}: {factor * each.difference:{form}}{unit}"
         if each.ci95 is not None:
             low, high = (factor * bound for bound in each.ci95)
