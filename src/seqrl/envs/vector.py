@@ -18,6 +18,7 @@ from seqrl.envs.actions import ActionBounds
 from seqrl.envs.named import make_one
 from seqrl.envs.registration import check_env_id
 from seqrl.envs.returned import Moment, explain, read_observation, read_reset, read_step, telling
+from seqrl.envs.seeding import seed_globals
 from seqrl.errors import ConfigError, SeqrlError
 from seqrl.formats.minari import leaves
 from seqrl.formats.spaces import count_choices, first_choices, is_served
@@ -98,7 +99,8 @@ class Environments:
         """Start an episode in every environment.
 
         Args:
-            seeds: one per environment; the same seeds give the same starts.
+            seeds: one per environment; the same seeds give the same starts, also where an environment draws from the
+                global generators of NumPy and Python, as OGBench draws its tasks.
             options: one dictionary per environment, handed to its `reset` (maze2d: `state`, `target`).
 
         Returns:
@@ -115,7 +117,8 @@ class Environments:
         for index, env in enumerate(self.envs):
             given = options[index] if options is not None else None
             seed, moment = None if seeds is None else int(seeds[index]), self._moment(index)
-            with telling(moment) if given is None else nullcontext():  # options are the caller's
+            told = telling(moment) if given is None else nullcontext()  # options are the caller's
+            with told, seed_globals(seed):
                 returned = env.reset(seed=seed, options=None if given is None else dict(given))
             observation, info = read_reset(returned, moment)
             self._observations[index] = self._flat(observation, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import gymnasium
@@ -205,3 +206,28 @@ def test_registering_again_changes_nothing() -> None:
     mazes = ["seqrl/Maze2d-Large-v1", "seqrl/Maze2d-Medium-v1", "seqrl/Maze2d-Umaze-v1"]
     mazes += ["seqrl/PointMaze-Giant-v0", "seqrl/PointMaze-Large-v0", "seqrl/PointMaze-Medium-v0"]
     assert sorted(specs) == ["seqrl/D4rlAnt-v2", "seqrl/FourRooms-v0", *mazes]
+
+
+class Careless(Counter):
+    """Draws its starts from generators that belong to everybody."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.array([np.random.random(), random.random()]), {}  # noqa: NPY002
+
+
+def test_starts_follow_their_seeds_whatever_generator_draws_them() -> None:
+    envs = Environments("careless", [Careless(), Careless()])
+    np.random.seed(5)  # noqa: NPY002
+    random.seed(5)
+    expected = np.random.RandomState(5).random(3), random.Random(5).random()
+    first, _ = envs.reset([3, 4_000_000_000_000])
+    drawn = np.random.random(), random.random()  # noqa: NPY002
+    assert drawn == (expected[0][0], expected[1]), "what others draw goes on as before"
+    second, _ = envs.reset([3, 4_000_000_000_000])
+    np.testing.assert_array_equal(first, second)
+    assert len(set(first.ravel().tolist())) == 4
+    other, _ = envs.reset([4, 5])
+    assert not set(other.ravel().tolist()) & set(first.ravel().tolist())
+    unseeded, _ = envs.reset()
+    assert unseeded[0, 0] == np.float32(expected[0][1])
