@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from seqrl.evaluation.archive import OUTCOME, Evaluation
 from seqrl.evaluation.statistics import paired_difference, rate_difference
 
+_UNITS = {
+    "clear": (100, " points of clear success"),
+    "success": (100, " points of success"),
+    "returns": (1, " of return"),
+}
+
 
 @dataclass(frozen=True)
 class RowDifference:
@@ -76,3 +82,17 @@ def _difference(ours: Evaluation, other: Evaluation) -> RowDifference | None:
     if ours.row.end_at_goal != other.row.end_at_goal:
         return None
     return _difference_of("returns", ours, other)
+
+
+def tell_differences(comparisons: Sequence[RowDifference]) -> list[str]:
+    """A sentence of each, in the units of what is compared."""
+    lines = []
+    for each in comparisons:
+        factor, unit = _UNITS.get(each.of) or (1, f" of {each.of.removeprefix(OUTCOME)}")
+        form = "+.1f" if each.of in _UNITS else "+.3g"
+        line = f"{each.baseline} - {each.other}: {factor * each.difference:{form}}{unit}"
+        if each.ci95 is not None:
+            low, high = (factor * bound for bound in each.ci95)
+            line += f", 95 % interval over paired starts [{low:{form}}, {high:{form}}]"
+        lines.append(line)
+    return lines

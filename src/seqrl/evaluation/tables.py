@@ -10,8 +10,7 @@ from typing import Any
 
 from seqrl import console
 from seqrl.data.summary import DataSummary
-from seqrl.evaluation.archive import OUTCOME
-from seqrl.evaluation.baseline import RowDifference
+from seqrl.evaluation.baseline import RowDifference, tell_differences
 from seqrl.evaluation.rows import Component, ResultsRow, Starts
 from seqrl.evaluation.wording import (
     LETTERS,
@@ -43,11 +42,6 @@ LEGEND = (
     "n: episodes, one environment each, planned for together; ms/action: wall time of the policy over all their actions"
 )
 BUDGET_LEGEND = "; H 3.2 of 15: mean transitions of the plans that the time budget allowed; they depend on the machine"
-_UNITS = {
-    "clear": (100, " points of clear success"),
-    "success": (100, " points of success"),
-    "returns": (1, " of return"),
-}
 _WHOLE = ", whole episodes"
 _CUT_LEGEND = "; the behaviour's episodes are whole, those of the rows are cut"
 # In which rows may differ that were decoded alike.
@@ -63,7 +57,7 @@ def print_table(rows: Sequence[ResultsRow], comparisons: Sequence[RowDifference]
     header, body = _columns(rows, dataset)
     console.print_table(header, body, title=_title(rows, dataset), words=2)
     console.say(_legend(rows))
-    for sentence in (*_score_lines(rows), *_comparison_lines(comparisons)):
+    for sentence in (*_score_lines(rows), *tell_differences(comparisons)):
         console.say(console.one_line(sentence))
 
 
@@ -77,7 +71,7 @@ def write_tables(
         "",
         _legend(rows),
         "",
-        *(f"- {line}" for line in (*_score_lines(rows), *_comparison_lines(comparisons))),
+        *(f"- {line}" for line in (*_score_lines(rows), *tell_differences(comparisons))),
         "",
     ]
     write_text(folder / "results.md", "\n".join(lines))
@@ -283,19 +277,6 @@ def _point(position: Sequence[float]) -> str:
 
 def _interval(bounds: Sequence[float] | None) -> str:
     return "" if bounds is None else f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"
-
-
-def _comparison_lines(comparisons: Sequence[RowDifference]) -> list[str]:
-    lines = []
-    for each in comparisons:
-        factor, unit = _UNITS.get(each.of) or (1, f" of {each.of.removeprefix(OUTCOME)}")
-        form = "+.1f" if each.of in _UNITS else "+.3g"
-        line = f"{each.baseline} - {each.other}: {factor * each.difference:{form}}{unit}"
-        if each.ci95 is not None:
-            low, high = (factor * bound for bound in each.ci95)
-            line += f", 95 % interval over paired starts [{low:{form}}, {high:{form}}]"
-        lines.append(line)
-    return lines
 
 
 def _markdown(cells: Sequence[str]) -> str:
