@@ -97,11 +97,11 @@ def judge_told(success: np.ndarray, lengths: np.ndarray, env_id: str) -> dict[st
     Returns:
         (B, 1) `success`, `steps`, `time_at_goal` and `counted`, as of one goal without a name, `goals` (0, 2).
     """
-    lived = np.arange(success.shape[1]) < lengths[:, None]
+    lived: np.ndarray = np.arange(success.shape[1]) < lengths[:, None]
     if is_maze(env_id) or reference(env_id) is not None or not lived.any() or np.isnan(success[lived]).any():
         return {}
-    reached = lived & (success > 0)
-    arrived, first = reached.any(1), reached.argmax(1)
+    reached: np.ndarray = lived & (success > 0)
+    arrived, first = np.asarray(reached.any(1)), reached.argmax(1)
     share = reached.sum(1) / np.maximum(lengths - first, 1)
     return {
         "success": arrived[:, None],
