@@ -12,7 +12,7 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import register_score
 from seqrl.scores import Score, Trace
-from seqrl.scores._dimension import check_dimension, find_dimension, find_extras
+from seqrl.scores._dimension import Dimensions, check_dimension, find_dimension, find_extras
 
 
 @register_score("limit")
@@ -28,7 +28,7 @@ class LimitScore(Score):
     Args:
         low, high: limits in the data's units; None where there is none on that side.
         field: whose dimension it is: `observation`, `action`, or the name of an extra.
-        dim: which dimension of the field, 0 or more.
+        dim: which dimension of the field, 0 or more; or several, whose Euclidean norm counts, such as a speed.
         cost: of one unit beyond a limit, in one transition or, with `total`, in the plan; 0 or more.
         total: whether the limits are of the sum over the plan.
 
@@ -44,7 +44,7 @@ class LimitScore(Score):
         low: float | None = None,
         high: float | None = None,
         field: str = "observation",
-        dim: Annotated[int, Ge(0)] = 0,
+        dim: Dimensions = 0,
         cost: Annotated[float, Ge(0)] = 1.0,
         total: bool = False,
     ) -> None:

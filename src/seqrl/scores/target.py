@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Ge
 from torch import Tensor
 
 from seqrl.layout import Layout
 from seqrl.registry import register_score
 from seqrl.scores import Score, Trace
-from seqrl.scores._dimension import check_dimension, find_dimension, find_extras
+from seqrl.scores._dimension import Dimensions, check_dimension, find_dimension, find_extras
 
 
 @register_score("target")
@@ -23,12 +20,12 @@ class TargetScore(Score):
     Args:
         value: in the data's units.
         field: whose dimension it is: `observation`, `action`, or the name of an extra.
-        dim: which dimension of the field, 0 or more.
+        dim: which dimension of the field, 0 or more; or several, whose Euclidean norm counts, such as a speed.
     """
 
     wants_transitions = True
 
-    def __init__(self, *, value: float = 0.0, field: str = "observation", dim: Annotated[int, Ge(0)] = 0) -> None:
+    def __init__(self, *, value: float = 0.0, field: str = "observation", dim: Dimensions = 0) -> None:
         self.value = value
         self.field = field
         self.dim = dim
