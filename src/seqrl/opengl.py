@@ -7,6 +7,10 @@ import os
 import sys
 from importlib.util import find_spec
 
+BACKENDS = ("egl", "osmesa")  # that draw without a screen, in the order in which they are tried
+LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+PACKAGES = {"egl": "libegl1 and libgl1-mesa-dri", "osmesa": "libosmesa6"}  # of Debian and Ubuntu
+INSTALL = " or ".join(f"{packages} for MUJOCO_GL={backend}" for backend, packages in PACKAGES.items())
 _ASKED = ("MUJOCO_GL", "PYOPENGL_PLATFORM")
 
 

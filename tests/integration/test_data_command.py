@@ -221,3 +221,18 @@ def test_the_command_is_there_and_starts_without_hydra() -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "seqrl.d4rl.catalogue" in imported
     assert imported & {"hydra", "torch", "gymnasium", "lightning", "matplotlib"} == set()
+
+
+@pytest.mark.parametrize("word", ["plugins=[{}]", "plugins={}"])
+def test_plugins_are_named_as_for_trainings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], clean_plugins: None, word: str
+) -> None:
+    file, told = tmp_path / "mine.py", tmp_path / "told"
+    file.write_text(f"from pathlib import Path\nPath({str(told)!r}).touch()\n")
+    with pytest.raises(SystemExit):
+        run(["list", word.replace("{}", str(file))])
+    assert not told.exists()
+    np.savez(tmp_path / "d.npz", observations=np.zeros((4, 2)), actions=np.zeros((4, 1)), rewards=np.zeros(4),
+             terminals=np.zeros(4, bool), timeouts=np.array([0, 0, 0, 1], bool))  # fmt: skip
+    assert run(["inspect", str(tmp_path / "d.npz"), word.replace("{}", str(file))]) == 0
+    assert told.exists()

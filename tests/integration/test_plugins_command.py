@@ -159,3 +159,30 @@ def test_a_wrong_command_shows_the_usage(words: list[str], capsys: pytest.Captur
         run(words)
     assert caught.value.code == 2
     assert "usage: seqrl plugins" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plugins=[{}]"],
+        ["plugins={}"],
+        ["+plugins=['{}']"],
+        ['plugins="{}"'],
+        ["--plugins", "{}"],
+    ],
+)
+def test_plugins_are_named_as_for_other_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    file = write(tmp_path / "my tokenizer.py", GOOD)
+    named = [word.replace("{}", file) for word in words]
+    assert run(["check", "mine", "--slot", "tokenizer", "--options", "num_bins=9", *named]) == 0
+    assert "contracts kept" in capsys.readouterr().out
+    assert run(["list", "tokenizer", *named]) == 0
+    assert "Seven bins, for luck." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["plugins=", "plugins=[", "plugins=[1]", "plugins=[{a: b}]"])
+def test_what_names_no_plugins_is_refused(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert run(["check", "uniform", "--slot", "tokenizer", word]) == 2
+    assert "write plugins=[my_planner.py]" in capsys.readouterr().err

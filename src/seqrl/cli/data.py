@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seqrl.cli.plugin_words import take_plugins
 from seqrl.cli.telling import tell_errors
-from seqrl.console import can_show, print_table, say, show_progress
+from seqrl.console import print_table, say, show_progress
 from seqrl.errors import ConfigError, DataError
 from seqrl.files import write_text
 from seqrl.paths import find_path
@@ -18,9 +19,7 @@ from seqrl.plugins import load_plugins, split_module
 if TYPE_CHECKING:
     from seqrl.envs import Environments
     from seqrl.evaluation.recorded_episodes import Actor
-    from seqrl.formats.columns import Column
     from seqrl.formats.flat import FlatEpisodes
-    from seqrl.formats.inspection import Inspection
     from seqrl.sources import DataSource
 
 
@@ -28,12 +27,17 @@ if TYPE_CHECKING:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     parser = _parser()
+    arguments, named = take_plugins(arguments)
     options, rest = parser.parse_known_args(arguments)
+    if named and not hasattr(options, "plugins"):
+        parser.error("plugins=... is of no use here")
     words = getattr(options, "overrides", getattr(options, "source", None))
     if rest and words is not None and all("=" in word and not word.startswith("-") for word in rest):
         words += rest  # argparse stops taking words at the first switch
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if named:
+        options.plugins = [*options.plugins, *named]
     try:
         options.task(options)
     except BrokenPipeError:
@@ -48,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("seqrl data", description="Episodes: inspect, generate, collect, convert, list.")
     commands = parser.add_subparsers(required=True, metavar="inspect | generate | collect | convert | list")
     plugged = argparse.ArgumentParser(add_help=False)
-    plugged.add_argument("--plugins", nargs="+", default=[], metavar="FILE_OR_MODULE", help="loaded before")
+    plugged.add_argument(
+        "--plugins", nargs="+", default=[], metavar="FILE_OR_MODULE", help="loaded before; also plugins=[FILE]"
+    )
     writing = argparse.ArgumentParser(add_help=False)
     writing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
@@ -104,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    from seqrl.cli.inspection_table import print_inspection
     from seqrl.formats.inspection import inspect_episodes
     from seqrl.sources import find_source
 
@@ -118,7 +125,7 @@ def _inspect(options: argparse.Namespace) -> None:
     else:
         raise ConfigError(f"{len(options.source)} sources were given; give one, or overrides such as data=d4rl")
     report = inspect_episodes(flat)
-    _print(report)
+    print_inspection(report)
     if options.json is not None:
         write_text(options.json, json.dumps(report.plain(), indent=2, allow_nan=False) + "\n")
         say(f"written: {options.json}")
@@ -258,42 +265,3 @@ def compose_part(name: str, overrides: Sequence[str], part: Callable[[Any], Any]
             return plain(part(composing(lambda: hydra.compose(name, words))))
     except (HydraException, OmegaConfBaseException) as error:
         raise translate(error, name, words) from error
-
-
-def _print(report: Inspection) -> None:
-    names = [report.source, *([f"env_id {report.env_id}"] if report.env_id else []), f"layout {report.layout}"]
-    say(", ".join(names))
-    say(
-        f"{report.transitions} transitions in {report.episodes} episodes: {report.terminated} terminated, "
-        f"{report.truncated} truncated, {report.cut} cut by the recording"
-    )
-    for label, summary, histogram in (
-        ("lengths", report.lengths, report.length_histogram),
-        ("returns", report.returns, report.return_histogram),
-    ):
-        if summary:
-            numbers = ", ".join(f"{key} {value:.5g}" for key, value in summary.items())
-            say(f"{label}: {numbers}  {_bars(histogram[1])}")
-    header = ["", "min", "1 %", "median", "99 %", "max", "mean", "std", "values", "most common", "NaN", "inf"]
-    print_table(header, [[column.name, *_cells(column)] for column in report.columns])
-    for remark in report.remarks:
-        say(f"note: {remark}")
-    for warning in report.warnings:
-        say(f"look at: {warning}")
-    if not report.warnings:
-        say("nothing odd was found")
-
-
-def _cells(column: Column) -> list[str]:
-    percentiles = column.percentiles or (None, None, None)
-    values = (column.minimum, *percentiles, column.maximum, column.mean, column.std)
-    numbers = ["-" if value is None else f"{value:.4g}" for value in values]
-    ties = [str(column.distinct), f"{100 * column.most_common:.1f} %"]
-    return [*numbers, *ties, str(column.nan or ""), str(column.infinite or "")]
-
-
-def _bars(counts: Sequence[int]) -> str:
-    """A histogram in one line of text; a bin with anything in it is never blank."""
-    top = max(counts, default=0)
-    levels = "▁▂▃▄▅▆▇█" if can_show("▁▂▃▄▅▆▇█") else ".:-=+*#@"
-    return "".join(" " if count == 0 else levels[min(7, 8 * count // top)] for count in counts)

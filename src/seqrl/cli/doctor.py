@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from seqrl.cli.telling import tell_errors
 from seqrl.console import one_line, print_table, say
 from seqrl.errors import SeqrlError, sentence
 from seqrl.files import hold_lock
+from seqrl.opengl import BACKENDS, INSTALL, LIBRARIES, PACKAGES
 from seqrl.paths import cache_dir, data_dir
 from seqrl.processes import bound_command, safe_environment
 
@@ -30,6 +32,9 @@ _USES = {  # of the optional parts
     "submitit": "sweeps on a cluster: hydra/launcher=submitit_slurm",
     "ray": "sweeps with ray: hydra/launcher=ray",
     "optuna": "search: hydra/sweeper=optuna",
+    "wandb": "training.loggers=[csv,wandb]",
+    "mlflow": "training.loggers=[csv,mlflow]",
+    "onnx": "seqrl export --onnx",
     "minari": "data=minari",
     "hf": "backbone=hf, decoders of transformers",
     "ogbench": "environments of data=ogbench",
@@ -159,17 +164,35 @@ def find_mujoco() -> Iterator[Finding]:
         yield Finding("MuJoCo", "wrong", f"does not simulate: {simulated}")
         return
     yield Finding("MuJoCo", "ok", f"{version('mujoco')} simulates")
-    drawn = _try_python("mujoco.Renderer(model, 64, 64).render()")
+    yield _find_opengl()
+
+
+def _find_opengl() -> Finding:
+    """Whether MuJoCo can render a video, with the OpenGL that is asked for or one of those that are tried."""
     asked = os.environ.get("MUJOCO_GL")
-    if drawn is None:
-        yield Finding("OpenGL", "ok", f"draws{f' with MUJOCO_GL={asked}' if asked else ''}")
-    else:
-        advice = "videos are drawn with Matplotlib instead; MUJOCO_GL=egl or osmesa, with its library, gives MuJoCo's"
-        yield Finding("OpenGL", "missing", f"{drawn}; {advice}")
+    tried = []
+    for backend in [asked] if asked else BACKENDS:
+        reason = _try_python("mujoco.Renderer(model, 64, 64).render()", gl=backend)
+        if reason is None:
+            return Finding("OpenGL", "ok", f"draws with MUJOCO_GL={backend}")
+        library = LIBRARIES.get(backend)
+        is_there = library is None or find_library(library) is not None
+        tried.append(f"{backend}: {reason if is_there else f'there is no lib{library}'}")
+    needs = f"install {PACKAGES[asked]}" if asked in PACKAGES else f"install {INSTALL}"
+    return Finding(
+        "OpenGL",
+        "missing",
+        f"for video=true of MuJoCo environments as MuJoCo renders them (stick figures are drawn instead), "
+        f"{'; '.join(tried)}; {needs}",
+    )
 
 
-def _try_python(line: str) -> str | None:
-    """Run one line after a model was made; None, or why it failed."""
+def _try_python(line: str, *, gl: str | None = None) -> str | None:
+    """Run one line after a model was made; None, or why it failed.
+
+    Args:
+        gl: value of `$MUJOCO_GL` there.
+    """
     program = (
         "from seqrl.opengl import prepare_mujoco; prepare_mujoco(); import mujoco; "
         "model = mujoco.MjModel.from_xml_string('<mujoco><worldbody/></mujoco>'); data = mujoco.MjData(model); " + line
@@ -178,7 +201,7 @@ def _try_python(line: str) -> str | None:
     try:
         done = subprocess.run(
             command,
-            env=safe_environment(),
+            env=safe_environment() | ({} if gl is None else {"MUJOCO_GL": gl}),
             capture_output=True,
             encoding="utf-8",
             errors="replace",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from seqrl.cli.telling import tell_errors
-from seqrl.console import say
+from seqrl.console import say, tell_import
 from seqrl.paths import find_path
 
 
@@ -28,6 +28,7 @@ def run(arguments: list[str]) -> None:
         "--use", nargs="+", default=(), metavar="WORD", help="words of seqrl evaluate that the card shows"
     )
     options = parser.parse_args(arguments)
+    tell_import("torch", "PyTorch")
     from seqrl.publishing.export import export_model
 
     wishes = {"half": options.half, "overwrite": options.overwrite, "use": options.use, "onnx": options.onnx}

@@ -14,6 +14,7 @@ import yaml
 
 from seqrl import plugins
 from seqrl.cli.components import Description, describe
+from seqrl.cli.plugin_words import take_plugins
 from seqrl.cli.telling import tell_errors
 from seqrl.console import say
 from seqrl.errors import ConfigError, PluginError
@@ -23,7 +24,9 @@ from seqrl.registry import all_registries, registry_of
 @tell_errors()
 def run(arguments: list[str]) -> int:
     """Run the command; returns 1 where a contract is violated."""
+    arguments, named = take_plugins(arguments)
     options = _parser().parse_args(arguments)
+    options.plugins = [*options.plugins, *named]
     return int(options.task(options))
 
 
@@ -31,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("seqrl plugins", description="Components to choose from, and their contracts.")
     commands = parser.add_subparsers(required=True, metavar="list | check")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--plugins", nargs="+", default=[], metavar="FILE_OR_MODULE", help="loaded before")
+    shared.add_argument(
+        "--plugins", nargs="+", default=[], metavar="FILE_OR_MODULE", help="loaded before; also plugins=[FILE]"
+    )
     shared.add_argument("--verbose", action="store_true", help="full tracebacks of plugins that fail")
 
     listing = commands.add_parser("list", parents=[shared], help="names, origins, options and defaults")

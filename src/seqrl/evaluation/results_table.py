@@ -13,7 +13,7 @@ from typing import Any
 from seqrl.errors import ConfigError, did_you_mean, show_value
 from seqrl.evaluation.results import ESTIMATES, SEED, Result, find_varying, list_numbers
 from seqrl.evaluation.rows import ENDS
-from seqrl.evaluation.tables import describe_decoding
+from seqrl.evaluation.telling_apart import describe_decoding
 from seqrl.evaluation.wording import shorten_data_name
 
 SUFFIXES = {".csv": "csv", ".md": "markdown", ".tex": "latex"}

@@ -13,6 +13,7 @@ from seqrl.evaluation.captions import Captions, add_captions
 from seqrl.evaluation.drawn_frames import SIZE, draw_maze, draw_sticks
 from seqrl.evaluation.encoding import write_frames
 from seqrl.evaluation.rendered_frames import Failure, Take, render_in_child
+from seqrl.opengl import BACKENDS, INSTALL
 from seqrl.paths import find_path
 from seqrl.worlds.environments import is_maze, maze_of
 from seqrl.worlds.maze import Maze
@@ -114,16 +115,13 @@ def write_rollout_video(
         raise DataError(f"a video of {env_id} needs {model.nq} joint positions a frame and {qpos.shape[1]} were given")
     take = Take(env_id, list(range(len(qpos))), qpos, captions=captions, plugins=plugins)
     tried = []
-    for backend in [os.environ["MUJOCO_GL"]] if os.environ.get("MUJOCO_GL") else ["egl", "osmesa"]:
+    for backend in [os.environ["MUJOCO_GL"]] if os.environ.get("MUJOCO_GL") else BACKENDS:
         found = render_in_child(path, take, fps, backend)
         if isinstance(found, str):
             return f"{found}, rendered by Gymnasium with {backend}"
         tried.append(f"{backend}: {found.reason}")
     written = write_frames(path, add_captions(draw_sticks(model, qpos), captions), fps)
-    return (
-        f"{written}, drawn as a stick figure, since no OpenGL works here ({'; '.join(tried)}); install libegl1 and "
-        "libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for MUJOCO_GL=osmesa"
-    )
+    return f"{written}, drawn as a stick figure, since no OpenGL works here ({'; '.join(tried)}); install {INSTALL}"
 
 
 def write_maze_video(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ class Inspection:
         lengths, returns: of the episodes: minimum, mean, median, maximum, standard deviation. Returns are undiscounted
             and cover finite ones only.
         return_histogram, length_histogram: (edges, counts).
-        columns: one per dimension.
+        columns: one per dimension of observation and action, and the reward.
+        extras: likewise of the arrays that are recorded beside, by the name that a layout gives them.
         boundaries: None without two rows.
         remarks: what reading had to assume.
         warnings: what may be wrong, a sentence each.
@@ -45,6 +46,7 @@ class Inspection:
     length_histogram: tuple[list[float], list[int]]
     return_histogram: tuple[list[float], list[int]]
     columns: list[Column]
+    extras: list[Column]
     boundaries: Boundaries | None
     remarks: list[str]
     warnings: list[str]
@@ -86,6 +88,7 @@ def inspect_episodes(flat: FlatEpisodes) -> Inspection:
         length_histogram=count_bins(lengths),
         return_histogram=count_bins(finite),
         columns=columns,
+        extras=list(_describe_extras(flat.extras)),
         boundaries=boundaries,
         remarks=list(flat.remarks),
         warnings=[],
@@ -99,6 +102,19 @@ def inspect_episodes(flat: FlatEpisodes) -> Inspection:
     return report
 
 
+def _describe_extras(extras: Mapping[str, np.ndarray]) -> Iterator[Column]:
+    """Of every dimension of the extras that hold numbers."""
+    for key, array in extras.items():
+        name = key.removeprefix("infos/")
+        if np.asarray(array).dtype.kind not in "biuf":
+            continue
+        values = as_matrix(array)
+        if values.shape[1] == 1:
+            yield describe_column(name, values[:, 0])
+        else:
+            yield from describe_columns(name, values)
+
+
 def _warnings(report: Inspection, lengths: np.ndarray, broken_returns: int) -> Iterator[str]:
     if report.transitions == 0:
         yield "there are no transitions"
@@ -108,7 +124,13 @@ def _warnings(report: Inspection, lengths: np.ndarray, broken_returns: int) -> I
             yield f"{column.name} holds {column.nan} NaN and {column.infinite} infinite values: training refuses them"
     if broken_returns:
         yield f"{broken_returns} episodes have no finite return"
-    constants = [column.name for column in report.columns if column.distinct == 1]
+    for column in report.extras:
+        if column.nan or column.infinite:
+            yield (
+                f"{column.name} holds {column.nan} NaN and {column.infinite} infinite values: training refuses them "
+                "where its layout has the field"
+            )
+    constants = [column.name for column in (*report.columns, *report.extras) if column.distinct == 1]
     if constants:
         yield f"constant: {', '.join(constants)}"
     single = int((lengths == 1).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def export_model(
     if folder.exists() and not overwrite and (folder.is_file() or any(folder.iterdir())):
         raise ConfigError(f"{str(folder)!r} exists already; choose another name, or --overwrite it")
     checkpoint = checkpoint_file(source)
+    yield f"reading {checkpoint}"
     loaded = load(checkpoint)
     critic, graph = critic_file(checkpoint), landmarks_file(checkpoint)
     if onnx:
@@ -67,10 +68,8 @@ def export_model(
             command=command,
             use=use,
         )
-        if graph.is_file():
-            (new / "landmarks").mkdir()
-            shutil.copyfile(graph, new / "landmarks" / graph.name)
-        policies = _write_policies(new) if onnx else []
+        _copy_landmarks(graph, new)
+        policies = (yield from _write_policies(new)) if onnx else []
         if rows:
             write_tables(new, rows, [], loaded.dataset)
         table = (new / RESULTS).read_text(encoding="utf-8") if rows else None
@@ -84,16 +83,22 @@ def export_model(
         yield f"{_ROUNDED} checkpoint={folder} and export that folder"
 
 
+def _copy_landmarks(graph: Path, folder: Path) -> None:
+    if graph.is_file():
+        (folder / "landmarks").mkdir()
+        shutil.copyfile(graph, folder / "landmarks" / graph.name)
+
+
 def _read_rows(run: Path) -> list[ResultsRow]:
     """The results rows of a run, the oldest first."""
     evaluations = sorted(list_evaluations(run), key=lambda each: (each / ROW).stat().st_mtime_ns)
     return [read_row(each) for each in evaluations]
 
 
-def _write_policies(folder: Path) -> list[str]:
+def _write_policies(folder: Path) -> Generator[str, None, list[str]]:
     """Names of the ONNX files of a folder, which are made of its own weights: of half precision, perhaps."""
     write_digests(folder)  # which loading asks for
-    return write_policies(folder, load(folder).model, load_critic(folder))
+    return (yield from write_policies(folder, load(folder).model, load_critic(folder)))
 
 
 def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,8 +82,11 @@ def check_single_pass(model: Model, critic: Critic | None) -> None:
         )
 
 
-def write_policies(folder: Path, model: Model, critic: Critic | None) -> list[str]:
+def write_policies(folder: Path, model: Model, critic: Critic | None) -> Generator[str, None, list[str]]:
     """Write `policy.onnx` of a model of vectors and `actor.onnx` of a critic; both are tried under ONNX Runtime.
+
+    Yields:
+        What is done next, which takes seconds.
 
     Returns:
         Names of the files.
@@ -97,14 +100,20 @@ def write_policies(folder: Path, model: Model, critic: Critic | None) -> list[st
         longest = model.context
         policy = VectorPolicy(model)
         examples = [_example(model, rows, length) for rows, length in ((2, longest), (3, 1), (1, min(2, longest)))]
+        yield _tell(POLICY)
         _write(folder / POLICY, policy, examples, _notes(model), longest)
         written.append(POLICY)
     if critic is not None:
         size = critic.observation_mean.shape[0]
         examples = [{"observation": torch.randn(rows, size, generator=_generator())} for rows in (2, 1, 5)]
+        yield _tell(ACTOR)
         _write(folder / ACTOR, CriticPolicy(critic), examples, {}, 1)
         written.append(ACTOR)
     return written
+
+
+def _tell(name: str) -> str:
+    return f"tracing {name} with torch.export, then comparing its actions under ONNX Runtime"
 
 
 def _generator() -> torch.Generator:

@@ -58,3 +58,32 @@ def test_a_failing_library_does_not_hide_the_others(capsys: pytest.CaptureFixtur
     told = capsys.readouterr().out
     assert "wrong: trouble: RuntimeError: libtrouble.so is gone" in told
     assert "locks" in told
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "told"),
+    [
+        (None, {"EGL", "OSMesa"}, ["egl: no display", "osmesa: no display", "libegl1", "libosmesa6"]),
+        (None, {"OSMesa"}, ["egl: there is no libEGL;", "osmesa: no display", "libgl1-mesa-dri for MUJOCO_GL=egl"]),
+        ("osmesa", set(), ["osmesa: there is no libOSMesa;", "install libosmesa6"]),
+        ("glfw", set(), ["glfw: no display", "install libegl1"]),
+    ],
+)
+def test_a_missing_opengl_is_told_with_what_it_is_for_and_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, there: set[str], told: list[str]
+) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    if asked:
+        monkeypatch.setenv("MUJOCO_GL", asked)
+    monkeypatch.setattr(doctor, "_try_python", lambda line, gl=None: "no display" if gl else None)
+    monkeypatch.setattr(doctor, "find_library", lambda name: name if name in there else None)
+    simulates, draws = doctor.find_mujoco()
+    assert (simulates.verdict, draws.verdict) == ("ok", "missing")
+    for words in ("for video=true of MuJoCo environments", *told):
+        assert words in draws.found
+    assert ("egl" in draws.found.partition("; install")[0]) == (asked is None)
+
+
+def test_every_optional_part_says_what_it_is_for() -> None:
+    extras = {text.partition("extra == ")[2].strip("'\" ") for text in requires("seqrl") or () if "extra == " in text}
+    assert extras - {"all"} <= set(doctor._USES)

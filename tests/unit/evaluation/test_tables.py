@@ -18,7 +18,9 @@ from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.baseline import RowDifference
 from seqrl.evaluation.evaluate import _far_target, evaluate
 from seqrl.evaluation.rows import ResultsRow
-from seqrl.evaluation.tables import abbreviate, describe_decoding, print_table, write_tables
+from seqrl.evaluation.tables import print_table, write_tables
+from seqrl.evaluation.telling_apart import describe_decoding
+from seqrl.evaluation.wording import abbreviate
 
 DATASET = DataSummary("tiny", num_transitions=1234, num_episodes=56, behaviour_return_mean=7.25, behaviour_score=12.34)
 BEAM = {"name": "beam", "beam_width": 8, "horizon": 5, "n_expand": 2, "cache": "none"}

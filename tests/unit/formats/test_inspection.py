@@ -180,3 +180,23 @@ def test_the_picture_is_written_whole(tmp_path: Path) -> None:
     path = draw_inspection(tmp_path / "a.png", inspect_episodes(replaced(walk(), 5, 1, np.nan)))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_extras_have_rows_and_their_nan_is_found() -> None:
+    flat = walk()
+    count = len(flat.ends)
+    cost, pair = np.arange(count, dtype=float), np.ones((count, 2))
+    cost[3], cost[5], pair[7, 1] = np.nan, np.inf, np.nan
+    words = np.array(["text"] * count)
+    report = inspect_episodes(
+        dataclasses.replace(
+            flat, extras={"cost": cost, "infos/pair": pair, "task": np.zeros((count, 1), int), "w": words}
+        )
+    )
+    assert [each.name for each in report.extras] == ["cost", "pair 0", "pair 1", "task"]
+    assert [(each.nan, each.infinite) for each in report.extras] == [(1, 1), (0, 0), (1, 0), (0, 0)]
+    assert said(report, "cost holds 1 NaN and 1 infinite values: training refuses them where its layout has the field")
+    assert said(report, "pair 1 holds 1 NaN")
+    assert said(report, "constant: pair 0, pair 1, task")
+    assert not said(report, "training refuses it")  # without that field it trains
+    json.dumps(report.plain(), allow_nan=False)

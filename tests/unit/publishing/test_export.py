@@ -118,7 +118,8 @@ def test_rows_of_other_weights_are_left_out(run: Path, make_row: Callable[..., R
         place.mkdir(parents=True)
         row = make_row(strategy=label, training_steps=steps)
         write_evaluation(Evaluation(place, row, {"returns": np.zeros((2, 1))}, []))
-    told = list(export_model(run, run.parent / "out"))
+    reading, *told = export_model(run, run.parent / "out")
+    assert reading == f"reading {run / 'model' / 'last.ckpt'}"
     card = (run.parent / "out" / "README.md").read_text()
     assert "final" in card
     assert "early" not in card

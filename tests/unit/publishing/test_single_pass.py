@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,18 @@ def model_of(kind: str, plain_layout_config: Callable[..., dict[str, Any]]) -> V
     return model.eval()
 
 
+def written(*given: Any) -> list[str]:
+    """The names of the files; what takes its time is told before each of them."""
+    names: list[str] = []
+
+    def run() -> Iterator[str]:
+        names.extend((yield from write_policies(*given)))
+
+    told = list(run())
+    assert [line.split()[1] for line in told] == names
+    return names
+
+
 @pytest.fixture
 def iql(plain_layout_config: Callable[..., dict[str, Any]]) -> Critic:
     sizes = {"observation_size": 3, "action_size": 2, "window": {"length": 3}}
@@ -87,7 +99,7 @@ def session(path: Path) -> Any:
 )
 def test_an_episode_acts_alike(tmp_path: Path, plain_layout_config: Callable[..., dict[str, Any]], kind: str) -> None:
     model = model_of(kind, plain_layout_config)
-    assert write_policies(tmp_path, model, None) == [POLICY]
+    assert written(tmp_path, model, None) == [POLICY]
     runtime, layout = session(tmp_path / POLICY), model.layout
     notes = {key: json.loads(value) for key, value in runtime.get_modelmeta().custom_metadata_map.items()}
     assert notes["context"] == model.context
@@ -115,7 +127,7 @@ def test_an_episode_acts_alike(tmp_path: Path, plain_layout_config: Callable[...
 
 def test_a_critics_actor_acts_alike(tmp_path: Path, iql: Critic, tiny_layout: Layout) -> None:
     model = TokenModel(tiny_layout, {"name": "uniform", "num_bins": 4}, GPT, context=3)
-    assert write_policies(tmp_path, model, iql) == [ACTOR]
+    assert written(tmp_path, model, iql) == [ACTOR]
     observations = torch.randn(9, 3, generator=torch.Generator().manual_seed(7)) * 5
     (found,) = session(tmp_path / ACTOR).run(None, {"observation": observations.numpy()})
     np.testing.assert_allclose(found, iql.act(observations).detach().numpy(), rtol=1e-5, atol=1e-5)
@@ -126,7 +138,7 @@ def test_a_critics_actor_acts_alike(tmp_path: Path, iql: Critic, tiny_layout: La
 
 def test_what_is_no_single_pass_is_refused(tmp_path: Path, tiny_layout: Layout) -> None:
     with pytest.raises(ConfigError, match="a model of tokens decodes one after the other; train with method=dt"):
-        write_policies(tmp_path, TokenModel(tiny_layout, {"name": "uniform", "num_bins": 4}, GPT, context=3), None)
+        written(tmp_path, TokenModel(tiny_layout, {"name": "uniform", "num_bins": 4}, GPT, context=3), None)
 
 
 @pytest.mark.slow
@@ -137,7 +149,7 @@ def test_what_the_format_cannot_hold_is_refused(
     layout = Layout.from_config(plain_layout_config(**LAYOUTS["dt"][0]), 3, 2)
     model = VectorModel(layout, {"name": "continuous"}, recurrent, context=4, longest_episode=30).eval()
     with pytest.raises(ConfigError, match="ONNX cannot hold this policy"):
-        write_policies(tmp_path, model, None)
+        written(tmp_path, model, None)
 
 
 def test_a_missing_package_is_told(
@@ -145,4 +157,4 @@ def test_a_missing_package_is_told(
 ) -> None:
     monkeypatch.setattr(single_pass, "_PACKAGES", ("onnx", "no_such_runtime"))
     with pytest.raises(ConfigError, match=r"--onnx needs no_such_runtime; pip install 'seqrl\[onnx\]'"):
-        write_policies(tmp_path, model_of("bc", plain_layout_config), None)
+        written(tmp_path, model_of("bc", plain_layout_config), None)
