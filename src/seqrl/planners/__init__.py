@@ -28,6 +28,8 @@ class Planner(ABC):
             `next_observation`, `goals`, `distributions`, `extras`, `evidence`; None for planners that rank nothing,
             whatever the score.
         wants_target: whether it looks at the goal in the data's units, as `history.target`.
+        sizes: numbers of an observation and of an action in the environment that it was written for, if it serves no
+            other; its contracts are run with them.
     """
 
     horizon: int
@@ -35,6 +37,7 @@ class Planner(ABC):
     asks_model: bool = True
     shows: frozenset[str] | None = frozenset()
     wants_target: bool = False
+    sizes: tuple[int, int] | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -96,6 +96,8 @@ class Score(ABC):
             layout has the fields.
         wants_extras: which extras traces must hold; their fields are checked by `check`.
         evidence_steps: n, of how many of the last transitions traces must hold `goal_evidence`; 0 for none.
+        sizes: numbers of an observation and of an action in the environment that it was written for, if it serves no
+            other; its contracts are run with them.
     """
 
     wants_transitions: bool = False
@@ -104,6 +106,7 @@ class Score(ABC):
     wants_distributions: bool = False
     wants_extras: tuple[str, ...] = ()
     evidence_steps: int = 0
+    sizes: tuple[int, int] | None = None
 
     @abstractmethod
     def check(self, layout: Layout) -> None:

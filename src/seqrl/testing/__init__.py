@@ -15,7 +15,17 @@ from typing import Any
 from seqrl.errors import ConfigError, SeqrlError
 from seqrl.layout import Layout
 from seqrl.registry import registry_of
-from seqrl.testing import backbones, critics, optimization, planners, strategies, tokenizers, training, watching
+from seqrl.testing import (
+    backbones,
+    critics,
+    optimization,
+    planners,
+    samples,
+    strategies,
+    tokenizers,
+    training,
+    watching,
+)
 from seqrl.testing.contract import Component, Contract, ContractViolation
 
 __all__ = ["Component", "Contract", "ContractViolation", "check", "contracts"]
@@ -89,7 +99,8 @@ def check(slot: str, name: str, **options: Any) -> list[tuple[str, str | None]]:
         raise
     except Exception as error:
         return [("builds", f"the constructor raises {type(error).__name__}: {error}")]
-    return [(contract.__name__.replace("_", " "), _violation(contract, component)) for contract in wanted]
+    with samples.sized_for(component):
+        return [(contract.__name__.replace("_", " "), _violation(contract, component)) for contract in wanted]
 
 
 def _violation(contract: Contract, component: Component) -> str | None:

@@ -128,9 +128,7 @@ CONTRACTS: tuple[Contract, ...] = (
 
 def _build(component: Component) -> Critic:
     torch.manual_seed(0)
-    critic: Critic = component.build(
-        observation_size=samples.OBSERVATION_SIZE, action_size=samples.ACTION_SIZE, discount=0.9
-    )
+    critic: Critic = component.build(observation_size=samples.sizes()[0], action_size=samples.sizes()[1], discount=0.9)
     return critic
 
 

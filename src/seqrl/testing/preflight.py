@@ -16,7 +16,7 @@ from seqrl.console import say
 from seqrl.errors import PluginError, SeqrlError
 from seqrl.plugins import origin
 from seqrl.registry import registry_of
-from seqrl.testing import backbones, contracts, critics, optimization, planners, strategies, tokenizers
+from seqrl.testing import backbones, contracts, critics, optimization, planners, samples, strategies, tokenizers
 from seqrl.testing.contract import CannotTell, Component, Contract, ContractViolation
 
 SECONDS = 2.0  # of processor time for the contracts of one component
@@ -64,7 +64,7 @@ def check_plugged(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         if repr(component) in _checked:
             continue
         started = time.process_time()
-        with _apart():
+        with _apart(), samples.sized_for(component):
             kept, left_out = _check(component)
         _checked.add(repr(component))
         seconds = time.process_time() - started

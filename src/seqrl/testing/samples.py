@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -20,21 +22,40 @@ from seqrl.layout_config import FIELDS
 from seqrl.models.code import CodeModel
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
+from seqrl.registry import registry_of
+from seqrl.testing.contract import Component
 from seqrl.tokenizers.vq import VqTokenizer
 from seqrl.types import CodeHistory, TokenBatch, TokenHistory, VectorBatch
 
-OBSERVATION_SIZE, ACTION_SIZE = 3, 2
+OBSERVATION_SIZE, ACTION_SIZE = 3, 2  # of samples for a component that serves all sizes
 EXTRA_SIZE, CONTEXT = 2, "price"
 WINDOW = 6  # transitions; one more than the longest default context of a planner
+_sizes: ContextVar[tuple[int, int]] = ContextVar("sizes", default=(OBSERVATION_SIZE, ACTION_SIZE))
+
+
+@contextmanager
+def sized_for(component: Component) -> Iterator[None]:
+    """Samples of the sizes that a component was written for, see `Planner.sizes`; of ours where it says none."""
+    sizes = getattr(registry_of(component.slot).get(component.name), "sizes", None)
+    before = _sizes.set(sizes or _sizes.get())
+    try:
+        yield
+    finally:
+        _sizes.reset(before)
+
+
+def sizes() -> tuple[int, int]:
+    """O and A of the samples."""
+    return _sizes.get()
 
 
 def store() -> EpisodeStore:
     """Six episodes of 4 to 9 steps, some terminated, actions in [-1, 1]."""
-    rng = np.random.default_rng(0)
+    rng, (observation_size, action_size) = np.random.default_rng(0), sizes()
     episodes: list[dict[str, Any]] = [
         {
-            "observations": rng.normal(size=(length, OBSERVATION_SIZE)),
-            "actions": rng.uniform(-1, 1, size=(length, ACTION_SIZE)),
+            "observations": rng.normal(size=(length, observation_size)),
+            "actions": rng.uniform(-1, 1, size=(length, action_size)),
             "rewards": rng.normal(size=length),
             "terminated": number % 2 == 0,
         }
@@ -59,8 +80,8 @@ def layout(
     fields |= {"observation": {}} | ({CONTEXT: {}} if CONTEXT in extras else {})
     fields |= {name: {"hidden": name == "value"} for name in FIELDS[1:] if name not in left_out}
     fields |= {name: {} for name in extras if name != CONTEXT}
-    config = {"fields": fields, "goal": {"dims": [0, 1]} if goal else None, "discount": 0.9}
-    return Layout.from_config(config, OBSERVATION_SIZE, ACTION_SIZE, extras=dict.fromkeys(extras, EXTRA_SIZE))
+    config = {"fields": fields, "goal": {"dims": list(range(min(2, sizes()[0])))} if goal else None, "discount": 0.9}
+    return Layout.from_config(config, *sizes(), extras=dict.fromkeys(extras, EXTRA_SIZE))
 
 
 def layouts() -> dict[str, Layout]:
@@ -115,7 +136,7 @@ def critic() -> Critic:
     config = CriticConfig.from_dict({"layout": layout, "critic": {"name": "iql", "dim": 8}})
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of the biases, which `scramble` adds to
-        made = build_critic(config, DataSizes(OBSERVATION_SIZE, ACTION_SIZE))
+        made = build_critic(config, DataSizes(*sizes()))
     assert made is not None
     episodes = store()
     made.fit(torch.from_numpy(episodes.observations), torch.from_numpy(episodes.actions))

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqrl import Backbone, Planner, Score, Tokenizer
+from seqrl import Backbone, Planner, Score, Tokenizer, testing
 from seqrl.cli import train
 from seqrl.cli.checking import check_plugged
 from seqrl.config import EvaluationConfig, RunConfig
 from seqrl.errors import ConfigError, PluginError
 from seqrl.registry import registry_of
-from seqrl.testing import preflight
+from seqrl.testing import preflight, samples
 from seqrl.types import Plan
 
 pytestmark = pytest.mark.usefixtures("clean_plugins")
@@ -213,6 +213,49 @@ def test_what_the_contracts_do_not_suit_is_not_refused(
     said = " ".join(capsys.readouterr().out.split())
     assert f"{slot} 'mine' keeps" in said
     assert ("could not be run" in said) == (cls is not OneRange)
+
+
+class OneWorld(Planner):
+    """Written for one environment: 7 numbers of an observation, 1 of an action."""
+
+    horizon = 1
+    sizes = (7, 1)
+
+    def check(self, model: Any, score: Any) -> None:
+        sizes = tuple(model.layout.field(name).size for name in ("observation", "action"))
+        if sizes != self.sizes:
+            raise ConfigError("acts in mine/World-v0 alone")
+
+    def plan(self, model: Any, history: Any, score: Any, noise: Any) -> Plan:
+        return Plan(torch.zeros(len(history), 1, 1), torch.zeros(len(history)))
+
+
+class OneWorldRestless(OneWorld):
+    """The same, and draws from torch's own generator."""
+
+    def plan(self, model: Any, history: Any, score: Any, noise: Any) -> Plan:
+        return Plan(torch.rand(len(history), 1, 1) * 0.1, torch.zeros(len(history)))
+
+
+class Far(Narrow):
+    """The same dimension, in episodes that have it."""
+
+    sizes = (11, 3)
+
+
+@pytest.mark.parametrize(("slot", "cls"), [("planner", OneWorld), ("score", Far)])
+def test_a_part_for_one_environment_meets_episodes_of_its_sizes(
+    slot: str, cls: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(slot, cls)
+    assert "could not be run" not in capsys.readouterr().out
+    assert {name: violation for name, violation in testing.check(slot, "mine") if violation is not None} == {}
+    assert samples.store().sizes["observation_size"] == samples.OBSERVATION_SIZE, "others meet the usual ones"
+
+
+def test_a_part_for_one_environment_is_held_to_its_contracts() -> None:
+    with pytest.raises(PluginError, match=r"draw from `noise`"):
+        check("planner", OneWorldRestless)
 
 
 def test_large_sizes_are_made_small_and_the_check_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
