@@ -123,7 +123,7 @@ def test_plan_measures_every_mode_of_every_backbone(tmp_path: Path, capsys: pyte
     assert "relative positions" in numbers["gpt"]["window"]["skipped"]
     assert numbers["tokens_per_plan"] == 4 * (1 + 2) + 3 * 2
     assert "horizon 1 and 3" in numbers["reference_scaling"]
-    assert numbers["path"] == "tensor operations"
+    assert numbers["path"].startswith(("one compiled call", "tensor operations ("))
     assert numbers["batched"]["environments"] == 2
     assert set(numbers["batched"]["window"]) == {"ms_batched", "ms_singles", "ratio"}
     assert numbers["machine"]["threads"] == 1

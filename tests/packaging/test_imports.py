@@ -34,6 +34,7 @@ ORDER = [
     {"models"},
     {"tokenizers"},
     {"backbones"},
+    {"compiled"},
     {"attention"},
     {"runs"},
     {"sources"},

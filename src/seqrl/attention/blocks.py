@@ -92,11 +92,15 @@ class Block:
         if self.visible is not None:
             self.visible = torch.cat([self.visible, self.visible.new_ones(self.rows, 1)], dim=1)
 
+    def add_layer(self, kv_heads: int, head_dim: int, like: Tensor, buffers: Buffers) -> None:
+        """Memory for one more layer of a young block."""
+        shape = (kv_heads, self.rows, FIRST_COLUMNS, head_dim)
+        self.layers.append((buffers.take(like, shape).zero_(), buffers.take(like, shape).zero_()))
+
     def store(self, layer: int, key: Tensor, value: Tensor, buffers: Buffers) -> None:
         """Write (rows, kv_heads, head_dim) keys and values to the newest column."""
         if layer == len(self.layers):
-            shape = (key.shape[-2], self.rows, FIRST_COLUMNS, key.shape[-1])
-            self.layers.append((buffers.take(key, shape).zero_(), buffers.take(key, shape).zero_()))
+            self.add_layer(key.shape[-2], key.shape[-1], key, buffers)
         keys, values = self.layers[layer]
         keys[:, :, self.stop - 1] = key.transpose(0, 1)
         values[:, :, self.stop - 1] = value.transpose(0, 1)

@@ -78,6 +78,15 @@ class KeyValueCache(Cache):
             last = self.blocks[-1] = self._gathered([last], everyone)
         last.add_column()
 
+    def open_column(self, layers: int, kv_heads: int, head_dim: int, *, like: Tensor) -> None:
+        """After `expect`: memory for the new token in all layers, for who writes it without `attend`.
+
+        It is the last column in use of the last block.
+        """
+        last = self.blocks[-1]
+        while len(last.layers) < layers:
+            last.add_layer(kv_heads, head_dim, like, self.buffers)
+
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, dropout: float = 0.0) -> Tensor:
         assert query.shape[:2] == (self.rows, 1) and not dropout
         _, _, heads, dim = query.shape

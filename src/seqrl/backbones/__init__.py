@@ -9,6 +9,7 @@ from annotated_types import Ge, Interval, Lt
 from torch import Tensor, nn
 
 from seqrl.attention import Attention
+from seqrl.compiled import Program
 
 NumLayers = Annotated[int, Interval(ge=1, le=1000)]
 NumHeads = Annotated[int, Interval(ge=1, le=1024)]
@@ -48,3 +49,10 @@ class Backbone(nn.Module, ABC):
         Returns:
             (R, n, D).
         """
+
+    def declare_program(self) -> Program | None:
+        """What `forward` does to one new token in evaluation mode, as operations that are compiled on CPUs.
+
+        None, as here, leaves decoding to `forward`. A contract compares the two.
+        """
+        return None

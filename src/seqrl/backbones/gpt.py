@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqrl.attention import Attention
 from seqrl.backbones import Backbone, Dim, Dropout, NumHeads, NumLayers
 from seqrl.backbones._layers import draw_weights
+from seqrl.compiled import Activation, AddPositions, Attend, Linear, Norm, Operation, Program, Take
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
@@ -45,6 +46,24 @@ class _Block(nn.Module):
         attended = attention.attend(layer, query, key, value, dropout=dropout)
         x = x + self.dropout(self.attention_out(attended))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def declare_operations(self, layer: int, activation: Activation) -> list[Operation]:
+        """What `forward` does to one token; see `GptBackbone.declare_program`."""
+        up, _, down = self.feed_forward
+        assert isinstance(up, nn.Linear) and isinstance(down, nn.Linear)
+        return [
+            _declare_norm(self.attention_norm),
+            Linear(self.query_key_value.weight, self.query_key_value.bias),
+            Attend(layer),
+            Linear(self.attention_out.weight, self.attention_out.bias, add=True),
+            _declare_norm(self.feed_forward_norm),
+            Linear(up.weight, up.bias, activation),
+            Linear(down.weight, down.bias, add=True),
+        ]
+
+
+def _declare_norm(norm: nn.LayerNorm, *, in_place: bool = False) -> Norm:
+    return Norm(norm.weight, norm.bias, norm.eps, in_place)
 
 
 @register_backbone("gpt")
@@ -85,6 +104,7 @@ class GptBackbone(Backbone):
             raise ConfigError(f"backbone.dim={dim} is no multiple of backbone.num_heads={num_heads}")
         self.dim = dim
         self.positions = nn.Embedding(max_length, dim)
+        self.num_heads, self.activation = num_heads, activation
         self.norms_input = norm == "input"
         if self.norms_input:
             self.input_norm = nn.LayerNorm(dim)
@@ -109,3 +129,13 @@ class GptBackbone(Backbone):
             x = block(x, attention, layer)
         normed: Tensor = self.norm(x)
         return normed
+
+    def declare_program(self) -> Program:
+        operations: list[Operation] = [AddPositions(self.positions.weight)]
+        if self.norms_input:
+            operations.append(_declare_norm(self.input_norm, in_place=True))
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, _Block)
+            operations += block.declare_operations(layer, self.activation or "gelu")
+        operations.append(_declare_norm(self.norm) if isinstance(self.norm, nn.LayerNorm) else Take())
+        return Program(tuple(operations), self.num_heads, self.num_heads, self.dim // self.num_heads)

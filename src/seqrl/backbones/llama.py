@@ -19,6 +19,7 @@ from seqrl.backbones._layers import (
     feed_forward_width,
     rotation_angles,
 )
+from seqrl.compiled import Attend, Linear, Norm, Operation, Program, TurnHeads
 from seqrl.errors import ConfigError
 from seqrl.registry import register_backbone
 
@@ -61,6 +62,19 @@ class _Block(nn.Module):
         attended = attention.attend(layer, query, key, value, dropout=dropout)
         x = x + self.dropout(self.attention_out(attended))
         return x + self.dropout(feed_forward(self.feed_forward_norm(x), self.gate_and_up, self.down))
+
+    def declare_operations(self, layer: int, frequencies: Tensor) -> list[Operation]:
+        """What `forward` does to one token; see `LlamaBackbone.declare_program`."""
+        return [
+            Norm(self.attention_norm.weight, None, EPSILON),
+            Linear(self.query_key_value.weight, None),
+            TurnHeads(self.query_key_gain, frequencies, EPSILON),
+            Attend(layer),
+            Linear(self.attention_out.weight, None, add=True),
+            Norm(self.feed_forward_norm.weight, None, EPSILON),
+            Linear(self.gate_and_up.weight, None, "gate"),
+            Linear(self.down.weight, None, add=True),
+        ]
 
 
 @register_backbone("llama")
@@ -128,6 +142,18 @@ class LlamaBackbone(Backbone):
             x = block(x, rotation, attention, layer)
         normed: Tensor = self.norm(x)
         return normed
+
+    def declare_program(self) -> Program:
+        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim
+        frequencies = self.rope_base**-exponents
+        operations: list[Operation] = []
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, _Block)
+            operations += block.declare_operations(layer, frequencies)
+        operations.append(Norm(self.norm.weight, None, EPSILON))
+        block = self.blocks[0]
+        assert isinstance(block, _Block)
+        return Program(tuple(operations), block.num_heads, block.num_kv_heads, self.head_dim)
 
     def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for `_rotate`, (R or 1, n, 1, head_dim) each, of the angles at some positions."""

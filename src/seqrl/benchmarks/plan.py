@@ -24,6 +24,7 @@ from seqrl.benchmarks.timing import (
     spread,
 )
 from seqrl.console import say
+from seqrl.decoding.compiling import describe_path
 from seqrl.decoding.noise import Noise
 from seqrl.decoding.session import CacheMode
 from seqrl.errors import ConfigError
@@ -106,7 +107,7 @@ def bench_plan(settings: PlanSettings, backbones: list[str]) -> dict[str, Any]:
     return {
         "machine": describe_machine(device, dtype, rates),
         "settings": asdict(settings),
-        "path": "CUDA graphs" if device.type == "cuda" else "tensor operations",
+        "path": "CUDA graphs" if device.type == "cuda" else describe_path(first.model),
         "tokens_per_plan": first.search.decoded,
         "reference_scaling": _scaling(settings),
         "backbone": backbones[0],

@@ -10,6 +10,8 @@ from seqrl.attention.cache import Cache
 from seqrl.attention.engine import borrow
 from seqrl.attention.key_value_cache import KeyValueCache
 from seqrl.attention.tree import TreeAttention
+from seqrl.compiled.step import CompiledStep
+from seqrl.decoding.compiling import find_step
 from seqrl.decoding.context import Context, Level
 
 
@@ -24,6 +26,7 @@ class CachedSteps:
     Attributes:
         cache: what was encoded last, and the steps since.
         engine: of static steps; None without them.
+        compiled: one call for a step; None where tensor operations do it.
         stored_per_transition: tokens of a transition that the cache holds, those that anything may see.
     """
 
@@ -38,6 +41,8 @@ class CachedSteps:
         transitions = context.limit // model.tokens_per_step + 1
         held = model.prefix_size + transitions * self.stored_per_transition
         self.engine = borrow(self, model.backbone, tokens=held) if static else None
+        found = None if static else find_step(model)
+        self.compiled = found if isinstance(found, CompiledStep) else None
 
     def encode(self) -> Tensor:
         """Run the whole context and fill a new cache with it; (R, V + 1) logits of the next tokens."""
@@ -62,6 +67,10 @@ class CachedSteps:
         model = self._context.model
         self.cache.expect(stored=not self._hidden[place])
         x = self._context.embed(tokens[:, None], place)
+        if self.compiled is not None:
+            assert isinstance(self.cache, KeyValueCache)
+            positions, self._positions = self._positions, self._positions + 1
+            return self.compiled.run(x, positions, self.cache, self._context.place, stored=not self._hidden[place])
         if self.engine is None:
             features = model.backbone(x, self._positions, self.cache)
         else:

@@ -11,6 +11,7 @@ from seqrl.attention.key_value_cache import KeyValueCache
 from seqrl.attention.recurrence import Run
 from seqrl.attention.tree import TreeAttention
 from seqrl.backbones import Backbone
+from seqrl.compiled.step import CompiledStep, find_obstacle
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, close, require, shape
 from seqrl.testing.sessions import cache_modes_agree
@@ -169,6 +170,30 @@ def rows_that_branch(component: Component) -> None:
         )
 
 
+@torch.no_grad()
+def program_is_forward(component: Component) -> None:
+    """What a backbone declares for compiled steps does to a token what `forward` does; asks for a C++ compiler."""
+    backbone, x = _backbone(component), _inputs(component)
+    program, identity = backbone.declare_program(), torch.eye(backbone.dim, dtype=torch.float64)
+    if program is None or find_obstacle(backbone, program, identity) is not None:
+        return
+    step = CompiledStep(program, identity[None])
+    plain, compiled = (KeyValueCache(_ROWS, capacity=LENGTH, room=3) for _ in range(2))
+    for token in range(LENGTH):
+        if token == LENGTH // 2:
+            x = x[rows := torch.tensor([0, 0, 1, 2, 2])]
+            plain.select(rows)
+            compiled.select(rows)
+        stored = token != LENGTH // 3
+        expected = _step(backbone, x, plain, token, stored=stored)
+        compiled.expect(stored=stored)
+        found = step.run(x[:, token : token + 1], _positions()[:, token : token + 1], compiled, 0, stored=stored)
+        require(
+            close(found, expected[:, 0], _TOLERANCE),
+            "the declared program gives other features than forward; declare what that does in evaluation, or None",
+        )
+
+
 def batch_invariance(component: Component) -> None:
     """A row's features do not depend on the rows beside it."""
     backbone, x = _backbone(component), _inputs(component)
@@ -231,6 +256,7 @@ _OF_SEQUENCES: tuple[Contract, ...] = (
     cache_without_a_hidden_token,
     pieces_with_padding,
     rows_that_branch,
+    program_is_forward,
     cache_modes_agree,
     gradients_arrive,
     overfits_one_batch,
