@@ -183,6 +183,8 @@ ALONE = (
     "cart.py",
     "home.py",
     "peak.py",
+    "smooth.py",
+    "onestep.py",
 )  # of a guide, and of no package
 COMPONENTS = [file for file in FILES if "\n@register_" in file[2]]
 

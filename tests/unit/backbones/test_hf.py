@@ -89,6 +89,19 @@ def test_what_attends_otherwise_is_refused_by_name(family: str, message: str) ->
         build(model_type=family)
 
 
+@pytest.mark.parametrize("family", ["mistral", "qwen3", "starcoder2", "phi3"])
+def test_sliding_windows_of_a_folder_are_refused(family: str, tmp_path: Path) -> None:
+    """New weights have none, whatever the family has by default; a folder decides for itself."""
+    assert isinstance(build(model_type=family), Backbone)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    more = {"use_sliding_window": True, "max_window_layers": 0} if family == "qwen3" else {}
+    few = {"intermediate_size": 32, "vocab_size": 8, "head_dim": 8, "pad_token_id": None}
+    config = transformers.AutoConfig.for_model(family, **sizes, **few, **more, sliding_window=4)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / family)
+    with pytest.raises(ConfigError, match="attends with sliding windows|sliding_attention"):
+        build(path=str(tmp_path / family))
+
+
 def test_a_folder_that_would_run_code_or_has_no_safetensors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"makes no decoder: .*config.json"):
         build(path=str(tmp_path / "nothing"))
