@@ -98,7 +98,7 @@ def test_sliding_windows_of_a_folder_are_refused(family: str, tmp_path: Path) ->
     few = {"intermediate_size": 32, "vocab_size": 8, "head_dim": 8, "pad_token_id": None}
     config = transformers.AutoConfig.for_model(family, **sizes, **few, **more, sliding_window=4)
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path / family)
-    with pytest.raises(ConfigError, match="attends with sliding windows|sliding_attention"):
+    with pytest.raises(ConfigError, match=r"attends with sliding windows|sliding_attention"):
         build(path=str(tmp_path / family))
 
 
