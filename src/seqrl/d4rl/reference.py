@@ -17,6 +17,8 @@ from seqrl.errors import ConfigError
 from seqrl.formats.minari import MINARI
 
 D4RL = f"D4RL ({catalogue.SOURCE})"
+OTHER_DATA = "the training data is"
+"""How a note begins that tells of data which published scores are not of."""
 Returns = TypeVar("Returns", float, np.ndarray)
 
 
@@ -147,13 +149,13 @@ def reference_note(env_id: str, dataset: DataSummary) -> str:
     if dataset_id is None and minari_id is not None:
         likened = catalogue.find_minari(minari_id)
         than = "D4RL's" if likened is None else f"D4RL's {likened.id}"
-        notes.append(f"the training data is Minari's {minari_id}, another recording than {than}")
+        notes.append(f"{OTHER_DATA} Minari's {minari_id}, another recording than {than}")
     elif dataset_id is None:
-        notes.append("the training data is not D4RL's")
+        notes.append(f"{OTHER_DATA} not D4RL's")
     else:
         newest = catalogue.latest(catalogue.find(dataset_id)).id
         if newest != dataset_id:
-            notes.append(f"the training data is {dataset_id}, published scores are mostly for {newest}")
+            notes.append(f"{OTHER_DATA} {dataset_id}, published scores are mostly for {newest}")
     return "; ".join(notes)
 
 

@@ -18,7 +18,7 @@ from seqrl.errors import SeqrlError
 from seqrl.evaluation.jobs import Job
 
 Scale = Literal["cpu", "published"]
-AGREES, DISAGREES, OPEN = "agrees", "does not agree", "not told apart"
+AGREES, DISAGREES, OPEN, OTHER = "agrees", "does not agree", "not told apart", "of other data"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class Finding:
     """One claim of the paper, and what was measured of it.
 
     Attributes:
-        verdict: `agrees`, `does not agree`, or `not told apart` where an interval leaves it open.
+        verdict: `agrees`, `does not agree`, `not told apart` where an interval leaves it open, or `of other data` where
+            a published number was measured on data that are not ours.
     """
 
     claim: str

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from seqrl.analysis.bars_figure import Bar, draw_bars
+from seqrl.d4rl.reference import OTHER_DATA
 from seqrl.evaluation.jobs import Job
 from seqrl.evaluation.rows import ResultsRow
 from seqrl.evaluation.statistics import seed_difference
-from seqrl.reproduction import AGREES, DISAGREES, Finding, Options, Progress, Report, Reproduction, Run
+from seqrl.reproduction import AGREES, DISAGREES, OPEN, OTHER, Finding, Options, Progress, Report, Reproduction, Run
 from seqrl.reproduction.published import AVERAGES, LOCOMOTION, METHODS, PLANNER, QUANTILE, UNIFORM, match_table
 
 _SEARCH, _GREEDY = "reward", "greedy imitation"
@@ -148,7 +149,7 @@ def _report(
             "measured": {f"{t}, {label}": score for (t, label), score in scores.items()},
             "behaviour": behaviour, "note": first[0].score_note,
         })  # fmt: skip
-        findings += _findings(dataset, line, scores)
+        findings += _findings(dataset, line, scores, published_data=OTHER_DATA not in (first[0].score_note or ""))
     notes = dict.fromkeys(row.score_note for of in rows.values() for each in of.values() for row in each)
     lines += ["", *(f"- scores: {note}." for note in notes if note)]
     return Report({"scale": progress.options.scale, "rows": data}, findings, lines)
@@ -159,7 +160,11 @@ def _cell(mean: float, interval: tuple[float, float] | None) -> str:
 
 
 def _findings(
-    dataset: str, line: str | None, scores: Mapping[tuple[str, str], tuple[float, tuple[float, float] | None] | None]
+    dataset: str,
+    line: str | None,
+    scores: Mapping[tuple[str, str], tuple[float, tuple[float, float] | None] | None],
+    *,
+    published_data: bool,
 ) -> list[Finding]:
     """Whether the published scores lie in our intervals, and which tokenizer is ahead."""
     found = []
@@ -174,7 +179,7 @@ def _findings(
             Finding(
                 f"{dataset}: {label} scores {mean} ± {error}",
                 f"{measured[0]:.1f} [{low:.1f}, {high:.1f}]",
-                AGREES if overlaps else DISAGREES,
+                OTHER if not published_data else AGREES if overlaps else DISAGREES,
             )
         )
     if line is not None and uniform is not None and quantile is not None:
@@ -193,5 +198,5 @@ def _findings(
 def _judge_order(gap: float, ours: float, one: tuple[float, float] | None, other: tuple[float, float] | None) -> str:
     """Whether two intervals stand apart, and in the published order."""
     if one is None or other is None or (one[0] <= other[1] and other[0] <= one[1]):
-        return "not told apart"
+        return OPEN
     return AGREES if gap * ours > 0 else DISAGREES
