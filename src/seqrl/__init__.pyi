@@ -41,6 +41,7 @@ from .registry import register_planner as register_planner
 from .registry import register_scheduler as register_scheduler
 from .registry import register_score as register_score
 from .registry import register_tokenizer as register_tokenizer
+from .registry import register_wrapper as register_wrapper
 from .schedulers import Scheduler as Scheduler
 from .scores import Score as Score
 from .sources import DataSource as DataSource

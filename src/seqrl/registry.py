@@ -216,6 +216,7 @@ SCORE = Registry("score", "seqrl.scores", runtime=("discount", "critic"))
 
 LOGGER = Registry("logger", "seqrl.loggers", runtime=("run",))
 CALLBACK = Registry("callback", "seqrl.callbacks")
+WRAPPER = Registry("wrapper", "seqrl.wrappers", runtime=("env",))
 
 
 @dataclass(frozen=True)
@@ -250,9 +251,9 @@ def registry_of(slot: str) -> Registry:
 
 
 def all_registries() -> Iterator[Registry]:
-    """Every slot: those that take one component, then those of which a run names any number, in a list."""
+    """Every slot: those that take one component, then those of which a run names any number."""
     yield from registries()
-    yield from (LOGGER, CALLBACK)
+    yield from (LOGGER, CALLBACK, WRAPPER)
 
 
 def registries() -> Iterator[Registry]:
@@ -272,3 +273,4 @@ register_condition = CONDITION.register
 register_score = SCORE.register
 register_logger = LOGGER.register
 register_callback = CALLBACK.register
+register_wrapper = WRAPPER.register

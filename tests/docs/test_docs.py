@@ -185,6 +185,7 @@ ALONE = (
     "peak.py",
     "smooth.py",
     "onestep.py",
+    "slower.py",
 )  # of a guide, and of no package
 COMPONENTS = [file for file in FILES if "\n@register_" in file[2]]
 

@@ -29,7 +29,7 @@ ORDER = [
     {"testing", "training", "evaluation"},
     {"acting", "envs"},
     {"checkpoints", "planners"},
-    {"decoding", "conditions", "scores", "objectives", "optimizers", "schedulers", "loggers", "callbacks"},
+    {"decoding", "conditions", "scores", "objectives", "optimizers", "schedulers", "loggers", "callbacks", "wrappers"},
     {"critics"},
     {"models"},
     {"tokenizers"},
@@ -61,7 +61,7 @@ ONLY_IN = {  # where a package may be imported at all
     "omegaconf": ("cli",),
     "lightning": ("training", "benchmarks"),
     "pytorch_lightning": (),
-    "gymnasium": ("envs", "worlds", "d4rl", "formats"),
+    "gymnasium": ("envs", "worlds", "d4rl", "formats", "wrappers"),
     "minari": ("formats",),
     "hashlib": ("files",),  # one fingerprint
     "fcntl": ("files",),  # one lock
@@ -71,13 +71,14 @@ ONLY_IN = {  # where a package may be imported at all
     "mujoco": ("envs", "worlds", "d4rl", "evaluation"),
 }
 ONLY_IN_FUNCTIONS = {"gymnasium", "minari", "mujoco", "h5py"}  # slow to import, or not needed by most runs
-AT_MODULE_LEVEL = {  # classes of gymnasium.Env
+AT_MODULE_LEVEL = {  # classes of gymnasium.Env and gymnasium.Wrapper
     (module, "gymnasium")
     for module in (
         "worlds.maze2d_environment",
         "worlds.four_rooms_environment",
         "worlds.ogbench_environment",
         "d4rl.environment",
+        "wrappers.time_left",
     )
 }
 WITHOUT_TORCH = {"config", "errors", "layout", "layout_config", "paths", "plugins", "registry", "schema"}
@@ -95,6 +96,7 @@ SLOTS = {
     "schedulers": "scheduler",
     "loggers": "logger",
     "callbacks": "callback",
+    "wrappers": "wrapper",
 }
 BAD_CLASS_NAME = re.compile(r"^_?Base[A-Z]|(Manager|Helper)$")
 

@@ -2,6 +2,7 @@
 
 `PointMaze_UMaze-v3@observation+desired_goal` is that environment with two parts of its observations side by side;
 `Hopper-v5?healthy_reward=0.5&terminate_when_unhealthy=false` has settings of its constructor, numbers and truths alone;
+`Pendulum-v1?wrapper=time_left` stands in wrappers of the slot `wrapper`, the first inside the next;
 `minari:D4RL/pointmaze/umaze-v2` is the environment that a Minari data set was recorded in, settings included.
 """
 
@@ -18,23 +19,29 @@ from seqrl.errors import ConfigError, DataError
 from seqrl.formats.minari import MINARI, choose_keys, find_dataset, part_of
 from seqrl.formats.minari_environment import RecordedEnvironment, find_environment
 from seqrl.formats.minari_metadata import read_metadata
+from seqrl.registry import WRAPPER
 
 if TYPE_CHECKING:
     import gymnasium
 
 
-def split_settings(name: str) -> tuple[str, dict[str, float | bool]]:
-    """`id?a=1&b=true` as the id and the settings of the environment's constructor.
+def split_settings(name: str) -> tuple[str, dict[str, float | bool], tuple[str, ...]]:
+    """`id?a=1&b=true&wrapper=c` as the id, the settings of the environment's constructor, and names of wrappers.
 
-    Data and checkpoints name environments: no texts, which might name a file or code.
+    Data and checkpoints name environments: no texts, which might name a file or code, but names of a registry.
 
     Raises:
-        ConfigError: something else than numbers, true and false.
+        ConfigError: something else than numbers, true and false, or a wrapper that nobody registered.
     """
     base, mark, text = name.partition("?")
     settings: dict[str, float | bool] = {}
+    wrappers: list[str] = []
     for pair in text.split("&") if mark else ():
         key, _, value = pair.partition("=")
+        if key == "wrapper":
+            WRAPPER.check({"name": value})
+            wrappers.append(value)
+            continue
         try:
             found = json.loads(value)
         except ValueError:
@@ -45,7 +52,7 @@ def split_settings(name: str) -> tuple[str, dict[str, float | bool]]:
                 f"{base}?healthy_reward=0.5&terminate_when_unhealthy=false"
             )
         settings[key] = found
-    return base, settings
+    return base, settings, tuple(wrappers)
 
 
 def split_keys(env_id: str) -> tuple[str, tuple[str, ...]]:
@@ -90,8 +97,10 @@ def make_one(env_id: str, *, render_mode: str | None) -> gymnasium.Env[Any, Any]
     if name.startswith(MINARI):
         env = _recover(name.removeprefix(MINARI), render)
     else:
-        base, settings = split_settings(name)
+        base, settings, wrappers = split_settings(name)
         env = gymnasium.make(base, disable_env_checker=True, **{**settings, **render})
+        for wrapper in wrappers:
+            env = WRAPPER.build({"name": wrapper}, env=env)
     return _flattened(env, keys, name) if keys else env
 
 

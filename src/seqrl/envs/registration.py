@@ -35,7 +35,7 @@ def check_env_id(env_id: str) -> None:
     register_environments()
     if env_id.startswith(PREFIX):
         register_package()
-    name, _ = split_settings(split_keys(env_id)[0])
+    name, *_ = split_settings(split_keys(env_id)[0])
     hint = ""
     if name.startswith(OGBENCH) and name not in gymnasium.registry and not _register_ogbench():
         hint = "; OGBench's come with `pip install 'seqrl[ogbench]'`"

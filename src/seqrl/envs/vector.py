@@ -210,8 +210,8 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     check_env_id(env_id)
     mode = "rgb_array" if render else None
     try:
-        with warnings.catch_warnings():  # v4 is out of date on purpose: it is the version that D4RL's data fit
-            warnings.filterwarnings("ignore", message=".*out of date.*")
+        with warnings.catch_warnings():  # v4 is out of date on purpose: D4RL's data fit it; bounds may be of float64
+            warnings.filterwarnings("ignore", message=".*(out of date|precision lowered by casting).*")
             envs = [make_one(env_id, render_mode=mode) for _ in range(num)]
     except SeqrlError:
         raise

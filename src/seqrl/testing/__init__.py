@@ -25,6 +25,7 @@ from seqrl.testing import (
     tokenizers,
     training,
     watching,
+    wrappers,
 )
 from seqrl.testing.contract import Component, Contract, ContractViolation
 
@@ -45,6 +46,7 @@ _CONTRACTS: dict[str, tuple[Contract, ...]] = {
     "score": strategies.SCORE_CONTRACTS,
     "logger": watching.LOGGER_CONTRACTS,
     "callback": watching.CALLBACK_CONTRACTS,
+    "wrapper": wrappers.CONTRACTS,
 }
 _RUNTIME = {
     "size": 2,
@@ -94,7 +96,7 @@ def check(slot: str, name: str, **options: Any) -> list[tuple[str, str | None]]:
     component = Component(slot, name, options)
     wanted = contracts(slot, name)
     try:
-        component.build(**_RUNTIME)
+        component.build(**_RUNTIME, **({"env": wrappers.make_bare()} if slot == "wrapper" else {}))
     except SeqrlError:
         raise
     except Exception as error:
