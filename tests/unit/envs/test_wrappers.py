@@ -77,7 +77,7 @@ def test_a_recording_says_what_stood_around_its_environment() -> None:
     "name", ["os.system", "os:system", "seqrl.wrappers.time_left", "", "time-left", "../x", "Doubled"]
 )
 def test_only_registered_names_are_taken(name: str) -> None:
-    with pytest.raises(ConfigError, match="no wrapper named|names a module to import"):
+    with pytest.raises(ConfigError, match=r"no wrapper named|names a module to import"):
         make_environments(f"Pendulum-v1?wrapper={name}", 1)
 
 
