@@ -10,6 +10,17 @@ import numpy as np
 from seqrl.data.gathered_rows import CHUNK_ROWS
 from seqrl.errors import DataError
 
+_SIDE = 32  # pixels
+_CHANNELS = (1, 3, 4)
+
+
+def is_picture(shape: Sequence[int], dtype: Any) -> bool:
+    """Whether the numbers of a row are an image, or a stack of them: many bytes in rows and columns, or channels."""
+    sides = sorted(shape)
+    if len(sides) < 2 or sides[-2] < _SIDE:
+        return False
+    return bool(np.dtype(dtype) == np.uint8) or (len(sides) == 3 and sides[0] in _CHANNELS)
+
 
 def check_numbers(array: Any, name: str, dims: int, origin: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Contiguous float32 of an array of so many dimensions; the array itself where it is that already.
@@ -18,6 +29,11 @@ def check_numbers(array: Any, name: str, dims: int, origin: str) -> np.ndarray[A
         DataError: another shape, no dimensions in a row, no real numbers, or NaN or infinity, named by row and column.
     """
     array = np.asarray(array)
+    if dims == 2 and is_picture(array.shape[1:], array.dtype):
+        raise DataError(
+            f"{origin}: {name} holds images of shape {array.shape[1:]}, and seqrl learns from vectors; record the "
+            "simulator's state, or what an encoder makes of each image"
+        )
     if array.ndim != dims or array.dtype.kind not in "fiub" or 0 in array.shape[1:]:
         wanted = "(transitions, dimensions)" if dims == 2 else "(transitions,)"
         raise DataError(f"{origin}: {name} has shape {array.shape} and type {array.dtype}; {wanted} numbers are needed")

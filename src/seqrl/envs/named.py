@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqrl.data.checks import is_picture
 from seqrl.errors import ConfigError, DataError
 from seqrl.formats.minari import MINARI, choose_keys, find_dataset, part_of
 from seqrl.formats.minari_environment import RecordedEnvironment, find_environment
@@ -145,6 +146,13 @@ def _flattened(env: gymnasium.Env[Any, Any], keys: Sequence[str], name: str) -> 
     from gymnasium.wrappers import TransformObservation
 
     keys = choose_keys(env.observation_space, keys, name)
+    for key in keys:
+        part = part_of(env.observation_space, key)
+        if is_picture(part.shape, part.dtype):
+            raise ConfigError(
+                f"the part {key!r} of the observations of {name} is an image of shape {part.shape}, and seqrl learns "
+                "from vectors; choose others, or register an environment around it that shows vectors"
+            )
 
     def join(observation: Any) -> np.ndarray:
         return np.concatenate([np.asarray(part_of(observation, key)).reshape(-1) for key in keys])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqrl.data.checks import is_picture
 from seqrl.envs.actions import ActionBounds
 from seqrl.envs.named import make_one
 from seqrl.envs.registration import check_env_id
@@ -27,10 +28,6 @@ from seqrl.opengl import prepare_mujoco
 
 if TYPE_CHECKING:
     import gymnasium
-
-
-_PICTURE = 32
-"""Whole numbers of 8 bits in so many rows and columns are an image, as Minari has it."""
 
 
 class Environments:
@@ -278,7 +275,7 @@ def _space(env: gymnasium.Env[Any, Any], name: str) -> Any:
     from gymnasium.spaces import Box, Dict
 
     space = getattr(env, f"{name}_space")
-    if isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) > 1 and min(space.shape[:2]) >= _PICTURE:
+    if isinstance(space, Box) and is_picture(space.shape, space.dtype):
         identity = env.spec.id if env.spec is not None else type(env).__name__
         raise ConfigError(
             f"{identity} has images of shape {space.shape} as its {name}s, and seqrl learns from vectors; register an "

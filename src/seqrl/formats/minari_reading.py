@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from seqrl.data.checks import DISCRETE
+from seqrl.data.checks import DISCRETE, is_picture
 from seqrl.errors import DataError, explain_unread, is_damage
 from seqrl.formats.hdf5_reasons import explain_failure
 from seqrl.formats.minari import part_of
@@ -19,7 +19,6 @@ Moment = Literal["before", "after"]
 
 def read_minari(
     dataset: Any,
-    metadata: Mapping[str, Any],
     keys: Sequence[str],
     origin: str,
     max_transitions: int | None,
@@ -29,7 +28,6 @@ def read_minari(
 
     Args:
         dataset: a `minari.MinariDataset`.
-        metadata: its own.
         keys: the parts of dict observations that make up an observation; none for observations of one part.
         extras: infos to keep: those of a step's beginning (`before` its action) or of its end (`after`).
         origin: how to call it in messages.
@@ -45,8 +43,7 @@ def read_minari(
     """
     spaces = {"observations": dataset.observation_space, "actions": dataset.action_space}
     _refuse_other_actions(spaces["actions"], origin)
-    if metadata.get("jpeg_encoding", True):
-        _refuse_pictures(spaces, keys, origin)
+    _refuse_pictures(spaces, keys, origin)
     read: list[dict[str, np.ndarray]] = []
     rows = 0
     for number, episode in enumerate(_episodes(_undecoded(dataset), origin)):
@@ -157,10 +154,10 @@ def _count_from_zero(
 
 
 def _refuse_pictures(spaces: Mapping[str, Any], keys: Sequence[str], origin: str) -> None:
-    """Refuse chosen parts that are kept as JPEG."""
+    """Refuse chosen parts that are images, kept as JPEG or not."""
     chosen = [part_of(spaces["observations"], key) for key in keys] or [spaces["observations"]]
     for space in [*chosen, spaces["actions"]]:
-        if space.dtype == np.uint8 and len(space.shape) in (2, 3) and min(space.shape[:2]) >= 32:
+        if space.shape is not None and is_picture(space.shape, space.dtype):
             raise DataError(f"{origin} has pictures of shape {space.shape}; only vectors can be used, so choose others")
 
 

@@ -85,7 +85,7 @@ class MinariSource(DataSource):
     def read(self) -> FlatEpisodes:
         dataset, metadata = open_dataset(self.id, download=self.download)
         keys = choose_keys(dataset.observation_space, self.observation_keys, self.id)
-        recording = read_minari(dataset, metadata, keys, self.id, self.max_transitions, self.extras)
+        recording = read_minari(dataset, keys, self.id, self.max_transitions, self.extras)
         flat = cut_episodes(recording)
         attributes: dict[str, Any] = {
             **{key: metadata[key] for key in ("algorithm_name", "ref_min_score", "ref_max_score") if key in metadata},

@@ -277,3 +277,13 @@ def test_from_episodes_keeps_extras_and_explicit_cuts() -> None:
 def test_extras_need_a_row_per_transition() -> None:
     with pytest.raises(DataError, match="qpos has 9 rows and observations has 10"):
         EpisodeStore.from_arrays(*arrays(10), flags(10), flags(10), extras={"qpos": np.zeros((9, 2))})
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((64, 64, 3), np.uint8), ((4, 84, 84), np.uint8), ((84, 84), np.uint8), ((3, 64, 64), np.float32)],
+)
+def test_images_are_refused_with_what_to_do(shape: tuple[int, ...], kind: Any) -> None:
+    episode = {"observations": np.zeros((5, *shape), kind), "actions": np.zeros((5, 1)), "rewards": np.zeros(5)}
+    with pytest.raises(DataError, match=r"observations holds images of shape .*record the simulator's state"):
+        EpisodeStore.from_episodes([{**episode, "terminated": True}])

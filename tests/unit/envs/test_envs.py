@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete, Sequence, Text, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, Sequence, Text, Tuple
 
 from seqrl.envs import Environments, check_spaces, make_environments, register_environments
 from seqrl.errors import ConfigError
@@ -130,9 +130,11 @@ def test_spaces_of_other_kinds_are_refused() -> None:
 
 
 def test_images_are_refused_with_what_to_do() -> None:
-    for shape in ((64, 64, 3), (84, 84), (32, 40, 4)):
+    bytes_of = [(shape, np.uint8) for shape in ((64, 64, 3), (84, 84), (32, 40, 4), (4, 84, 84), (2, 64, 64, 3))]
+    for shape, kind in [*bytes_of, ((3, 64, 64), np.float32), ((96, 96, 1), np.float32)]:
         with pytest.raises(ConfigError, match=r"Counter has images of shape .*shows vectors, the simulator's state"):
-            Environments("Counter", [Counter(space=Box(0, 255, shape, np.uint8))])
+            Environments("Counter", [Counter(space=Box(0, 255, shape, kind))])
+    Environments("Counter", [Counter(space=Box(0, 1, (40, 40), np.float32))])  # a matrix of numbers
     Environments("Counter", [Counter(space=Box(0, 255, (7, 7, 3), np.uint8))])  # a small grid is no image
 
 
@@ -231,3 +233,18 @@ def test_starts_follow_their_seeds_whatever_generator_draws_them() -> None:
     assert not set(other.ravel().tolist()) & set(first.ravel().tolist())
     unseeded, _ = envs.reset()
     assert unseeded[0, 0] == np.float32(expected[0][1])
+
+
+class Seen(gymnasium.Env[Any, Any]):
+    observation_space = Dict({"state": Box(-1, 1, (2,)), "view": Box(0, 255, (64, 64, 3), np.uint8)})
+    action_space = Box(-1, 1, (1,))
+
+
+def test_a_part_that_is_an_image_is_refused_by_its_name() -> None:
+    gymnasium.register("seen/Seen-v0", Seen)
+    try:
+        assert make_environments("seen/Seen-v0@state", 1).observation_size == 2
+        with pytest.raises(ConfigError, match=r"the part 'view' .* is an image of shape \(64, 64, 3\).*choose others"):
+            make_environments("seen/Seen-v0@state+view", 1)
+    finally:
+        del gymnasium.registry["seen/Seen-v0"]
