@@ -51,8 +51,8 @@ def _bars(axes: Any, histogram: tuple[Sequence[float], Sequence[int]], label: st
 
 def _ranges(axes: Any, report: Inspection) -> None:
     colors = {"observation": "tab:blue", "action": "tab:green", "reward": "tab:orange"}
-    for place, column in enumerate(report.columns):
-        color = colors[column.name.split()[0]]
+    for place, column in enumerate((*report.columns, *report.extras)):
+        color = "tab:purple" if place >= len(report.columns) else colors[column.name.split()[0]]
         if column.nan or column.infinite:
             axes.plot(place, 0.5, "x", color="tab:red", markersize=9, zorder=4)
         if column.percentiles is None or column.minimum is None or column.maximum is None or column.mean is None:
@@ -68,7 +68,7 @@ def _ranges(axes: Any, report: Inspection) -> None:
         axes.plot(place, unit[1], ".", color="black", markersize=4, zorder=3)
     axes.set_yscale("symlog", linthresh=1.0)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("blue: observation, green: action, orange: reward; red cross: NaN or infinity")
+    axes.set_xlabel("blue: observation, green: action, orange: reward, purple: extras; red cross: NaN or infinity")
     axes.set_ylabel("range, 1 % to 99 % = 0 to 1")
     axes.set_title("thick: 1 % to 99 %, thin: all, dot: mean", fontsize=9)
 

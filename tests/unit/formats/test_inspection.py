@@ -182,7 +182,7 @@ def test_the_picture_is_written_whole(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_extras_have_rows_and_their_nan_is_found() -> None:
+def test_extras_have_rows_and_their_nan_is_found(tmp_path: Path) -> None:
     flat = walk()
     count = len(flat.ends)
     cost, pair = np.arange(count, dtype=float), np.ones((count, 2))
@@ -200,3 +200,4 @@ def test_extras_have_rows_and_their_nan_is_found() -> None:
     assert said(report, "constant: pair 0, pair 1, task")
     assert not said(report, "training refuses it")  # without that field it trains
     json.dumps(report.plain(), allow_nan=False)
+    assert draw_inspection(tmp_path / "extras.png", report).exists()
