@@ -117,3 +117,14 @@ def test_a_command_begins_by_saying_what_it_loads(in_folder_with_data: Path, wor
     told = ran.stdout.splitlines()
     assert told[0] == "loading PyTorch"
     assert ("loading Lightning" in told[:2]) == (not words)
+
+
+@pytest.mark.slow
+def test_a_sweep_begins_by_saying_what_it_loads(in_folder_with_data: Path) -> None:
+    words = ["-m", *TINY, "seed=0,1"]
+    ran = subprocess.run([sys.executable, "-m", "seqrl", "train", *words], capture_output=True, text=True, check=True)
+    told = ran.stdout.splitlines()
+    assert told[0] == "loading PyTorch"
+    assert told[1].startswith("job 0: ")
+    assert ran.stdout.count("loading") == 2
+    assert ran.stdout.count("run folder: ") == 2

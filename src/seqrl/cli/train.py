@@ -119,6 +119,8 @@ def _task(cfg: DictConfig, job: Job) -> None:
 def _identify(cfg: DictConfig, words: Sequence[str]) -> Identity:
     """Of a run as it will be named; `complete` goes by what lies in its folder."""
     config = find_start(leave_out_foreign(plain(cfg), words, quiet=True))
+    training = config.get("training")  # which nobody checked yet
+    tell_import("torch", "PyTorch", isinstance(training, Mapping) and training.get("progress_bar"))
     load_named_plugins(config)
     run = RunConfig.from_dict(config)
     identity = identify(run)
