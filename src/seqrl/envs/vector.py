@@ -209,12 +209,11 @@ def make(env_id: str, num: int, *, render: bool = False) -> Environments:
     try:
         with warnings.catch_warnings():  # v4 is out of date on purpose: D4RL's data fit it; bounds may be of float64
             warnings.filterwarnings("ignore", message=".*(out of date|precision lowered by casting).*")
-            envs = [make_one(env_id, render_mode=mode) for _ in range(num)]
+            return Environments(env_id, [make_one(env_id, render_mode=mode) for _ in range(num)])
     except SeqrlError:
         raise
     except Exception as error:  # of Gymnasium, of a package that is missing, or of the environment's own code
         raise ConfigError(f"the environment {env_id!r} cannot be made: {explain(error)}") from error
-    return Environments(env_id, envs)
 
 
 def check_returns(envs: Environments) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -166,7 +166,8 @@ def _build(store: EpisodeStore, discount: float, settings: FitSettings, number: 
         critic: Critic = CRITIC.build(settings.critic or {"name": "fqe"}, **sizes, discount=discount)
     if critic.reward_shift:
         raise ConfigError("critic.reward_shift moves values by what cannot be taken out again; use 0")
-    critic.fit(torch.from_numpy(np.asarray(store.observations)), torch.from_numpy(np.asarray(store.actions)))
+    steps = [np.asarray(array) for array in (store.observations, store.actions)]
+    critic.fit(*(torch.from_numpy(each if each.flags.writeable else each.copy()) for each in steps))  # of mapped files
     return critic
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,14 @@ def test_values_of_policies_that_nobody_followed_are_found(name: str) -> None:
     np.testing.assert_allclose(values.mean(0), wanted, atol=0.25)
     truth = {label: np.mean(true_values(other)) for label, other in POLICIES.items()}
     assert min(truth, key=lambda label: abs(truth[label] - values.mean())) == name
+
+
+def test_episodes_that_are_mapped_from_files_are_fitted_without_a_warning(tmp_path: Path) -> None:
+    record(20).save(tmp_path / "saved")
+    store = EpisodeStore.open(tmp_path / "saved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_values(store, np.asarray(store.actions), DISCOUNT, FitSettings(steps=1, fits=1))
 
 
 def test_what_stands_after_a_true_end_does_not_matter_and_next_actions_do() -> None:

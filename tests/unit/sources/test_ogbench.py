@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqrl.data.episodes import EpisodeStore
-from seqrl.envs import check_env_id
+from seqrl.envs import check_env_id, make_environments
 from seqrl.errors import ConfigError, DataError
 from seqrl.registry import DATA
 from seqrl.sources import load_episodes
@@ -112,3 +112,32 @@ def test_an_environment_of_the_package_says_what_installs_it() -> None:
     except ImportError:
         with pytest.raises(ConfigError, match=r"pip install 'seqrl\[ogbench\]'"):
             check_env_id("cube-single-v0")
+
+
+@pytest.mark.slow
+def test_the_package_reads_the_same_rows(tmp_path: Path) -> None:
+    """`ogbench.load_dataset` drops the last row of each trajectory, whose action led nowhere that was recorded."""
+    utils = pytest.importorskip("ogbench.utils", reason="the optional package ogbench is not installed")
+    write(tmp_path, "antmaze-large-stitch-v0")
+    theirs = utils.load_dataset(str(tmp_path / "antmaze-large-stitch-v0.npz"))
+    store = load(tmp_path, "antmaze-large-stitch-v0")
+    kept = np.ones(len(store), bool)
+    kept[store.offsets[1:] - 1] = False
+    np.testing.assert_array_equal(np.asarray(store.observations)[kept], theirs["observations"])
+    np.testing.assert_array_equal(np.asarray(store.actions)[kept], theirs["actions"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting")  # of its spaces, made anew by each reset
+@pytest.mark.parametrize(
+    ("env_id", "observation", "action"), [("cube-single-v0", 28, 5), ("antmaze-medium-v0", 29, 8), ("scene-v0", 40, 5)]
+)
+def test_environments_of_the_package_are_acted_in_without_a_plugin(env_id: str, observation: int, action: int) -> None:
+    pytest.importorskip("ogbench", reason="the optional package ogbench is not installed")
+    envs = make_environments(env_id, 1)
+    assert (envs.observation_size, envs.action_size) == (observation, action)
+    seen, _ = envs.reset([0])
+    after, rewards, *_ = envs.step(np.ones((1, action)))
+    assert seen.shape == after.shape == (1, observation)
+    assert rewards.tolist() == [0.0]
+    envs.close()
