@@ -14,6 +14,7 @@ import numpy as np
 from seqrl.acting.policy import Policy
 from seqrl.checkpoints.loading import checkpoint_file, load, load_critic
 from seqrl.config import EvaluationConfig
+from seqrl.console import show_progress
 from seqrl.data.episodes import EpisodeStore
 from seqrl.envs import Environments, check_spaces, make_environments
 from seqrl.envs.mujoco_state import find_mujoco
@@ -202,14 +203,16 @@ def collect_episodes(
     """
     actor = policy if isinstance(policy, Actor) else FunctionActor(policy, "the policy")
     noted = {"name": env_id, **(attributes or {})}
-    flat = collect(
-        lambda envs: actor,
-        env_id,
-        episodes=episodes,
-        seed=seed,
-        batch=batch,
-        max_steps=max_steps,
-        extras=extras,
-        attributes=noted,
-    )
+    with show_progress(f"recording {noted['name']}", None) as advance:
+        flat = collect(
+            lambda envs: actor,
+            env_id,
+            episodes=episodes,
+            seed=seed,
+            batch=batch,
+            max_steps=max_steps,
+            extras=extras,
+            attributes=noted,
+            progress=advance,
+        )
     return flat.store()
