@@ -20,7 +20,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 TORCH = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # Two OpenMP threads next to any other busy process are far slower than one.
-TEST_ENV = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+TEST_ENV = {**ONE_THREAD, "MPLBACKEND": "Agg"}
 PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # a test may start processes of its own
 
 
@@ -137,6 +138,28 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def charging(session: nox.Session) -> None:
+    """The example of examples/charging: cars charged by real prices and loads, with limits on what a plan may cost."""
+    install_charging(session)
+    session.run("seqrl", "train", "experiment=charging", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def cube(session: nox.Session) -> None:
+    """The example of examples/cube: a robot arm that carries a cube to goals, with OGBench."""
+    install_cube(session)
+    session.run("seqrl", "train", "experiment=cube", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """The tests of both examples, with the packages that they need."""
+    install_charging(session, "tests")
+    install_cube(session, "tests")
+    session.run("pytest", "examples", *session.posargs, env=TEST_ENV)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Planning, training and loading at small shapes; `nox -s bench -- --threads 4` sets the threads."""
     install(session)
@@ -175,6 +198,18 @@ def install(session: nox.Session, *groups: str, package: str = ".") -> None:
     """Install torch, then seqrl as a user gets it (not editable) and dependency groups, at the pinned versions."""
     install_torch(session)
     install_groups(session, *groups, package=package)
+
+
+def install_charging(session: nox.Session, *groups: str) -> None:
+    """Install seqrl and the example; of ev2gym the data alone, without the proprietary solver that it asks for."""
+    install(session, *groups)
+    session.install("-q", "--no-deps", "ev2gym==2.0.0", "./examples/charging")
+
+
+def install_cube(session: nox.Session, *groups: str) -> None:
+    """Install seqrl and the example, with OGBench for its environment."""
+    install(session, *groups)
+    session.install("-c", str(CONSTRAINTS), "ogbench==1.2.2", "./examples/cube")
 
 
 def install_groups(session: nox.Session, *groups: str, package: str | None = None) -> None:

@@ -1,0 +1,5 @@
+"""Importing this package registers its data, and through `ogbench` the environments."""
+
+from seqrl_cube import recordings
+
+__all__ = ["recordings"]
