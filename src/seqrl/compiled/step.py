@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from seqrl.attention import Layers
 from seqrl.attention.key_value_cache import KeyValueCache
 from seqrl.compiled import AddPositions, Attend, Linear, Norm, Operation, Program, Take, TurnHeads
 from seqrl.compiled.library import NAMES, load_library
@@ -44,7 +45,9 @@ class _Step(ctypes.Structure):
         *((name, _pointer) for name in ("x", "positions")),
         ("positions_stride", _count),
         *((name, _pointer) for name in ("out", "head")),
-        *((name, _count) for name in ("out_width", "rows")),
+        *((name, _count) for name in ("out_width", "rows", "tokens")),
+        ("mask", _pointer),
+        *((name, _count) for name in ("mask_stride", "columns")),
         ("blocks", ctypes.POINTER(_Block)),
         ("num_blocks", _count),
         *((name, _pointer) for name in ("keys", "values")),
@@ -124,15 +127,55 @@ class CompiledStep:
             )
             for which in (0, 1)
         )
-        x, positions = x.contiguous(), positions.contiguous()
         logits = x.new_empty(cache.rows, self._classes)
+        self._call(
+            x, positions, out=logits.data_ptr(), head=_address(self._heads[place]), blocks=table,
+            num_blocks=len(blocks), keys=ctypes.addressof(keys), values=ctypes.addressof(values), stored=int(stored),
+        )  # fmt: skip
+        return logits
+
+    def encode(
+        self, x: Tensor, positions: Tensor, mask: Tensor, past: Layers, parents: Tensor | None, place: int | None
+    ) -> tuple[Layers, Tensor | None]:
+        """A stretch of tokens in every row, which continues rows that were encoded before.
+
+        Args:
+            x: (R, n, D) embedded tokens.
+            positions: (R or 1, n) int64.
+            mask: (R or 1, 1, n, m) bool, True where new token i may see token j of all m; of none that comes later.
+            past: keys and values of the pass before; ignored without parents.
+            parents: (R,) which of its rows each row continues; None for a beginning.
+            place: of the token that comes next, in [0, K); None if nobody asks for logits.
+
+        Returns:
+            Keys and values by layer, (R, kv_heads, m, head_dim), and (R, V + 1) logits after the last token.
+        """
+        kv_heads, head_dim = self._new_keys
+        rows, (length, columns) = len(x), mask.shape[2:]
+        shape = (rows, kv_heads, columns, head_dim)
+        layers = [(x.new_empty(shape), x.new_empty(shape)) for _ in range(self._layers)]
+        if parents is not None:
+            for pair, earlier in zip(layers, past, strict=True):
+                for new, old in zip(pair, earlier, strict=True):
+                    new[:, :, : columns - length] = old[parents]
+        keys, values = ((_pointer * self._layers)(*(pair[which].data_ptr() for pair in layers)) for which in (0, 1))
+        mask = mask.contiguous()
+        logits = None if place is None else x.new_empty(rows, self._classes)
+        self._call(
+            x, positions, out=_address(logits), head=None if place is None else _address(self._heads[place]),
+            mask=mask.data_ptr(), mask_stride=length * columns if len(mask) > 1 else 0, columns=columns,
+            keys=ctypes.addressof(keys), values=ctypes.addressof(values), stored=1,
+        )  # fmt: skip
+        return layers, logits
+
+    def _call(self, x: Tensor, positions: Tensor, **fields: Any) -> None:
+        x, positions = x.contiguous(), positions.contiguous()
+        rows, tokens, _ = x.shape
         step = _Step(
-            x.data_ptr(), positions.data_ptr(), int(len(positions) > 1), logits.data_ptr(),
-            self._heads[place].data_ptr(), self._classes, cache.rows, table, len(blocks),
-            ctypes.addressof(keys), ctypes.addressof(values), int(stored), torch.get_num_threads(),
+            x=x.data_ptr(), positions=positions.data_ptr(), positions_stride=tokens if len(positions) > 1 else 0,
+            out_width=self._classes, rows=rows, tokens=tokens, threads=torch.get_num_threads(), **fields,
         )  # fmt: skip
         self._run(ctypes.addressof(self._program), ctypes.addressof(step))
-        return logits
 
 
 def find_obstacle(network: nn.Module, program: Program, heads: Tensor) -> str | None:

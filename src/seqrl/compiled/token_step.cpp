@@ -167,17 +167,22 @@ struct Block {
   int64_t rows, columns, start, stop;
 };
 
+// One new token in every row, which attends to the blocks of a cache; or, without blocks, all tokens of a stretch, which
+// attend to what a mask shows of those before the stretch and of each other.
 struct Step {
-  const void* x;             // (rows, dim)
-  const int64_t* positions;  // (rows) or (1)
-  int64_t positions_stride;  // 1 or 0
-  void* out;                 // (rows, out_width)
+  const void* x;             // (rows, tokens, dim)
+  const int64_t* positions;  // (rows or 1, tokens)
+  int64_t positions_stride;  // tokens or 0
+  void* out;                 // (rows, out_width), of the last token; null: keys and values alone
   const void* head;          // packed, or null
-  int64_t out_width, rows;
+  int64_t out_width, rows, tokens;
+  const uint8_t* mask;  // of a stretch: (rows or 1, tokens, columns), who may see whom
+  int64_t mask_stride;  // tokens * columns or 0
+  int64_t columns;      // of a stretch and what is before it
   const Block* blocks;
   int64_t num_blocks;
-  void* const* keys;    // (layers, num_blocks) of (kv_heads, rows, columns, head_dim)
-  void* const* values;  // the same
+  void* const* keys;    // (layers, num_blocks) of (kv_heads, rows, columns, head_dim); of a stretch (layers) of (rows,
+  void* const* values;  // kv_heads, columns, head_dim), where its own go to the last columns
   int64_t stored;       // whether the new token's go to the last column in use of the last block
   int64_t threads;
 };
@@ -223,10 +228,10 @@ void multiply_rows(int64_t rows, const T* a, int64_t stride, const T* weight, in
   }
 }
 
-// Of some rows: what one thread works on.
+// Of some tokens: what one thread works on.
 template <typename T>
 struct Tile {
-  int64_t first, rows, stride;  // `stride` of all but the stream
+  int64_t first, rows, stride;  // tokens, those of all rows one after the other; `stride` of all but the stream
   int64_t stream_stride;
   T *stream, *current, *next, *scores, *queries;
   int64_t scores_stride;
@@ -308,6 +313,10 @@ void norm(const Operation& op, const Tile<T>& tile) {
   }
 }
 
+inline int64_t position_of(const Step& step, int64_t token) {
+  return step.positions[token / step.tokens * step.positions_stride + token % step.tokens];
+}
+
 template <typename T>
 void turn_heads(const Operation& op, const Program& program, const Step& step, const Tile<T>& tile) {
   const int64_t dim = program.head_dim, heads = program.heads + program.kv_heads;
@@ -316,7 +325,7 @@ void turn_heads(const Operation& op, const Program& program, const Step& step, c
   T *cos = tile.queries, *sin = tile.queries + dim / 2;  // nobody needs the memory yet
   int64_t known = -1;
   for (int64_t r = 0; r < tile.rows; ++r) {
-    const int64_t position = step.positions[(tile.first + r) * step.positions_stride];
+    const int64_t position = position_of(step, tile.first + r);
     if (position != known)
       for (int64_t d = 0; d < dim / 2; ++d) {
         cos[d] = T(std::cos(position * frequencies[d]));
@@ -475,27 +484,70 @@ void attend_head(const Operation& op, const Program& program, const Step& step, 
                 group * dim * sizeof(T));
 }
 
-template <typename T>
-void attend(const Operation& op, const Program& program, const Step& step, Tile<T>& tile) {
-  const int64_t dim = program.head_dim, heads = program.heads, kv_heads = program.kv_heads;
-  if (step.stored) {
-    const int64_t last = step.num_blocks - 1;
-    const Block& block = step.blocks[last];
-    T* keys = static_cast<T*>(step.keys[op.option * step.num_blocks + last]);
-    T* values = static_cast<T*>(step.values[op.option * step.num_blocks + last]);
-    for (int64_t r = 0; r < tile.rows; ++r)
-      for (int64_t h = 0; h < kv_heads; ++h) {
-        const int64_t to = ((h * block.rows + tile.first + r) * block.columns + block.stop - 1) * dim;
-        const T* from = tile.current + r * tile.stride + (heads + h) * dim;
-        std::memcpy(keys + to, from, dim * sizeof(T));
-        std::memcpy(values + to, from + kv_heads * dim, dim * sizeof(T));
-      }
+// One key head's queries of `count` tokens from `first` on of one row of the tile, whose tokens are all there.
+template <typename T, int D>
+void attend_stretch(const Operation& op, const Program& program, const Step& step, const Tile<T>& tile, int64_t head,
+                    int64_t row, int64_t first, int64_t count) {
+  const int64_t dim = program.head_dim, group = program.heads / program.kv_heads;
+  const int64_t sequence = tile.first / step.tokens + row, begin = row * step.tokens + first;
+  const T scale = 1 / std::sqrt(T(dim));
+  for (int64_t r = 0; r < count; ++r) {
+    const T* from = tile.current + (begin + r) * tile.stride + head * group * dim;
+    for (int64_t i = 0; i < group * dim; ++i) tile.queries[r * group * dim + i] = from[i] * scale;
   }
-  const int64_t most = std::max<int64_t>(1, kQueries / (heads / kv_heads));
+  const int64_t at = (sequence * program.kv_heads + head) * step.columns * dim;
+  const int64_t width = step.columns - step.tokens + first + count;  // nothing sees what comes later
+  score<T, D>(tile.queries, count * group, static_cast<const T*>(step.keys[op.option]) + at, width, dim, tile.scores,
+              tile.scores_stride);
+  for (int64_t r = 0; r < count; ++r) {
+    const uint8_t* seen = step.mask + sequence * step.mask_stride + (first + r) * step.columns;
+    for (int64_t i = r * group; i < (r + 1) * group; ++i) {
+      T* scores = tile.scores + i * tile.scores_stride;
+      for (int64_t c = 0; c < width; ++c) scores[c] = seen[c] ? scores[c] : -std::numeric_limits<T>::infinity();
+      softmax(scores, width);
+    }
+  }
+  std::memset(tile.queries, 0, count * group * dim * sizeof(T));
+  weigh<T, D>(tile.scores, tile.scores_stride, count * group, static_cast<const T*>(step.values[op.option]) + at, width,
+              dim, tile.queries);
+  for (int64_t r = 0; r < count; ++r)
+    std::memcpy(tile.next + (begin + r) * tile.stride + head * group * dim, tile.queries + r * group * dim,
+                group * dim * sizeof(T));
+}
+
+template <typename T>
+void store_keys(const Operation& op, const Program& program, const Step& step, const Tile<T>& tile) {
+  const int64_t dim = program.head_dim, kv_heads = program.kv_heads;
+  const int64_t last = step.blocks ? step.num_blocks - 1 : 0, number = op.option * (step.blocks ? step.num_blocks : 1) + last;
+  T *keys = static_cast<T*>(step.keys[number]), *values = static_cast<T*>(step.values[number]);
+  for (int64_t r = 0; r < tile.rows; ++r)
+    for (int64_t h = 0; h < kv_heads; ++h) {
+      const int64_t token = tile.first + r, row = token / step.tokens;
+      const Block* block = step.blocks + last;
+      const int64_t to = step.blocks ? (h * block->rows + row) * block->columns + block->stop - 1
+                                     : (row * kv_heads + h + 1) * step.columns - step.tokens + token % step.tokens;
+      const T* from = tile.current + r * tile.stride + (program.heads + h) * dim;
+      std::memcpy(keys + to * dim, from, dim * sizeof(T));
+      std::memcpy(values + to * dim, from + kv_heads * dim, dim * sizeof(T));
+    }
+}
+
+// `last_only`: of a stretch, the last token of each row alone looks, and is all that is left of the tile.
+template <typename T>
+void attend(const Operation& op, const Program& program, const Step& step, Tile<T>& tile, bool last_only) {
+  const int64_t dim = program.head_dim, kv_heads = program.kv_heads, tokens = step.tokens;
+  const int64_t most = std::max<int64_t>(1, kQueries / (program.heads / kv_heads));
   const auto run = [&](auto size) {
-    for (int64_t first = 0; first < tile.rows; first += most)
-      for (int64_t head = 0; head < kv_heads; ++head)
-        attend_head<T, decltype(size)::value>(op, program, step, tile, head, first, std::min(most, tile.rows - first));
+    constexpr int D = decltype(size)::value;
+    if (step.blocks)
+      for (int64_t first = 0; first < tile.rows; first += most)
+        for (int64_t head = 0; head < kv_heads; ++head)
+          attend_head<T, D>(op, program, step, tile, head, first, std::min(most, tile.rows - first));
+    else
+      for (int64_t row = 0; row < tile.rows / tokens; ++row)
+        for (int64_t head = 0; head < kv_heads; ++head)
+          for (int64_t first = last_only ? tokens - 1 : 0; first < tokens; first += most)
+            attend_stretch<T, D>(op, program, step, tile, head, row, first, std::min(most, tokens - first));
   };
   switch (dim * int64_t(sizeof(T)) % kBytes ? 0 : dim) {
     case 16: run(std::integral_constant<int, 16 * sizeof(T) % kBytes ? 0 : 16>()); break;
@@ -505,6 +557,15 @@ void attend(const Operation& op, const Program& program, const Step& step, Tile<
     default: run(std::integral_constant<int, 0>()); break;
   }
   std::swap(tile.current, tile.next);
+  if (!last_only) return;
+  tile.rows /= tokens;
+  tile.first /= tokens;
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const int64_t from = (r + 1) * tokens - 1;
+    std::memmove(tile.stream + r * tile.stream_stride, tile.stream + from * tile.stream_stride,
+                 tile.stream_stride * sizeof(T));
+    std::memmove(tile.current + r * tile.stride, tile.current + from * tile.stride, tile.stride * sizeof(T));
+  }
 }
 
 template <typename T>
@@ -513,12 +574,13 @@ void run_tile(const Program& program, const Step& step, Tile<T> tile) {
   const T* x = static_cast<const T*>(step.x);
   for (int64_t r = 0; r < tile.rows; ++r)
     std::memcpy(tile.stream + r * tile.stream_stride, x + (tile.first + r) * dim, dim * sizeof(T));
+  const Operation* last = program.operations + program.count - 1;  // that attends
+  while (last > program.operations && last->kind != kAttend) --last;
   for (const Operation* op = program.operations; op < program.operations + program.count; ++op) {
     switch (op->kind) {
       case kAddPositions:
         for (int64_t r = 0; r < tile.rows; ++r) {
-          const T* from =
-              static_cast<const T*>(op->weight) + step.positions[(tile.first + r) * step.positions_stride] * dim;
+          const T* from = static_cast<const T*>(op->weight) + position_of(step, tile.first + r) * dim;
           for (int64_t d = 0; d < dim; ++d) tile.stream[r * tile.stream_stride + d] += from[d];
         }
         break;
@@ -530,7 +592,11 @@ void run_tile(const Program& program, const Step& step, Tile<T> tile) {
         break;
       case kLinear: linear(*op, tile); break;
       case kTurnHeads: turn_heads(*op, program, step, tile); break;
-      case kAttend: attend(*op, program, step, tile); break;
+      case kAttend:
+        if (step.stored) store_keys(*op, program, step, tile);
+        if (op == last && !step.out) return;
+        attend(*op, program, step, tile, op == last && !step.blocks);
+        break;
       default: break;
     }
   }
@@ -542,15 +608,17 @@ void run_tile(const Program& program, const Step& step, Tile<T> tile) {
 
 template <typename T>
 void run(const Program& program, const Step& step) {
-  int64_t width = 0;
+  int64_t width = step.columns;
   for (int64_t b = 0; b < step.num_blocks; ++b) width += step.blocks[b].stop - step.blocks[b].start;
   constexpr int lanes = Lanes<T>::count;
   const int64_t stride = padded<T>(std::max(program.widest, step.out_width)), stream_stride = padded<T>(program.dim);
-  const int64_t parts = (step.rows + kRows - 1) / kRows;  // of as many rows as a product takes at a time
-  const int64_t most = std::max<int64_t>(1, kTileBytes / int64_t(stride * sizeof(T)) / kRows);
+  // A part is as many rows as a product takes at a time, or a row of a stretch, whose tokens stay together.
+  const int64_t all = step.rows * step.tokens, unit = step.blocks ? kRows : step.tokens;
+  const int64_t parts = (all + unit - 1) / unit;
+  const int64_t most = std::max<int64_t>(1, kTileBytes / int64_t(stride * sizeof(T)) / unit);
   int64_t tiles = (parts + most - 1) / most;
   tiles = std::min(parts, (tiles + step.threads - 1) / step.threads * step.threads);
-  const int64_t rows = (parts + tiles - 1) / tiles * kRows;
+  const int64_t rows = (parts + tiles - 1) / tiles * unit;
   const int64_t queries = std::max(kQueries, program.heads / program.kv_heads), scores_stride = (width / lanes + 2) * lanes;
 #pragma omp parallel num_threads(std::min(tiles, step.threads))
   {
@@ -569,8 +637,8 @@ void run(const Program& program, const Step& step) {
     tile.scores = take(queries * scores_stride);
 #pragma omp for schedule(dynamic)
     for (int64_t t = 0; t < tiles; ++t) {
-      tile.first = t * parts / tiles * kRows;
-      tile.rows = std::min(step.rows, (t + 1) * parts / tiles * kRows) - tile.first;
+      tile.first = t * parts / tiles * unit;
+      tile.rows = std::min(all, (t + 1) * parts / tiles * unit) - tile.first;
       run_tile(program, step, tile);
     }
   }

@@ -26,7 +26,7 @@ class CachedSteps:
     Attributes:
         cache: what was encoded last, and the steps since.
         engine: of static steps; None without them.
-        compiled: one call for a step; None where tensor operations do it.
+        compiled: one call for a step, or for a level of `encode`; None where tensor operations do it.
         stored_per_transition: tokens of a transition that the cache holds, those that anything may see.
     """
 
@@ -41,26 +41,34 @@ class CachedSteps:
         transitions = context.limit // model.tokens_per_step + 1
         held = model.prefix_size + transitions * self.stored_per_transition
         self.engine = borrow(self, model.backbone, tokens=held) if static else None
-        found = None if static else find_step(model)
-        self.compiled = found if isinstance(found, CompiledStep) else None
+        self.compiled: CompiledStep | None = None
 
     def encode(self) -> Tensor:
         """Run the whole context and fill a new cache with it; (R, V + 1) logits of the next tokens."""
         context, model = self._context, self._context.model
+        found = None if self.engine is not None else find_step(model)
+        self.compiled = found if isinstance(found, CompiledStep) else None
         levels = context.levels()
         tree = TreeAttention()
         trunk: Layers = []  # of the first level
         start, owners = 0, levels[0].nodes
         for level in levels:
             mask, visible = context.visibility(level.firsts, start, level.stop)
-            tree.grow(mask, owners[level.firsts] if start else None, writes=visible[:, -mask.shape[2] :])
-            features = model.backbone(*context.inputs(level.firsts, start, level.stop), tree)
+            parents = owners[level.firsts] if start else None
+            x, positions = context.inputs(level.firsts, start, level.stop)
+            if self.compiled is None:
+                tree.grow(mask, parents, writes=visible[:, -mask.shape[2] :])
+                features = model.backbone(x, positions, tree)
+                logits = model.next_logits(features[:, -1], context.place) if level is levels[-1] else None
+            else:
+                place = context.place if level is levels[-1] else None
+                tree.layers, logits = self.compiled.encode(x, positions, mask, tree.layers, parents, place)
             trunk = trunk or list(tree.layers)
             start, owners = level.stop, level.nodes
         self._positions = context.next_positions()
         self._fill(trunk, levels[0], tree, owners)
-        logits: Tensor = model.next_logits(features[:, -1], context.place)[owners]
-        return logits
+        assert logits is not None
+        return logits[owners]
 
     def step(self, tokens: Tensor, place: int) -> Tensor:
         """Run (R,) tokens, at `place` of their transition, which the context has already; (R, V + 1) logits."""

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from seqrl import decoding
+from seqrl.attention import Layers
 from seqrl.attention.key_value_cache import KeyValueCache
+from seqrl.attention.tree import TreeAttention
 from seqrl.backbones import Backbone
 from seqrl.backbones.gpt import GptBackbone
 from seqrl.backbones.llama import LlamaBackbone
@@ -98,6 +100,43 @@ def test_a_step_is_what_forward_does(size: str, dtype: torch.dtype, tolerance: f
             if token == 7:
                 for cache in caches:
                     cache.drop(3)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-5)])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_stretch_is_what_forward_does(size: str, dtype: torch.dtype, tolerance: float, threads: int) -> None:
+    """Beginnings that rows share, with padding and a hidden token; logits after the last stretch alone."""
+    backbone = make(size, dtype)
+    step, heads = make_step(backbone)
+    generator = torch.Generator().manual_seed(6)
+    columns, padding = torch.arange(9), torch.tensor([0, 2])
+    real = columns >= padding[:, None]
+    seen = torch.ones(9, 9, dtype=torch.bool).tril() & real[:, None] & (columns != 5)
+    mask = (seen | (torch.eye(9, dtype=torch.bool) & ~real[:, None]))[:, None]
+    positions = (columns - padding[:, None]).clamp(min=0)
+    rows, tree, parents = torch.arange(2), TreeAttention(), None
+    layers: Layers = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for start, stop, chosen in ((0, 4, [0, 1]), (4, 5, [0, 0, 1]), (5, 9, [2, 0, 0, 1, 1, 2, 2])):
+            if start:
+                parents = torch.tensor(chosen)
+                rows = rows[parents]
+            x = torch.randn(len(rows), stop - start, backbone.dim, generator=generator, dtype=torch.float64).to(dtype)
+            of_rows = mask[rows, :, start:stop, :stop]
+            tree.grow(of_rows, parents)
+            expected = backbone(x, positions[rows, start:stop], tree)[:, -1] @ heads[1].T
+            place = 1 if stop == 9 else None
+            layers, logits = step.encode(x, positions[rows, start:stop], of_rows, layers, parents, place)
+            for found, wanted in zip(layers, tree.layers, strict=True):
+                scale = max(float(wanted[0].abs().max()), float(wanted[1].abs().max()))
+                torch.testing.assert_close(found, wanted, atol=tolerance * scale, rtol=0)
+        assert logits is not None
+        torch.testing.assert_close(logits, expected, atol=tolerance * float(expected.abs().max()), rtol=0)
     finally:
         torch.set_num_threads(before)
 
