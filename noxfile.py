@@ -134,7 +134,7 @@ def dockerfile(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Record walks, train, close a doorway, plan a way round, draw; `nox -s demo -- key=value` changes settings."""
     install(session)
-    session.run("seqrl", "train", "experiment=four_rooms_detour", *session.posargs)
+    session.run("seqrl", "train", "experiment=four_rooms_demo", *session.posargs)
 
 
 @nox.session
