@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from seqrl_cube.recordings import LONGEST, CubeSource
 
+# OGBench's spaces, and the screen that its renderer looks for: warnings for its authors
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
