@@ -147,10 +147,14 @@ def test_the_search_is_compared_with_its_controls(make_row: MakeRow, tmp_path: P
     assert (tmp_path / "table2.png").is_file()
 
 
-def test_ablations_change_one_setting_at_a_time(make_row: MakeRow, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alike", [True, False])
+def test_ablations_change_one_setting_at_a_time(alike: bool, make_row: MakeRow, tmp_path: Path) -> None:
     options = Options("cpu", tmp_path, ("checkpoint=runs/a",))
     runs = {each.key: list(each.words(Progress(options))) for each in Ablations().runs(options)}
-    assert set(runs) == {"base", *AXES["cpu"]}
+    assert set(runs) == {"base", *AXES["cpu"], "cache"}
+    assert set(runs["cache"]) - set(runs["base"]) == {"planner.cache=exact,none", "max_steps=10"}
+    mine = Options("cpu", tmp_path, ("checkpoint=runs/a", "max_steps=3"))
+    assert not any(word.startswith("max_steps") for run in Ablations().runs(mine) for word in run.words(Progress(mine)))
     for axis, values in AXES["cpu"].items():
         changed = set(runs[axis]) - set(runs["base"])
         assert changed == {f"planner.{axis}={','.join(values)}"}
@@ -163,7 +167,11 @@ def test_ablations_change_one_setting_at_a_time(make_row: MakeRow, tmp_path: Pat
             score = 10.0 if axis == "horizon" else 50.0
             job.add_rows([make_row(ms_per_action=2.0, score_mean=score, score_ci95=[score - 5, score + 5])])
             jobs[axis].append(job)
+    jobs["cache"] = [Job([f"planner.cache={cache}"], "done") for cache in ("exact", "none")]
+    for job, returned in zip(jobs["cache"], (7.0, 7.0 if alike else 6.0), strict=True):
+        job.add_rows([make_row(return_mean=returned)])
     report = Ablations().report(Progress(options, jobs))
+    assert report.findings[-1].verdict == ("agrees" if alike else "does not agree")
     assert {each.claim.split()[0] for each in report.findings if each.verdict == "intervals apart"} == {"horizon"}
     assert (tmp_path / "ablations.png").is_file()
 
