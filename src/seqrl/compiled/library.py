@@ -34,7 +34,10 @@ def load_library() -> tuple[ctypes.CDLL | None, str]:
     """The library, compiled now or before, and what it was compiled with; or None, and why."""
     if os.environ.get("SEQRL_KERNELS", "").lower() in ("0", "off", "false", "no"):
         return None, "switched off by SEQRL_KERNELS"
-    wanted = shlex.split(os.environ.get("CXX", ""))
+    try:
+        wanted = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:  # a quote without its other one
+        return None, f"CXX={os.environ['CXX']} is no command: {error}"
     found = [wanted] if wanted else [["g++"], ["c++"]]
     compiler = next((words for words in found if shutil.which(words[0])), None)
     if compiler is None:

@@ -189,6 +189,8 @@ def find_obstacle(network: nn.Module, program: Program, heads: Tensor) -> str | 
     for kind, dtype, device in kinds:
         if device != "cpu" or dtype not in NAMES or dtype != heads.dtype or kind not in (Tensor, nn.Parameter):
             return f"weights are {str(dtype).removeprefix('torch.')} {kind.__name__}s on {device}"
+    if any(tensor.is_inference() for tensor in tensors):  # their changes are not counted
+        return "weights were made in inference mode"
     if {id(tensor) for tensor in tensors[:-1]} != {id(parameter) for parameter in network.parameters()}:
         return "the backbone has weights that its program does not read"
     own = (type(network).__module__, "torch.nn.modules")

@@ -608,6 +608,7 @@ void run_tile(const Program& program, const Step& step, Tile<T> tile) {
 
 template <typename T>
 void run(const Program& program, const Step& step) {
+  if (!step.rows) return;
   int64_t width = step.columns;
   for (int64_t b = 0; b < step.num_blocks; ++b) width += step.blocks[b].stop - step.blocks[b].start;
   constexpr int lanes = Lanes<T>::count;

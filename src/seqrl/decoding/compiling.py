@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from seqrl.backbones import Backbone
 from seqrl.compiled.library import load_library
@@ -27,11 +29,20 @@ class _Kept:
 _steps: weakref.WeakKeyDictionary[AutoregressiveModel, _Kept] = weakref.WeakKeyDictionary()
 
 
+def _forget_steps(*_: Any) -> None:
+    _steps.clear()
+
+
+# Fused optimizers write to weights and leave their versions as they were.
+register_optimizer_step_post_hook(_forget_steps)
+
+
 @torch.no_grad()
 def find_step(model: AutoregressiveModel) -> CompiledStep | str:
     """The compiled token step of a model's present weights, or why there is none. The first call on a machine compiles.
 
-    Weights that are written to through `.data` keep their version, and what was packed of them before stays in use.
+    Weights are packed anew when their versions change, and after any step of an optimizer. Those that are written to
+    through `.data` by other means keep their version, and what was packed of them before stays in use.
     """
     if getattr(model.next_logits, "__func__", None) is not AutoregressiveModel.next_logits:
         return "the model has its own way to logits"

@@ -42,7 +42,12 @@ def test_it_is_switched_off(cache: Path, monkeypatch: pytest.MonkeyPatch, word: 
 
 
 @pytest.mark.parametrize(
-    ("compiler", "said"), [("no-such-compiler", "CXX=no-such-compiler is not there"), ("false", "status 1")]
+    ("compiler", "said"),
+    [
+        ("no-such-compiler", "CXX=no-such-compiler is not there"),
+        ("false", "status 1"),
+        ("g++ '-O2", "CXX=g++ '-O2 is no command: No closing quotation"),
+    ],
 )
 def test_without_a_compiler_it_says_so(cache: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, said: str) -> None:
     monkeypatch.setenv("CXX", compiler)

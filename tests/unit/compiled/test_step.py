@@ -251,6 +251,45 @@ def test_changed_weights_are_packed_again(part: str) -> None:
     torch.testing.assert_close(changed, next_logits(model), atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(torch.optim.AdamW, {"fused": True}), (torch.optim.SGD, {"fused": True}), (torch.optim.AdamW, {"foreach": True})],
+)
+def test_weights_that_an_optimizer_moved_are_packed_again(kind: Any, options: dict[str, Any]) -> None:
+    """Fused optimizers leave the versions of what they write to as they were."""
+    model = make_model("llama")
+    first = next_logits(model)
+    for parameter in model.requires_grad_(True).parameters():
+        parameter.grad = torch.ones_like(parameter)
+    kind(model.parameters(), lr=0.1, **options).step()
+    changed = next_logits(model)
+    assert not torch.equal(changed, first)
+    model.backbone.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(changed, next_logits(model), atol=1e-10, rtol=0)
+
+
+def test_weights_made_in_inference_mode_are_left_to_tensor_operations() -> None:
+    """Such tensors have no versions that tell of changes."""
+    with torch.inference_mode():
+        model = make_model("llama")
+        assert find_step(model) == "weights were made in inference mode"
+        next_logits(model)
+
+
+@pytest.mark.parametrize("size", ["gpt", "llama"])
+def test_no_rows_give_no_logits(size: str) -> None:
+    backbone = make(size)
+    step, heads = make_step(backbone)
+    x, mask = heads.new_zeros(0, 3, backbone.dim), torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
+    layers, logits = step.encode(x, torch.arange(3)[None], mask, [], None, 0)
+    assert logits is not None
+    assert logits.shape == (0, CLASSES)
+    cache = KeyValueCache(2, capacity=9, room=2)
+    cache.expect(stored=True)
+    step.run(heads.new_zeros(2, 1, backbone.dim), torch.zeros(1, 1, dtype=torch.int64), cache, 0, stored=True)
+    assert len(layers) == 2
+
+
 def test_a_copy_of_a_model_has_steps_of_its_own() -> None:
     model = make_model("gpt")
     find_step(model)
