@@ -84,6 +84,7 @@ LINKED = "linked_files"
 
 def read_counts(given: Any) -> tuple[int, ...] | None:
     """How many values each number in a row has, of an attribute: a count, or a list of them; None of anything else."""
+    given = given[()] if isinstance(given, np.ndarray) and not given.ndim else given
     listed = list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
     if not all(isinstance(each, int | np.integer) and not isinstance(each, bool) and each >= 1 for each in listed):
         return None

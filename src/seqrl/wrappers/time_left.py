@@ -35,8 +35,9 @@ class TimeLeft(gymnasium.Wrapper[Any, Any, Any, Any]):
         if limit is None:
             raise ConfigError("wrapper=time_left needs a time limit, which this environment has not; leave it out")
         self.limit, self.steps = limit, 0
-        low, high = np.append(space.low, 0.0), np.append(space.high, 1.0)
-        self.observation_space = Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
+        kind = np.result_type(space.dtype, np.float16)  # a share is no whole number
+        low, high = np.append(space.low, 0.0).astype(kind), np.append(space.high, 1.0).astype(kind)
+        self.observation_space = Box(low, high, dtype=kind.type)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)

@@ -143,6 +143,18 @@ def test_what_does_not_fit_the_counts_is_refused(given: Any, words: str) -> None
         EpisodeStore.from_episodes([episode], attributes={"num_actions": given})
 
 
+@pytest.mark.parametrize("given", [3, np.int64(3), np.array(3), [3], np.array([3])])
+def test_a_count_may_be_a_number_of_numpy(given: Any) -> None:
+    episode = {
+        "observations": np.zeros((2, 1)),
+        "actions": np.array([0, 2]),
+        "rewards": np.zeros(2),
+        "terminated": True,
+    }
+    store = EpisodeStore.from_episodes([episode], attributes={"num_actions": given})
+    assert store.sizes["categories"] == {"action": 3}
+
+
 def test_counts_of_another_width_are_refused_by_a_layout() -> None:
     with pytest.raises(ConfigError, match="action has 2 numbers in a row, and choices were counted for 3"):
         Layout.from_config({"fields": FIELDS}, 3, 2, {"action": (3, 2, 2)})

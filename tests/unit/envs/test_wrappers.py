@@ -14,6 +14,7 @@ from seqrl.envs.named import split_settings
 from seqrl.errors import ConfigError
 from seqrl.evaluation.collect import RandomActor, collect
 from seqrl.registry import WRAPPER
+from seqrl.wrappers.time_left import TimeLeft
 
 
 class Doubled(gymnasium.RewardWrapper[Any, Any]):
@@ -63,6 +64,26 @@ def test_time_left_counts_down_and_keeps_the_limit() -> None:
         assert seen[0, -1] == pytest.approx(1 - step / 200, abs=1e-6)
     assert truncated.all()
     assert envs.reset([0, 1])[0][:, -1].tolist() == [1.0, 1.0]
+
+
+class Bytes(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Whole numbers, as the memory of a game console."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], kind: Any) -> None:
+        super().__init__(env)
+        self.observation_space = gymnasium.spaces.Box(0, 200, (3,), kind)
+
+    def observation(self, observation: Any) -> np.ndarray:
+        return np.array([1, 2, 200]).astype(self.observation_space.dtype)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float16])
+def test_time_left_is_a_share_beside_whole_numbers_too(kind: Any) -> None:
+    env = TimeLeft(Bytes(gymnasium.make("Pendulum-v1"), kind))
+    seen = [env.reset(seed=0)[0], *(env.step(np.zeros(1))[0] for _ in range(3))]
+    assert all(env.observation_space.contains(each) for each in seen)
+    assert [each[-1] for each in seen] == pytest.approx([1, 0.995, 0.99, 0.985], abs=1e-3)
+    assert seen[-1][:3].tolist() == [1, 2, 200]
 
 
 def test_a_recording_says_what_stood_around_its_environment() -> None:
