@@ -43,7 +43,7 @@ def fit_columns(
 
 def _find_floor(cells: Sequence[str], pattern: re.Pattern[str] | None, measure: Measure) -> int:
     if pattern is None:
-        return _NARROWEST
+        return min(_NARROWEST, _find_floor(cells, _PIECES, measure))
     return max((measure(piece.rstrip()) for cell in cells for piece in pattern.findall(cell)), default=0)
 
 

@@ -44,6 +44,7 @@ def test_no_line_is_too_wide_and_no_letter_is_lost(text: str, width: int) -> Non
         ([["name", "a_long_name"], ["planner", "one two three four"]], 20, [11, 9]),  # and none inside a word
         ([["name", "a_long_name"], ["planner", "one two three"]], 16, [8, 8]),  # but at signs where it must
         ([["x" * 40], ["y" * 40]], 40, [20, 20]),  # or anywhere
+        ([["x" * 40], *[["a b c d e f"]] * 3], 18, [8, 4, 3, 3]),  # what has short words is broken at these first
         ([["x" * 40], ["y" * 40]], 10, None),
     ],
 )

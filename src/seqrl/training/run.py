@@ -102,10 +102,10 @@ def summarize_data(store: EpisodeStore, extras: Sequence[str] = ()) -> DataSumma
 
 
 def _sum_outcomes(store: EpisodeStore, extras: Sequence[str], chosen: np.ndarray | slice) -> dict[str, float]:
-    """The mean sum over an episode of each extra of one number, as evaluations measure outcomes."""
+    """The mean sum over an episode of each extra of one number, as evaluations measure outcomes; not of texts."""
     sums = {}
     for name in extras:
-        if store.sizes["extras"][name] == 1:
+        if store.sizes["extras"][name] == 1 and store.extras[name].dtype.kind in "fiub":
             numbers = np.asarray(store.extras[name][:], np.float64).reshape(-1)
             sums[name] = np.add.reduceat(numbers, store.offsets[:-1])[chosen]
     return {name: float(each.mean()) for name, each in sums.items() if np.isfinite(each).all()}

@@ -139,9 +139,9 @@ def test_the_behaviour_is_summed_up_as_evaluations_are() -> None:
     cost, gap = np.array([1.0, 2.0, 3.0, 10.0, 20.0, 500.0]), np.array([1.0, np.nan, 1.0, 1.0, 1.0, 1.0])
     store = EpisodeStore.from_arrays(
         np.zeros((6, 3)), np.zeros((6, 2)), np.ones(6), ends, np.zeros(6, bool),
-        extras={"cost": cost, "gap": gap, "pair": np.zeros((6, 2)), "unused": cost},
+        extras={"cost": cost, "gap": gap, "pair": np.zeros((6, 2)), "unused": cost, "word": np.array(list("abcdef"))},
     )  # fmt: skip
-    summary = summarize_data(store, ["cost", "gap", "pair"])
+    summary = summarize_data(store, ["cost", "gap", "pair", "word"])  # who reads the data for training refuses words
     assert summary.behaviour_outcomes == {"cost": 18.0}  # of whole episodes, as their returns
     assert summarize_data(store).behaviour_outcomes == {}
 
