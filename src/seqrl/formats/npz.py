@@ -60,18 +60,29 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> Recording:
                 attributes[key] = array.tolist()
             else:
                 arrays[key] = array
+    for key in [key for key in arrays if _holds_counts(key, arrays)]:
+        attributes[key] = arrays.pop(key).tolist()
     return Recording(path.name, arrays, {**attributes, "path": path.name}, list(members))
+
+
+def _holds_counts(key: str, arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether an array has a count for each number in a row of an extra, and is not an extra itself."""
+    counts, name = arrays[key], key.removeprefix(COUNT)
+    rows = arrays.get(name, arrays.get(f"infos/{name}"))
+    if name == key or rows is None or rows.ndim != 2:
+        return False
+    return counts.ndim == 1 and counts.dtype.kind in "iu" and rows.shape[0] != len(counts) == rows.shape[1]
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
     """Write arrays, compressed, and those of the attributes that `read_npz` reads."""
     texts = {key: np.array(str(attributes[key])) for key in TEXTS if attributes.get(key)}
-    numbers = {
-        key: value
-        for key, value in attributes.items()
-        if key.startswith(COUNT) and (type(value) is int or (key in DISCRETE.values() and isinstance(value, list)))
-    }
-    counts = {key: np.array(value) for key, value in numbers.items() if key not in arrays}
+    counts = {}
+    for key, value in attributes.items():
+        if key.startswith(COUNT) and key not in arrays and (type(value) is int or isinstance(value, list)):
+            found = np.array(value[0] if isinstance(value, list) and len(value) == 1 else value)
+            if not found.ndim or key in DISCRETE.values() or _holds_counts(key, {**arrays, key: found}):
+                counts[key] = found
     everything: dict[str, Any] = {**arrays, **texts, **counts}
     with path.open("wb") as file:  # given a name, NumPy would append .npz to it
         np.savez_compressed(file, **everything)

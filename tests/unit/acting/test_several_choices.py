@@ -275,6 +275,22 @@ def test_an_environment_of_other_choices_is_refused() -> None:
         check_spaces(Environments("boxes", [boxes]), 3, 2, {"observation": (2, 2, 2), "action": (3, 2)})
 
 
+@pytest.mark.parametrize("suffix", ["npz", "hdf5"])
+def test_counts_of_an_extra_are_kept_by_files(suffix: str, tmp_path: Path) -> None:
+    tasks, ends = np.stack([np.arange(20) % 5, np.arange(20) % 2], 1), np.arange(20) == 19
+    extras = {"task": tasks, "one": tasks[:, 0], "cars": np.zeros((20, 3)), "num_cars": np.arange(20) % 3}
+    store = EpisodeStore.from_arrays(
+        np.zeros((20, 2)), np.zeros((20, 1)), np.ones(20), ends, ends,
+        extras=extras, attributes={"name": "tasks", "num_task": [5, 2], "num_one": [5]},
+    )  # fmt: skip
+    target = tmp_path / f"tasks.{suffix}"
+    writers.write_episodes(find_source_of(store, tmp_path / "store"), str(target))
+    again = load_episodes({"name": "arrays", "path": str(target)})
+    assert again.sizes["categories"] == {"task": (5, 2), "one": 5}
+    np.testing.assert_array_equal(again.extras["task"], tasks)
+    np.testing.assert_array_equal(again.extras["num_cars"], extras["num_cars"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["method=bc"]])
 def test_from_a_recording_to_the_best_answers(
