@@ -92,7 +92,7 @@ def test_a_stick_figure_appears_where_no_opengl_works(tmp_path: Path, monkeypatc
     assert drawn.startswith(
         "hopper.mp4, drawn as a stick figure, since no OpenGL works here (egl: no such library; osm"
     )
-    assert "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6" in drawn
+    assert "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl or libosmesa6" in drawn
     assert tried == ["egl", "osmesa"]
     blue = [np.argwhere(np.abs(frame - (31, 119, 180)).max(axis=-1) < 60) for frame in frames(tmp_path / "hopper.mp4")]
     heights, widths = [np.ptp(b[:, 0]) for b in blue], [np.ptp(b[:, 1]) for b in blue]
