@@ -277,7 +277,7 @@ def test_large_sizes_are_made_small_and_the_check_is_quick(capsys: pytest.Captur
     started = time.process_time()
     check("backbone", Large, num_layers=70, dim=1000)
     assert time.process_time() - started < 2 * preflight.SECONDS
-    assert "keeps 11 quick contracts" in " ".join(capsys.readouterr().out.split())
+    assert "keeps 12 quick contracts" in " ".join(capsys.readouterr().out.split())
     check("backbone", Large, num_layers=70, dim=1000)
     assert not capsys.readouterr().out, "once a process is enough"
 
@@ -308,7 +308,7 @@ def test_a_command_trains_what_is_right_and_what_it_is_told_to(
     Path("mine.py").write_text(code)
     assert train.run([*WORDS, *words]) == 0
     assert list(in_folder_with_data.glob("runs/*/model/last.ckpt"))
-    assert ("keeps 11 quick contracts" in capsys.readouterr().out) == (not words)
+    assert ("keeps 12 quick contracts" in capsys.readouterr().out) == (not words)
 
 
 def test_built_in_parts_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
