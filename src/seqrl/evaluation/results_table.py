@@ -86,7 +86,9 @@ def tell_results(results: Sequence[Result], evaluations: int) -> str:
     runs = {entry.run for result in results for entry in result.entries}
     several = any(len(result.entries) > 1 for result in results)
     over = "over training seeds and starts" if several else "over starts"
-    return f"{evaluations} evaluations, {len(runs)} runs in {len(results)} rows; 95 % intervals {over}"
+    amounts = [(evaluations, "evaluation"), (len(runs), "run"), (len(results), "row")]
+    told, of, shown = (f"{count} {noun}{'s' * (count != 1)}" for count, noun in amounts)
+    return f"{told}, {of} in {shown}; 95 % intervals {over}"
 
 
 def is_written(path: Path) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from seqrl.runs.metrics import Metric
 
 WIDTH, HEIGHT = 440, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 34, 12, 34  # right: half of the last tick's text, up to 1,000,000
 _MOST_POINTS = 400  # of a line
 _STEEP = 30.0  # largest over smallest, from which on an axis is logarithmic
 

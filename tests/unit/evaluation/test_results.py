@@ -279,7 +279,7 @@ def test_damaged_evaluations_do_not_hide_the_others(
     assert command.run([str(tmp_path / "runs")]) == 0
     told = capsys.readouterr()
     assert "is no readable evaluation" in told.err
-    assert "1 evaluations, 1 runs in 1 rows" in told.out
+    assert "1 evaluation, 1 run in 1 row;" in told.out
 
 
 def test_of_two_evaluations_of_a_seed_the_later_counts(write_run: Write, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from seqrl.evaluation.archive import Evaluation, write_evaluation
 from seqrl.evaluation.jobs import Job, locate_record, write_job
 from seqrl.evaluation.recording import PLANS, TRAJECTORIES
 from seqrl.evaluation.rows import ResultsRow
-from seqrl.reports.figures import Series, draw_intervals, draw_series
+from seqrl.reports.figures import WIDTH, Series, draw_intervals, draw_series
 from seqrl.reports.page import write_report
 from seqrl.reports.plans import collect_plans
 from seqrl.runs.metrics import Metric, write_metrics
@@ -233,6 +233,9 @@ def test_curves_lie_where_their_numbers_are() -> None:
     assert many is not None
     assert len(many.lines[0].points.split()) <= 401
     assert draw_series("nothing", []) is None
+    for last in (1500, 900_000, 1_000_000):  # 13 pixels high, texts are not cut at the edge
+        across = draw_series("loss", [Series("a", [0, last], [1.0, 2.0])]).across  # type: ignore[union-attr]
+        assert all(place + 7.5 * len(text) / 2 <= WIDTH for place, text in across)
     steep = draw_series("loss", [Series("a", [1, 2, 3], [1.0, 10.0, 100.0])])
     assert steep is not None
     ys = [float(point.split(",")[1]) for point in steep.lines[0].points.split()]
