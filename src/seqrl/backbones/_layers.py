@@ -22,13 +22,18 @@ def check_heads(dim: int, num_heads: int) -> None:
         raise ConfigError(f"backbone.dim={dim} is no multiple of twice backbone.num_heads={num_heads}")
 
 
-def rotation_angles(positions: Tensor, head_dim: int, base: float) -> Tensor:
-    """(R, n, 1, head_dim / 2) angles of (R, n) positions, in float64, in which far positions do not blur.
+def rotation_frequencies(head_dim: int, base: float, device: torch.device | None = None) -> Tensor:
+    """(head_dim / 2,) radians that each pair of a head turns by from one position to the next, in float64.
 
     Reference: Su et al. 2021 (rotary positions).
     """
-    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim
-    return (positions[..., None] * base**-exponents)[:, :, None]
+    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim
+    return base**-exponents
+
+
+def rotation_angles(positions: Tensor, head_dim: int, base: float) -> Tensor:
+    """(R, n, 1, head_dim / 2) angles of (R, n) positions, in float64, in which far positions do not blur."""
+    return (positions[..., None] * rotation_frequencies(head_dim, base, positions.device))[:, :, None]
 
 
 def feed_forward_width(dim: int) -> int:

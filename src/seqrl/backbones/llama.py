@@ -18,6 +18,7 @@ from seqrl.backbones._layers import (
     feed_forward,
     feed_forward_width,
     rotation_angles,
+    rotation_frequencies,
 )
 from seqrl.compiled import Attend, Linear, Norm, Operation, Program, TurnHeads
 from seqrl.errors import ConfigError
@@ -144,8 +145,7 @@ class LlamaBackbone(Backbone):
         return normed
 
     def declare_program(self) -> Program:
-        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim
-        frequencies = self.rope_base**-exponents
+        frequencies = rotation_frequencies(self.head_dim, self.rope_base)
         operations: list[Operation] = []
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, _Block)
