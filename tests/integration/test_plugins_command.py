@@ -186,3 +186,9 @@ def test_plugins_are_named_as_for_other_commands(
 def test_what_names_no_plugins_is_refused(capsys: pytest.CaptureFixture[str], word: str) -> None:
     assert run(["check", "uniform", "--slot", "tokenizer", word]) == 2
     assert "write plugins=[my_planner.py]" in capsys.readouterr().err
+
+
+def test_several_values_are_no_list_and_null_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "uniform", "--slot", "tokenizer", "plugins=a.py,b.py"]) == 2
+    assert "write plugins=[a.py,b.py]" in capsys.readouterr().err
+    assert run(["list", "tokenizer", "plugins=null"]) == 0

@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         Exit status: 0; 2 for an error of the user, told in one sentence on stderr.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         _estimate(options)
     except (SeqrlError, OSError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from seqrl.errors import ConfigError
+from seqrl.paths import find_path
 
 _KEYS = ("plugins", "+plugins", "++plugins")
 
@@ -27,9 +28,25 @@ def take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, found
 
 
+def check_list(word: str) -> None:
+    """Refuse `key=a,b`, several values where one list is wanted; `a,b` may be one file.
+
+    Raises:
+        ConfigError: saying how the list is written.
+    """
+    key, _, value = word.partition("=")
+    text = value.strip()
+    if "," in text and text[0] not in "['\"{" and not find_path(text).exists():
+        listed = ",".join(part.strip() for part in text.split(","))
+        raise ConfigError(f"{word!r} gives several values and no list; write {key}=[{listed}]")
+
+
 def _read_list(word: str, value: str) -> list[str]:
+    check_list(word)
     text = value.strip()
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if text == "null":
+        return []
     if not text.startswith("["):
         names: object = [text[1:-1] if quoted else text]
     else:

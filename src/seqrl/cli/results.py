@@ -22,7 +22,7 @@ FORMATS = {"csv": ".csv", "markdown": ".md", "latex": ".tex"}
 @tell_errors()
 def run(arguments: list[str]) -> None:
     """Run the command."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     from seqrl.evaluation.results import average_seeds, collect_entries, estimate_result
     from seqrl.evaluation.results_table import format_results, is_written, lay_out, tell_results
     from seqrl.evaluation.selection import keep_where, read_condition, sort_results

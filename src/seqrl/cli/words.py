@@ -15,6 +15,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from seqrl.cli.plugin_words import check_list
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.paths import find_path
 
@@ -48,7 +49,7 @@ _GRAMMAR = re.compile(r"^(null|\?\?\?|'.*'|\".*\"|.*\$\{.*)$", re.DOTALL)  # wha
 
 
 def spell_words(command: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments as Hydra wants them.
+    """The arguments as Hydra wants them: its switches first, since it takes no settings after them once it took some.
 
     Args:
         command: `train` or `evaluate`.
@@ -56,15 +57,16 @@ def spell_words(command: str, arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a switch that there is not, a word without a value, or one that would change every row.
     """
-    arguments = _complete_info(arguments)
+    arguments = _complete_info([_complete_switch(argument) for argument in arguments])
     sweeps = is_sweep(arguments)
+    switches: list[str] = []
     words: list[str] = []
     before = ""
     for argument in arguments:
         if before in _WITH_VALUE:
-            words.append(str(find_path(argument)) if _WITH_VALUE[before] else argument)
+            switches.append(str(find_path(argument)) if _WITH_VALUE[before] else argument)
         elif argument.startswith("-"):
-            words.append(_spell_switch(command, argument))
+            switches.append(_spell_switch(command, argument))
         elif "=" in argument and not argument.partition("=")[0].strip("+~"):
             raise ConfigError(explain_word(argument, ""))
         elif (place := argument.partition("=")[0].lstrip("+~")) in _OURS:
@@ -73,7 +75,14 @@ def spell_words(command: str, arguments: Sequence[str]) -> list[str]:
             written = _write_out(argument) if command == "train" else [argument]
             words += [quote_paths(word, sweeps=sweeps) for word in written]
         before = argument
-    return words
+    return [*switches, *words]
+
+
+def _complete_switch(argument: str) -> str:
+    """A switch in full, of which a part was written that no other begins with."""
+    switch, equals, value = argument.partition("=")
+    found = [each for each in _switches() if each.startswith(switch)] if switch.startswith("--") else []
+    return f"{found[0]}{equals}{value}" if len(found) == 1 and switch not in _switches() else argument
 
 
 def _complete_info(arguments: Sequence[str]) -> list[str]:
@@ -159,11 +168,15 @@ def quote_paths(word: str, *, sweeps: bool = False) -> str:
     """
     key, equals, value = word.partition("=")
     name = key.lstrip("+")
+    if name == "plugins" and value.strip() == "null":
+        return f"{key}=[]"
     if not equals or not value or _GRAMMAR.match(value):
         return word
-    if name in _PATHS:
+    if name in _PATHS and not sweeps:
+        check_list(word)
+    if name in _PATHS and (not sweeps or value.startswith("[")):
         return f"{key}={_quote_list(value)}" if not sweeps or not _parses(word) else word
-    if not _PATH.search(name):
+    if name not in _PATHS and not _PATH.search(name):
         return word
     parsed = _parse(word)
     if parsed == value or (isinstance(parsed, str) and "\\" in value) or isinstance(parsed, list | dict):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from seqrl.cli.words import explain_word, quote_paths, quote_value, show_quoted, spell_words
@@ -67,10 +69,36 @@ def test_a_sweep_over_paths(word: str, values: list[str]) -> None:
         ("plugins=~/x.py", ["~/x.py"]),
         ("plugins=['a, b.py']", ["a, b.py"]),
         ("plugins=[]", []),
+        ("plugins=null", []),
+        ("+plugins=null", []),
+        ('plugins="a,b.py"', "a,b.py"),
+        ("data.parts=[a,b]", ["a", "b"]),
     ],
 )
 def test_lists_of_paths(word: str, paths: list[str]) -> None:
     assert value_of(quote_paths(word)) == paths
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("plugins=a.py,b.py", "write plugins=[a.py,b.py]"),
+        ("plugins=a, b", "write plugins=[a,b]"),
+        ("++plugins=a,~/b.py", "write ++plugins=[a,~/b.py]"),
+        ("data.parts=x,y,z", "write data.parts=[x,y,z]"),
+    ],
+)
+def test_several_values_are_no_list(word: str, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        quote_paths(word)
+    assert written in str(refusal.value)
+    _, _, value = word.partition("=")
+    swept = OverridesParser.create().parse_override(quote_paths(word, sweeps=True)).value()
+    assert [getattr(each, "text", each) for each in swept.list] == re.split(", ?", value), "values of a sweep"  # type: ignore[union-attr]
+    monkeypatch.chdir(tmp_path)
+    if "~" not in value:
+        Path(value).write_text("")
+        assert value_of(quote_paths(word)) == [value], "a file of that name"
 
 
 def test_any_text_in_quotes_means_itself() -> None:
@@ -148,6 +176,25 @@ def test_words_that_are_none(arguments: list[str], told: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         spell_words("train", arguments)
     assert told in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "ordered"),
+    [
+        (["experiment=x", "-m", "seed=0,1"], ["-m", "experiment=x", "seed=0,1"]),
+        (["seed=0,1", "--multirun", "a=1"], ["--multirun", "seed=0,1", "a=1"]),
+        (["seed=1", "--cfg", "job", "a=1"], ["--cfg", "job", "seed=1", "a=1"]),
+        (["seed=1", "-p", "backbone", "-c", "job", "a=1"], ["-p", "backbone", "-c", "job", "seed=1", "a=1"]),
+        (["seed=1", "--info", "a=1"], ["--info=all", "seed=1", "a=1"]),
+        (["seed=1", "--info", "config", "a=1"], ["--info", "config", "seed=1", "a=1"]),
+        (["seed=1", "--config-n", "mine", "a=1"], ["--config-name", "mine", "seed=1", "a=1"]),
+        (["seed=1", "--mult", "a=1"], ["--multirun", "seed=1", "a=1"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_switches_may_stand_among_settings(command: str, typed: list[str], ordered: list[str]) -> None:
+    assert spell_words(command, typed) == ordered
+    assert not get_args_parser().parse_known_args(ordered)[1], "Hydra reads them all"
 
 
 def test_a_tilde_in_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
