@@ -163,7 +163,13 @@ def _short_names(keys: Sequence[str]) -> list[str]:
 
 def _check_columns(keys: Sequence[str], results: Sequence[Result]) -> None:
     known = {SEED, *(key for result in results for key in result.settings)}
+    numbers = {*ESTIMATES, *list_numbers(results)}
     for key in keys:
+        if key not in known and key in numbers:
+            raise ConfigError(
+                f"--columns names {key!r}, a number, and chooses among settings; leave it out: every number that was "
+                "measured has its column"
+            )
         if key not in known:
             raise ConfigError(f"--columns names {key!r}, which no result has.{did_you_mean(key, known)}")
 

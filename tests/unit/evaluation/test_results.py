@@ -229,6 +229,8 @@ def test_conditions(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixt
         (["--where", "backbone.dim=7"], "none of 1 evaluations is left by --where"),
         (["--sort", "retrun"], "no result has a setting or number 'retrun'. Did you mean 'return'?"),
         (["--columns", "backbone.dimm"], "--columns names 'backbone.dimm', which no result has. Did you mean"),
+        (["--columns", "backbone.dim,return"], "--columns names 'return', a number, and chooses among settings; leave"),
+        (["--columns", "ms_per_action"], "--columns names 'ms_per_action', a number"),
         (["--output", "table.xlsx"], "give a name that ends in .csv, .md or .tex"),
         (["--curves", "curves.png"], "no run logged 'val/loss'"),
     ],
