@@ -299,7 +299,8 @@ class RowSettings:
             steps later. Instead of goals and start_cells.
         map_landmarks: control: landmarks are those of the maze's map, not of the data.
         end_at_goal: episodes end with their arrival, so that their time at the goal and return are not what they are
-            without; for policies that are told no goal, with the last of the goals.
+            without; for policies that are told no goal, with the last of the goals. Without goals they end with the
+            success that the environment tells.
     """
 
     env_id: Text | None = None

@@ -21,7 +21,7 @@ from seqrl.evaluation.archive import OUTCOME, label_of
 from seqrl.evaluation.courses import find_courses
 from seqrl.evaluation.goals import judge
 from seqrl.evaluation.rollout import Episodes, Watch, rollout
-from seqrl.evaluation.told_goals import check_told_goals, judge_told, read_goals, shuffle_goals
+from seqrl.evaluation.told_goals import check_told_goals, check_told_success, judge_told, read_goals, shuffle_goals
 from seqrl.layout import Layout
 from seqrl.registry import CONDITION, PLANNER
 from seqrl.worlds.environments import is_maze, maze_of
@@ -67,6 +67,10 @@ def check_protocol(config: EvaluationConfig, strategy: Strategy, layout: Layout,
     if not given:
         if config.regions is not None:
             raise ConfigError("regions judge episodes toward goals, and none is given; add goals=[[x,y]]")
+        if config.end_at_goal and is_maze(env_id):
+            raise ConfigError("end_at_goal=true ends episodes at goals, and none is given; add goals=[[x,y]]")
+        if config.end_at_goal:
+            check_told_success(env_id)
         if strategy.wants_goals and is_maze(env_id):
             raise ConfigError("the strategy decodes toward a goal and none is given; add goals=[[x,y]]")
         if strategy.wants_goals and layout.goal is not None:
@@ -155,12 +159,19 @@ def _free(config: EvaluationConfig, policy: Policy, env_id: str, watch: Watch | 
         return shuffle_goals(goals, config.seed) if config.shuffle_goals else goals
 
     told = find_goals if policy.strategy.wants_goals else None
-    episodes = _run(config, policy, env_id, count, seeds=seeds, goals=told, watch=watch)
+    until = _has_succeeded if config.end_at_goal else None
+    episodes = _run(config, policy, env_id, count, seeds=seeds, goals=told, until=until, watch=watch)
     results = {"returns": episodes.returns[:, None], "lengths": episodes.lengths[:, None]}
     results |= {f"{OUTCOME}{name}": sums[:, None] for name, sums in episodes.outcome_sums.items()}
     if episodes.success is not None:
         results |= judge_told(episodes.success, episodes.lengths, env_id)
     return EpisodeResults(episodes, results)
+
+
+def _has_succeeded(observations: np.ndarray, success: np.ndarray) -> np.ndarray:
+    """Which (B,) episodes told success, of (B,) that may be NaN."""
+    told: np.ndarray = success > 0
+    return told
 
 
 def _start_options(states: np.ndarray, goals: np.ndarray, maze: Maze) -> list[dict[str, Any]]:
@@ -233,7 +244,7 @@ class _Arrivals:
         self._reached = np.zeros(self._goals.shape[:2], bool)
         self._radius = radius
 
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
+    def __call__(self, observations: np.ndarray, success: np.ndarray) -> np.ndarray:
         distance = np.linalg.norm(observations[:, None, :2] - self._goals, axis=-1)
         self._reached |= distance <= self._radius
         arrived: np.ndarray = np.all(self._reached, axis=1)

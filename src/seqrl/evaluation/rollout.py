@@ -26,8 +26,9 @@ Goals = Callable[[Sequence[Mapping[str, Any]]], np.ndarray]
 """Gives (B, G) goals of what B environments told at their starts."""
 
 
-Ending = Callable[[np.ndarray], np.ndarray]
-"""Tells of (B, O) observations which (B,) episodes end there."""
+Ending = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Tells of (B, O) observations, and of (B,) success as it was told with them (see `read_success`), which (B,) episodes
+end there."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def rollout(
     policy.reset(len(envs), goals=goals(infos) if callable(goals) else goals, environments=keys)
     seen, done, rewards, qpos, plans, horizons = [observations], [], [], [_qpos(envs)], [], []
     lengths, terminated = np.zeros(len(envs), np.int64), np.zeros(len(envs), bool)
-    _end_episodes(envs, observations, until)
     told, earned, seconds = _Told(policy, envs, infos), None, 0.0
+    _end_episodes(envs, observations, told, until)
     newest: Plan | None = None
     due = 0  # when the next imagined path is kept
     for step in _steps(envs.limit_steps(max_steps), description):
@@ -146,7 +147,7 @@ def rollout(
         seen.append(observations)
         rewards.append(earned)
         qpos.append(_qpos(envs))
-        _end_episodes(envs, observations, until)
+        _end_episodes(envs, observations, told, until)
         if not envs.active.any():
             break
     film = _film([q for q in qpos[: lengths[0] + 1] if q is not None])
@@ -160,6 +161,7 @@ class _Told:
 
     Attributes:
         newest: (B, n) by name, NaN where one tells nothing.
+        success: (B,) of the newest step, see `read_success`; NaN at the start.
     """
 
     def __init__(self, policy: Policy, envs: Environments, infos: Sequence[Mapping[str, Any]]) -> None:
@@ -169,11 +171,13 @@ class _Told:
         self._steps: list[dict[str, np.ndarray]] = []
         self._successes: list[np.ndarray] = []
         self.newest = read_told(infos, self._sizes, self.env_id)
+        self.success = np.full(len(infos), np.nan)
 
     def add(self, infos: Sequence[Mapping[str, Any]]) -> None:
         self.newest = read_told(infos, self._sizes, self.env_id)
         self._steps.append(self.newest)
-        self._successes.append(read_success(infos))
+        self.success = read_success(infos)
+        self._successes.append(self.success)
 
     def successes(self) -> np.ndarray:
         """(B, T)."""
@@ -184,9 +188,9 @@ class _Told:
         return {name: np.stack([each[name] for each in self._steps], 1) for name in self._outcomes}
 
 
-def _end_episodes(envs: Environments, observations: np.ndarray, until: Ending | None) -> None:
+def _end_episodes(envs: Environments, observations: np.ndarray, told: _Told, until: Ending | None) -> None:
     if until is not None:
-        envs.active &= ~until(observations)
+        envs.active &= ~until(observations, told.success)
 
 
 def _film(positions: Sequence[np.ndarray]) -> np.ndarray | None:

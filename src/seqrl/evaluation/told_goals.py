@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.d4rl.reference import reference
-from seqrl.envs import make_environments
+from seqrl.envs import check_returns, make_environments
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.worlds.environments import is_maze
@@ -60,6 +60,24 @@ def check_told_goals(env_id: str, layout: Layout) -> None:
         envs.close()
 
 
+def check_told_success(env_id: str) -> None:
+    """Refuse to end episodes with their success in an environment that tells none; one is made and acts once.
+
+    Raises:
+        ConfigError: saying where success is looked for.
+    """
+    envs = make_environments(env_id, 1)
+    try:
+        _, infos = check_returns(envs)
+        if np.isnan(read_success(infos)).any():
+            raise ConfigError(
+                f"end_at_goal=true ends episodes with success, and {env_id} tells none in info[{SUCCESSES[0]!r}] of "
+                "its steps; leave end_at_goal out"
+            )
+    finally:
+        envs.close()
+
+
 def shuffle_goals(goals: np.ndarray, seed: int) -> np.ndarray:
     """(B, G): to each episode another episode's goal, which differs from its own.
 
@@ -76,12 +94,15 @@ def shuffle_goals(goals: np.ndarray, seed: int) -> np.ndarray:
 
 
 def read_success(infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """(B,) 1 where a step told success, 0 where it told none, NaN where it said nothing of it."""
+    """(B,) 1 where a step told success, 0 where it told none, NaN where it said nothing of it, or NaN itself."""
     found = np.full(len(infos), np.nan)
     for row, info in enumerate(infos):
         told = next((info[name] for name in SUCCESSES if name in info), None)
-        if told is not None and np.size(told) == 1 and np.asarray(told).dtype.kind in "biuf":
-            found[row] = float(np.asarray(told).reshape(())) > 0
+        if told is None or np.size(told) != 1 or np.asarray(told).dtype.kind not in "biuf":
+            continue
+        number = float(np.asarray(told).reshape(()))
+        if not np.isnan(number):
+            found[row] = number > 0
     return found
 
 

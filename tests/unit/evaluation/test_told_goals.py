@@ -91,6 +91,29 @@ def test_success_is_what_the_environment_told() -> None:
     assert "success" not in run_episodes(config(), policy("none"), "reach/quiet-v0").results
 
 
+@pytest.mark.parametrize("condition", ["goal", "none"])
+def test_episodes_may_end_with_told_success(condition: str) -> None:
+    results = run_episodes(config(end_at_goal=True), policy(condition), "reach/observation-v0").results
+    assert results["lengths"][:, 0].tolist() == [3, 5, 3, 5]
+    assert results["success"][:, 0].tolist() == [True, False, True, False]
+    np.testing.assert_allclose(results["time_at_goal"][[0, 2], 0], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "words"),
+    [
+        ("reach/quiet-v0", r"reach/quiet-v0 tells none in info\['success'\] of its steps; leave end_at_goal out"),
+        ("Pendulum-v1", "Pendulum-v1 tells none in info"),
+        ("seqrl/Maze2d-Umaze-v1", r"none is given; add goals=\[\[x,y\]\]"),
+        ("seqrl/FourRooms-v0", r"none is given; add goals=\[\[x,y\]\]"),
+    ],
+)
+def test_episodes_cannot_end_with_what_nobody_tells(env_id: str, words: str) -> None:
+    asked = config(condition={"name": "none"}, end_at_goal=True)
+    with pytest.raises(ConfigError, match=words):
+        check_protocol(asked, policy("none").strategy, LAYOUT, env_id)
+
+
 def test_the_control_is_told_another_goal() -> None:
     acting = policy()
     results = run_episodes(config(shuffle_goals=True), acting, "reach/observation-v0").results
@@ -137,5 +160,12 @@ def test_what_was_told_after_the_end_does_not_count() -> None:
 def test_success_has_the_names_of_the_field() -> None:
     infos = [{"success": True}, {"is_success": np.float32(0.0)}, {}, {"success": "yes"}, {"success": np.array([1.0])}]
     np.testing.assert_array_equal(read_success(infos), [1.0, 0.0, np.nan, np.nan, 1.0])
+
+
+@pytest.mark.parametrize("told", [float("nan"), np.float32("nan"), np.array([np.nan]), np.array(np.nan), None])
+@pytest.mark.parametrize("name", ["success", "is_success"])
+def test_what_is_no_number_tells_no_success(name: str, told: Any) -> None:
+    assert np.isnan(read_success([{name: told}])).all()
+    np.testing.assert_array_equal(read_success([{name: np.inf}, {name: -1.0}]), [1.0, 0.0])
     with pytest.raises(ConfigError, match="finite"):
         read_goals([{"goal": [np.nan, 1.0, 2.0]}], LAYOUT, "some")
