@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -20,8 +22,13 @@ from seqrl.formats.recording import Recording, explain_refusal, first_line
 TEXTS = ("name", "env_id")
 """What a file may say in arrays of one text, since NPZ has no attributes."""
 COUNT = "num_"
-"""Begins the names of arrays of one whole number, which say how many values an array of choices has."""
+"""Begins the names of arrays of one whole number, which say how many values an array of choices has.
+
+Of an extra of several choices it is one text, `[5, 2]`, since an array of numbers might be an extra; one of another
+length than the extra is read as counts, too.
+"""
 _ADVICE = "save plain arrays, one row per transition, instead of lists of arrays"
+_COUNTS = re.compile(r"\[\d{1,18}(, ?\d{1,18})*\]")
 _SUFFIX = ".npy"  # of the members
 _UNREADABLE = (ValueError, TypeError, SyntaxError, OverflowError, RecursionError)  # what NumPy makes of odd headers
 
@@ -56,6 +63,10 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> Recording:
                 attributes[key] = str(array)
             elif array.ndim == 0 and array.dtype.kind in "iu" and key.startswith(COUNT):
                 attributes[key] = int(array)
+            elif (
+                array.ndim == 0 and array.dtype.kind == "U" and key.startswith(COUNT) and _COUNTS.fullmatch(str(array))
+            ):
+                attributes[key] = json.loads(str(array))
             elif array.ndim == 1 and array.dtype.kind in "iu" and key in DISCRETE.values():
                 attributes[key] = array.tolist()
             else:
@@ -67,25 +78,42 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> Recording:
 
 def _holds_counts(key: str, arrays: Mapping[str, np.ndarray]) -> bool:
     """Whether an array has a count for each number in a row of an extra, and is not an extra itself."""
-    counts, name = arrays[key], key.removeprefix(COUNT)
-    rows = arrays.get(name, arrays.get(f"infos/{name}"))
-    if name == key or rows is None or rows.ndim != 2:
+    counts, rows = arrays[key], _find_choices(key, arrays)
+    if rows is None or counts.ndim != 1 or counts.dtype.kind not in "iu":
         return False
-    return counts.ndim == 1 and counts.dtype.kind in "iu" and rows.shape[0] != len(counts) == rows.shape[1]
+    return rows.shape[0] != len(counts) == rows.shape[1]
+
+
+def _find_choices(key: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """(N, n) of the extra whose choices a key counts; None where there is none of several."""
+    name = key.removeprefix(COUNT)
+    rows = None if name == key else arrays.get(name, arrays.get(f"infos/{name}"))
+    return None if rows is None or rows.ndim != 2 else rows
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
     """Write arrays, compressed, and those of the attributes that `read_npz` reads."""
     texts = {key: np.array(str(attributes[key])) for key in TEXTS if attributes.get(key)}
-    counts = {}
-    for key, value in attributes.items():
-        if key.startswith(COUNT) and key not in arrays and (type(value) is int or isinstance(value, list)):
-            found = np.array(value[0] if isinstance(value, list) and len(value) == 1 else value)
-            if not found.ndim or key in DISCRETE.values() or _holds_counts(key, {**arrays, key: found}):
-                counts[key] = found
+    counts = {
+        key: written
+        for key, value in attributes.items()
+        if key.startswith(COUNT) and key not in arrays and (written := _write_counts(key, value, arrays)) is not None
+    }
     everything: dict[str, Any] = {**arrays, **texts, **counts}
     with path.open("wb") as file:  # given a name, NumPy would append .npz to it
         np.savez_compressed(file, **everything)
+
+
+def _write_counts(key: str, value: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The array of a count or several; None of what counts nothing here."""
+    if type(value) is int:
+        return np.array(value)
+    if not isinstance(value, list):
+        return None
+    if len(value) == 1 or key in DISCRETE.values():
+        return np.array(value[0] if len(value) == 1 else value)
+    rows = _find_choices(key, arrays)
+    return None if rows is None or rows.shape[1] != len(value) else np.array(json.dumps(value))
 
 
 @contextmanager

@@ -291,6 +291,34 @@ def test_counts_of_an_extra_are_kept_by_files(suffix: str, tmp_path: Path) -> No
     np.testing.assert_array_equal(again.extras["num_cars"], extras["num_cars"])
 
 
+@pytest.mark.parametrize("suffix", ["npz", "hdf5"])
+@pytest.mark.parametrize(("count", "choices"), [(2, [5, 2]), (3, [4, 3, 2]), (1, [5, 2]), (4, [9])])
+def test_counts_are_kept_of_as_many_rows_as_choices(
+    suffix: str, count: int, choices: list[int], tmp_path: Path
+) -> None:
+    ends = np.arange(count) == count - 1
+    tasks = np.zeros((count, len(choices)), int)
+    store = EpisodeStore.from_arrays(
+        np.zeros((count, 2)), np.zeros((count, 1)), np.ones(count), ends, ends,
+        extras={"task": tasks}, attributes={"name": "tasks", "num_task": choices},
+    )  # fmt: skip
+    target = tmp_path / f"tasks.{suffix}"
+    writers.write_episodes(find_source_of(store, tmp_path / "store"), str(target))
+    again = load_episodes({"name": "arrays", "path": str(target)})
+    assert again.sizes["categories"] == {"task": tuple(choices) if len(choices) > 1 else choices[0]}
+    assert set(again.extras) == {"task"}
+
+
+def test_an_extra_called_like_a_count_stays_one(tmp_path: Path) -> None:
+    """An array of N numbers is an extra, whatever it is called; one of another length counts."""
+    rows = {"observations": np.zeros((4, 2)), "actions": np.zeros((4, 1)), "rewards": np.ones(4), "offsets": [0, 4]}
+    rows |= {"cars": np.zeros((4, 4), int), "bikes": np.zeros((4, 3), int)}
+    np.savez(tmp_path / "a.npz", **rows, num_cars=np.arange(4), num_bikes=np.array([2, 3, 4]))
+    found = load_episodes({"name": "arrays", "path": str(tmp_path / "a.npz")})
+    assert set(found.extras) == {"cars", "bikes", "num_cars"}
+    assert found.sizes["categories"] == {"bikes": (2, 3, 4)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["method=bc"]])
 def test_from_a_recording_to_the_best_answers(
