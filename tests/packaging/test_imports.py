@@ -77,6 +77,7 @@ AT_MODULE_LEVEL = {  # classes of gymnasium.Env and gymnasium.Wrapper
         "worlds.maze2d_environment",
         "worlds.four_rooms_environment",
         "worlds.ogbench_environment",
+        "worlds.lamps_environment",
         "d4rl.environment",
         "wrappers.time_left",
     )

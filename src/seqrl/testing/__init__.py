@@ -96,7 +96,12 @@ def check(slot: str, name: str, **options: Any) -> list[tuple[str, str | None]]:
     component = Component(slot, name, options)
     wanted = contracts(slot, name)
     try:
-        component.build(**_RUNTIME, **({"env": wrappers.make_bare()} if slot == "wrapper" else {}))
+        if slot == "wrapper":
+            wrappers.find_served(component)
+        else:
+            component.build(**_RUNTIME)
+    except ContractViolation as violation:
+        return [("builds", str(violation))]
     except SeqrlError:
         raise
     except Exception as error:
