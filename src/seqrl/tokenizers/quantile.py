@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.registry import register_tokenizer
 from seqrl.tokenizers import NumBins, Tokenizer, discrete_scalars, ordered_scalars
@@ -32,6 +33,8 @@ class QuantileTokenizer(Tokenizer):
         num_bins: V, per dimension.
         edges: None for quantiles in which heavy ties have bins of their own, or `published`.
         decode_to: None for the mean of a bin's training values, or `midpoints`.
+        uniform_fields: fields of the layout whose bins have equal widths instead, as those of `uniform`: quantiles make
+            bins narrow where values are many, which of an action says little of what it does.
         embed_numbers: let the model's embedding know the numbers of bins, so that neighbours begin alike.
 
     Reference: Janner et al. 2021, section 3.1, "quantile discretization".
@@ -49,9 +52,11 @@ class QuantileTokenizer(Tokenizer):
         num_bins: NumBins = 100,
         edges: Literal["published"] | None = None,
         decode_to: Literal["midpoints"] | None = None,
+        uniform_fields: tuple[str, ...] = (),
         embed_numbers: bool = False,
     ) -> None:
         super().__init__()
+        self._uniform = _find_scalars(layout, uniform_fields)
         self._edges, self._decode_to = edges, decode_to
         self.fits_all = edges == "published"
         self.tokens_per_step = size
@@ -82,6 +87,10 @@ class QuantileTokenizer(Tokenizer):
             self.boundaries[s] = torch.from_numpy(
                 boundaries if published else _close_empty_bins(boundaries, column, counts)
             )
+            if s in self._uniform:
+                edges = np.linspace(column.min(), column.max(), self.vocab_size + 1, dtype=np.float64)
+                self.boundaries[s] = torch.from_numpy(edges[1:-1])
+                self.centres[s] = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
         for s, count in self._discrete.items():
             self.boundaries[s] = torch.arange(self.vocab_size - 1) + 0.5
             self.centres[s] = torch.arange(self.vocab_size).clamp(max=count - 1)
@@ -101,6 +110,21 @@ class QuantileTokenizer(Tokenizer):
             return super().outer_edges(position)
         inner, middles = self.boundaries[position], self.centres[position]
         return 2 * middles[0] - inner[0].clamp(max=middles.max()), 2 * middles[-1] - inner[-1].clamp(max=middles[-1])
+
+
+def _find_scalars(layout: Layout | None, fields: tuple[str, ...]) -> frozenset[int]:
+    """The scalars of a transition that fields hold.
+
+    Raises:
+        ConfigError: a field that the layout does not have.
+    """
+    there = {field.name: field for field in layout.fields} if layout is not None else {}
+    for name in fields:
+        if name not in there:
+            raise ConfigError(
+                f"tokenizer.uniform_fields names {name!r}, which the layout does not have; give some of {', '.join(there)}"
+            )
+    return frozenset(s for name in fields for s in range(there[name].start, there[name].start + there[name].size))
 
 
 def _boundaries(column: np.ndarray, num_bins: int) -> np.ndarray:

@@ -53,6 +53,29 @@ def test_the_published_schedule_is_cyclic(epoch: float, expected: float) -> None
         assert expected == pytest.approx(max(0.1, 0.5 + 0.5 * math.cos(math.pi * (epoch - 1) / 19)), abs=1e-3)
 
 
+def test_warmup_stable_decay_climbs_holds_and_falls_in_straight_lines() -> None:
+    config = {"name": "warmup_stable_decay", "warmup_fraction": 0.1, "decay_fraction": 0.3, "final_ratio": 0.1}
+    factor = factor_of(config, max_steps=1000, steps_per_epoch=7)
+    assert [factor(step) for step in (0, 49, 99)] == pytest.approx([0.01, 0.5, 1.0])
+    assert {factor(step) for step in (99, 100, 500, 700)} == {1.0}
+    assert [factor(step) for step in (701, 850, 999)] == pytest.approx([0.997, 0.55, 0.103])
+    assert factor(1000) == factor(5000) == pytest.approx(0.1)
+    falls = [factor(step) - factor(step + 1) for step in range(700, 1000)]
+    assert falls == pytest.approx([0.9 / 300] * 300)
+
+
+def test_warmup_stable_decay_without_a_decay_stays_at_the_top() -> None:
+    factor = factor_of({"name": "warmup_stable_decay", "decay_fraction": 0}, max_steps=10, steps_per_epoch=1)
+    assert {factor(step) for step in range(20)} == {1.0}
+
+
+def test_warmup_stable_decay_refuses_fractions_beyond_the_whole() -> None:
+    with pytest.raises(ConfigError, match=r"warmup_fraction=0\.5 and scheduler\.decay_fraction=0\.6 are more than"):
+        factor_of(
+            {"name": "warmup_stable_decay", "warmup_fraction": 0.5, "decay_fraction": 0.6}, max_steps=9, steps_per_epoch=1
+        )
+
+
 def test_constant_is_constant() -> None:
     factor = factor_of({"name": "constant"}, max_steps=5, steps_per_epoch=1)
     assert {factor(step) for step in (0, 3, 100)} == {1.0}

@@ -251,3 +251,32 @@ def test_the_report_agrees_with_numpy() -> None:
         "bins_used": 1,
         "largest_bin": 1.0,
     }
+
+
+@given(arrays(np.float32, st.tuples(st.integers(1, 60), st.just(3)), elements=floats), st.integers(2, 40))
+def test_quantile_cuts_the_fields_that_are_named_as_uniform_does(values: np.ndarray, num_bins: int) -> None:
+    layout = Layout.from_config({"fields": {"observation": {}, "action": {}}}, 1, 2)
+    rows = torch.from_numpy(values)
+    built = {
+        label: TOKENIZER.build({"num_bins": num_bins, **config}, size=3, layout=layout)
+        for label, config in {
+            "mixed": {"name": "quantile", "uniform_fields": ["action"]},
+            "quantile": {"name": "quantile"},
+            "uniform": {"name": "uniform"},
+        }.items()
+    }
+    found = {}
+    for label, tokenizer in built.items():
+        tokenizer.fit(rows)
+        found[label] = tokenizer.decode(tokenizer.encode(rows)).numpy()
+    np.testing.assert_array_equal(found["mixed"][:, 0], found["quantile"][:, 0])
+    half = (values.max(0) - values.min(0))[1:].astype(np.float64) / num_bins / 2
+    off = np.abs(found["mixed"][:, 1:] - values[:, 1:].astype(np.float64))
+    assert (off <= half * (1 + 1e-6) + 1e-6 * np.abs(values).max()).all()
+    centres = [built[label].bin_centres(1).numpy() for label in ("mixed", "uniform")]
+    np.testing.assert_allclose(*centres, rtol=1e-6, atol=1e-6 * float(np.abs(values).max()))
+
+
+def test_quantile_refuses_uniform_fields_that_the_layout_does_not_have() -> None:
+    with pytest.raises(ConfigError, match=r"uniform_fields names 'actions', which the layout does not have; give some of"):
+        TOKENIZER.build({"name": "quantile", "uniform_fields": ["actions"]}, size=3)
