@@ -24,8 +24,8 @@ class WarmupStableDecay(Scheduler):
     Raises:
         ConfigError: the two fractions are more than the training.
 
-    Reference: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", section 3
-    (arXiv 2405.18392), who call it constant with cooldown; the name is that of Hu et al. 2024 (arXiv 2404.06395).
+    Reference: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations" (arXiv
+    2405.18392), section 3, who call it constant with cooldown; the name is that of Hu et al. 2024 (arXiv 2404.06395).
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class WarmupStableDecay(Scheduler):
     ) -> None:
         if warmup_fraction + decay_fraction > 1:
             raise ConfigError(
-                f"scheduler.warmup_fraction={warmup_fraction:g} and scheduler.decay_fraction={decay_fraction:g} are more "
-                "than the whole training; give two fractions whose sum is 1 at most"
+                f"scheduler.warmup_fraction={warmup_fraction:g} and scheduler.decay_fraction={decay_fraction:g} are "
+                "more than the whole training; give two fractions whose sum is 1 at most"
             )
         self.max_steps = max_steps
         self.warmup = max(1, round(max_steps * warmup_fraction))

@@ -122,7 +122,8 @@ def _find_scalars(layout: Layout | None, fields: tuple[str, ...]) -> frozenset[i
     for name in fields:
         if name not in there:
             raise ConfigError(
-                f"tokenizer.uniform_fields names {name!r}, which the layout does not have; give some of {', '.join(there)}"
+                f"tokenizer.uniform_fields names {name!r}, which the layout does not have; give some of "
+                f"{', '.join(there)}"
             )
     return frozenset(s for name in fields for s in range(there[name].start, there[name].start + there[name].size))
 

@@ -72,7 +72,9 @@ def test_warmup_stable_decay_without_a_decay_stays_at_the_top() -> None:
 def test_warmup_stable_decay_refuses_fractions_beyond_the_whole() -> None:
     with pytest.raises(ConfigError, match=r"warmup_fraction=0\.5 and scheduler\.decay_fraction=0\.6 are more than"):
         factor_of(
-            {"name": "warmup_stable_decay", "warmup_fraction": 0.5, "decay_fraction": 0.6}, max_steps=9, steps_per_epoch=1
+            {"name": "warmup_stable_decay", "warmup_fraction": 0.5, "decay_fraction": 0.6},
+            max_steps=9,
+            steps_per_epoch=1,
         )
 
 
