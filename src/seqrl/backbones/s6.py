@@ -17,35 +17,35 @@ from seqrl.backbones._stack import Mixer, Pattern, RecurrentBackbone
 from seqrl.registry import register_backbone
 
 _STEP_SIZES = (1e-3, 1e-1)  # at the start of training, uniform in their logarithm
-_RANK = 16  # of step sizes: one for so many features
 
 
 class _SelectiveStateSpace(Mixer):
-    """h = exp(-step rate) h + step b x and y = c h + skip x, where step, b and c are functions of the token."""
+    """h = exp(-step rate) h + step b u and y = c h + skip u, where u, step, b and c are linear functions of the token.
+
+    Biases of b and c begin at 1, so that at first every state is a moving average that is read as it is. Without them
+    what is read is a product of small projections, whose gradients are products of what is left: nothing is learnt.
+    """
 
     def __init__(self, dim: int, width: int, state_size: int) -> None:
         super().__init__()
-        self.sizes = (-(-dim // _RANK), state_size, state_size)
-        self.input_and_gate = nn.Linear(dim, 2 * width, bias=False)
-        self.selection = nn.Linear(width, sum(self.sizes), bias=False)
-        self.step = nn.Linear(self.sizes[0], width)
+        self.sizes = (width, width, state_size, state_size)
+        self.project = nn.Linear(dim, sum(self.sizes))
         self.log_rate = nn.Parameter(torch.arange(1.0, state_size + 1).log().repeat(width, 1))
         self.skip = nn.Parameter(torch.ones(width))
         self.out = nn.Linear(width, dim, bias=False)
         low, high = map(math.log, _STEP_SIZES)
         steps = torch.exp(low + (high - low) * torch.rand(width))
+        inverse = steps + torch.log(-torch.expm1(-steps))  # of softplus
         with torch.no_grad():
-            self.step.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
+            self.project.bias.copy_(torch.cat([torch.zeros(width), inverse, torch.ones(2 * state_size)]))
 
     def forward(self, x: Tensor, positions: Tensor, attention: Attention, layer: int) -> Tensor:
-        u, gate = self.input_and_gate(x).chunk(2, dim=-1)
-        u = F.silu(u)
-        rank, write, read = self.selection(u).split(self.sizes, dim=-1)
-        step = F.softplus(widen(self.step(rank)))
+        u, step, write, read = self.project(x).split(self.sizes, dim=-1)
+        step = F.softplus(widen(step))
         decay = torch.exp(-step[..., None] * self.log_rate.exp())  # (R, n, width, state_size)
         state = attention.recur(layer, decay, (step * u)[..., None] * write[:, :, None])
         found = (state @ read[..., None].to(state.dtype))[..., 0] + self.skip * u
-        mixed: Tensor = self.out(found.to(x.dtype) * F.silu(gate))
+        mixed: Tensor = self.out(found.to(x.dtype))
         return mixed
 
 
@@ -54,8 +54,9 @@ class S6Backbone(RecurrentBackbone):
     """Diagonal selective state spaces (the recurrence of Mamba), each followed by a feed-forward layer.
 
     What a token writes and how fast each state decays depends on the token. A step of decoding costs the same however
-    long the past, and the state goes on past the trained window (`cache: window`). Other than in Mamba there is no
-    convolution before the recurrence. Layers of attention, with rotary positions, may stand between.
+    long the past, and the state goes on past the trained window (`cache: window`). Other than in Mamba there is neither
+    a convolution before the recurrence nor a gate behind it, and step sizes have a projection of full rank. Layers of
+    attention, with rotary positions, may stand between.
 
     Args:
         num_layers, dim: 4 and 128 as in `gpt`.
@@ -69,7 +70,9 @@ class S6Backbone(RecurrentBackbone):
     Raises:
         ConfigError: `dim` cannot be split into the heads.
 
-    Reference: Gu and Dao 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", algorithm 2.
+    Reference: Gu and Dao 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", algorithm 2; learnt
+    biases of b and c that begin at 1, in place of the convolution, are those of Lahoti et al. 2026, "Mamba-3",
+    https://arxiv.org/abs/2603.15569.
     """
 
     def __init__(

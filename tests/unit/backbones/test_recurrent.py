@@ -66,17 +66,12 @@ def min_gru(mixer: Any, sequence: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def selective(mixer: Any, sequence: list[np.ndarray]) -> list[np.ndarray]:
-    """Algorithm 2 of Gu and Dao, without the convolution, every channel and state by itself."""
+    """Algorithm 2 of Gu and Dao, every channel and state by itself."""
     width, size = mixer.log_rate.shape
-    rank = mixer.step.weight.shape[1]
     h, found = np.zeros((width, size)), []
     for x in sequence:
-        both = linear(mixer.input_and_gate, x)
-        u = np.array([value * sigmoid(value) for value in both[:width]])
-        gate = np.array([value * sigmoid(value) for value in both[width:]])
-        chosen = linear(mixer.selection, u)
-        step = linear(mixer.step, chosen[:rank])
-        b, c = chosen[rank : rank + size], chosen[rank + size :]
+        chosen = linear(mixer.project, x)
+        u, step, b, c = chosen[:width], chosen[width : 2 * width], chosen[-2 * size : -size], chosen[-size:]
         y = np.zeros(width)
         for channel in range(width):
             delta = softplus(step[channel])
@@ -85,7 +80,7 @@ def selective(mixer: Any, sequence: list[np.ndarray]) -> list[np.ndarray]:
                 h[channel, state] = math.exp(delta * a) * h[channel, state] + delta * b[state] * u[channel]
                 y[channel] += c[state] * h[channel, state]
             y[channel] += float(mixer.skip[channel]) * u[channel]
-        found.append(linear(mixer.out, y * gate))
+        found.append(linear(mixer.out, y))
     return found
 
 
@@ -178,3 +173,22 @@ def test_in_bfloat16_features_stay_near(name: str) -> None:
     coarse = run(backbone.to(torch.bfloat16), x.bfloat16())
     assert coarse.dtype == torch.bfloat16
     assert float((coarse.double() - fine).abs().mean()) < 0.05
+
+
+@pytest.mark.parametrize("name", ["mingru", "s6"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_what_stood_before_is_seen_when_training_begins(name: str, layers: int) -> None:
+    """A token tells at first of the one before it at least a hundredth of what it tells of itself, and what lets it do
+    so has gradients: where it is a product of small numbers, a training stands still."""
+    torch.manual_seed(0)
+    backbone: Backbone = BACKBONE.build({"name": name, "dim": 64, "num_layers": layers, "num_heads": 2}).eval()
+    x = 0.02 * torch.randn(4, 20, 64)
+    changed = x.clone()
+    changed[:, 10] = 0.02 * torch.randn(4, 64)
+    with torch.no_grad():
+        moved = (run(backbone, changed) - run(backbone, x)).norm(dim=-1).mean(0)
+    assert moved[11] > 0.01 * moved[10]
+    assert moved[15] > 0.001 * moved[10] or name == "mingru"
+    (run(backbone, x)[:, 1:] * x[:, :-1]).sum().backward()  # tell what stood before
+    norms = {key: float(each.grad.norm()) for key, each in backbone.stack.blocks[0].mixer.named_parameters()}
+    assert min(norms.values()) > 1e-3 * max(norms.values()), norms
