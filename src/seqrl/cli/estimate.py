@@ -53,7 +53,7 @@ def _estimate(options: argparse.Namespace) -> None:
 
     from seqrl.checkpoints.loading import checkpoint_file, load, load_critic, run_folder
     from seqrl.config import EvaluationConfig
-    from seqrl.evaluation.off_policy import FitSettings, estimate_return
+    from seqrl.evaluation.off_policy import FitSettings, count_steps, estimate_return
     from seqrl.evaluation.placement import policy_of
     from seqrl.evaluation.training_data import load_training_data
 
@@ -65,6 +65,7 @@ def _estimate(options: argparse.Namespace) -> None:
     if options.episodes is not None and options.episodes < store.num_episodes:
         store = store.subset(np.linspace(0, store.num_episodes - 1, options.episodes).round().astype(int))
     settings = FitSettings(steps=options.steps, fits=options.fits, seed=config.seed)
+    _tell_steps(settings.steps, count_steps(store, loaded.model.layout.discount, settings))
     with show_progress("steps", len(store) + 2 * options.steps * options.fits) as advance:
         found = estimate_return(policy, store, settings, advance=advance)
     ends = "" if found.value_ci95 is None else f" [{found.value_ci95[0]:.4g}, {found.value_ci95[1]:.4g}]"
@@ -80,3 +81,15 @@ def _estimate(options: argparse.Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, found.to_json())
     say(f"written: {output}")
+
+
+def _tell_steps(steps: int, needed: int | None) -> None:
+    """Warn of fits that end long before their values do."""
+    from seqrl.evaluation.off_policy import find_settled
+
+    settled = find_settled(steps, needed)
+    if settled is not None and needed is not None and steps < needed:
+        say(
+            f"warning: in {steps} steps values come {settled:.0%} of the way to their end, and estimates stay too near "
+            f"0; give --steps {needed}"
+        )

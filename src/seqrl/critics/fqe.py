@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Annotated
 
 import torch
@@ -24,7 +25,9 @@ class FqeCritic(Critic):
 
     Args:
         observation_size, action_size, discount: known from the data and the layout.
-        target_rate: how far the slow copy moves toward Q in every step, in (0, 1].
+        target_rate: how far the slow copy moves toward Q in every step, in (0, 1]. Values come near their end in
+            several times 1 / (target_rate (1 - discount)) steps; the default of other critics, 0.005, makes that 20,000
+            with a discount of 0.99.
         dim: width of the hidden layers.
         num_layers: hidden layers, 1 or more.
         reward_scale: factor on the rewards inside the critic, more than 0; `q` and `v` take it out again.
@@ -39,7 +42,7 @@ class FqeCritic(Critic):
         action_size: int,
         discount: float,
         *,
-        target_rate: Annotated[float, Gt(0), Le(1)] = 0.005,
+        target_rate: Annotated[float, Gt(0), Le(1)] = 0.05,
         dim: Annotated[int, Interval(ge=1, le=65_536)] = 256,
         num_layers: Annotated[int, Interval(ge=1, le=1000)] = 2,
         reward_scale: Annotated[float, Gt(0)] = 1.0,
@@ -50,6 +53,11 @@ class FqeCritic(Critic):
         self.value = make_mlp(observation_size + action_size, hidden, 1)
         self.target = copy.deepcopy(self.value).requires_grad_(False)
         self.actor = make_mlp(observation_size, hidden, action_size)
+
+    @property
+    def time_constant(self) -> float:
+        """Steps in which values come nearer to their end by a factor of e, if Q follows its targets at once."""
+        return math.inf if self.discount >= 1 else 1.0 / (self.target_rate * (1.0 - self.discount))
 
     def q(self, observations: Tensor, actions: Tensor) -> Tensor:
         return self._rate(self.value, observations, actions) / self.reward_scale

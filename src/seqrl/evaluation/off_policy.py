@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from seqrl.errors import ConfigError
 from seqrl.evaluation.statistics import bootstrap
 from seqrl.registry import CRITIC
 
+_ENOUGH = 3.0  # time constants: 95 % of the way
 _AT_ONCE = 256  # episodes that a policy looks at together
 Advance = Callable[[int], None]
 
@@ -52,6 +54,8 @@ class OffPolicyEstimate:
         behaviour: the discounted return that the data's episodes earned, as far as they were recorded.
         distance: mean distance of the policy's actions from the recorded ones, in halves of the range of the data's.
         discount: gamma of a step.
+        settled: share of the way to their end that values can have come in the steps of a fit, at most 1; None where
+            the critic does not say.
         episodes, transitions: that were looked at.
     """
 
@@ -64,6 +68,7 @@ class OffPolicyEstimate:
     discount: float
     episodes: int
     transitions: int
+    settled: float | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -147,6 +152,22 @@ def fit_values(
     return np.stack(values)
 
 
+def count_steps(store: EpisodeStore, discount: float, settings: FitSettings | None = None) -> int | None:
+    """How many steps a fit needs for values to come within 5 % of their end: three time constants of its slow copy.
+
+    Returns:
+        None where the critic does not say, and without a discount.
+    """
+    settings = settings or FitSettings()
+    constant = getattr(_build(store, discount, settings, 0), "time_constant", math.inf)
+    return math.ceil(_ENOUGH * constant) if math.isfinite(constant) else None
+
+
+def find_settled(steps: int, needed: int | None) -> float | None:
+    """The share of the way to their end that values come in so many steps, where `needed` are for 95 %."""
+    return None if needed is None else 1.0 - math.exp(-_ENOUGH * steps / needed)
+
+
 def _usable_rows(store: EpisodeStore) -> tuple[np.ndarray, np.ndarray]:
     """(n,) rows whose next observation is known or that end truly, and (n,) bool which end."""
     ends = np.zeros(len(store), bool)
@@ -205,6 +226,7 @@ def estimate_return(
         discount=discount,
         episodes=store.num_episodes,
         transitions=len(store),
+        settled=find_settled(settings.steps, count_steps(store, discount, settings)),
     )
 
 

@@ -16,7 +16,14 @@ from seqrl.critics.fqe import FqeCritic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
-from seqrl.evaluation.off_policy import FitSettings, choose_actions, estimate_return, fit_values
+from seqrl.evaluation.off_policy import (
+    FitSettings,
+    choose_actions,
+    count_steps,
+    estimate_return,
+    find_settled,
+    fit_values,
+)
 from seqrl.testing import samples
 
 DISCOUNT, STATES = 0.9, 5
@@ -139,6 +146,38 @@ def test_an_estimate_says_what_the_behaviour_is_worth_as_well() -> None:
     assert found.value_ci95[0] <= found.value <= found.value_ci95[1]
     again = estimate_return(policy, store, settings)
     assert again == found, "seeds decide everything"
+
+
+@pytest.mark.parametrize(
+    ("discount", "options", "needed"),
+    [
+        (0.99, {}, 6_000),
+        (0.9, {}, 600),
+        (0.99, {"target_rate": 0.005}, 60_000),
+        (0.999, {"target_rate": 1.0}, 3_000),
+        (1.0, {}, None),
+    ],
+)
+def test_steps_that_a_fit_needs_are_known_before(
+    discount: float, options: dict[str, float], needed: int | None
+) -> None:
+    settings = FitSettings(critic={"name": "fqe", "dim": 8, **options})
+    assert count_steps(record(3), discount, settings) in (needed, None if needed is None else needed + 1)
+    assert count_steps(record(3), discount, FitSettings(critic={"name": "iql"})) is None
+
+
+def test_values_rise_as_slowly_as_is_told() -> None:
+    """One state that earns 1 for ever: Q follows 1 / (1 - discount) times the share of the way."""
+    ones = np.ones((400, 1), np.float32)
+    steady = EpisodeStore.from_episodes(
+        [{"observations": ones[:20], "actions": ones[:20], "rewards": ones[:20, 0], "terminated": False}] * 20
+    )
+    critic = {"name": "fqe", "dim": 16, "target_rate": 0.05}
+    for steps in (100, 400):
+        settings = FitSettings(steps=steps, batch_size=16, learning_rate=1e-2, fits=1, critic=critic)
+        share = find_settled(steps, count_steps(steady, 0.9, settings))
+        assert share is not None
+        assert float(fit_values(steady, ones, 0.9, settings).mean()) / 10 == pytest.approx(share, abs=0.08)
 
 
 def test_what_cannot_be_estimated_is_refused() -> None:
