@@ -33,6 +33,7 @@ def run(arguments: list[str]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, found.to_json())
     say(f"written: {output}")
+    say(found.ranking.sentence)
     say(found.verdict.sentence)
 
 

@@ -19,8 +19,10 @@ from seqrl.critics import Critic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.envs import make_environments
 from seqrl.errors import ConfigError
-from seqrl.evaluation.ladder import ALL_SWAPS, SHORT_SWAPS, Ladder, LadderSettings, Rung, Swap, judge_rungs
+from seqrl.evaluation.candidate_ranking import Ranking, pick_states, rank_candidates
+from seqrl.evaluation.ladder import ALL_SWAPS, LEARNT, SHORT_SWAPS, Ladder, LadderSettings, Rung, Swap, judge_rungs
 from seqrl.evaluation.protocol import run_episodes
+from seqrl.evaluation.rollout import Episodes
 from seqrl.evaluation.search_parts import (
     ActorCandidates,
     CriticValuation,
@@ -89,11 +91,15 @@ def diagnose_checkpoint(
     beside.append(_climb("own search", _own_search(critic, settings), loaded, critic, env_id, settings))
     for rung in beside:
         tell(rung)
-    rungs = []
+    rungs: list[Rung] = []
+    ranking = None
     for swap in SHORT_SWAPS if settings.short else ALL_SWAPS:
-        parts = choices.parts(swap)
-        rungs.append(climb_swapped(swap, parts, loaded.model, env_id, settings, choices.policy))
-        tell(rungs[-1])
+        rung, episodes = climb_swapped(swap, choices.parts(swap), loaded.model, env_id, settings, choices.policy)
+        rungs.append(rung)
+        tell(rung)
+        if swap == LEARNT:
+            ranking = _rank(choices, loaded.model, episodes, settings)
+    assert ranking is not None
     return Ladder(
         str(checkpoint),
         env_id,
@@ -104,7 +110,17 @@ def diagnose_checkpoint(
         rungs,
         beside,
         judge_rungs(rungs),
+        ranking,
     )
+
+
+def _rank(choices: Choices, model: Model, episodes: Episodes, settings: LadderSettings) -> Ranking:
+    """How the model orders the candidates of the learnt search, in states that it met."""
+    learnt, true = (
+        build_search(choices.parts(swap), model, settings, choices.policy) for swap in (LEARNT, Swap("simulator"))
+    )
+    states = pick_states(episodes.observations, episodes.lengths, model.layout.stride)
+    return rank_candidates(learnt, true, states, model.layout.field("action").size, seed=settings.seed)
 
 
 def gather_choices(
@@ -198,11 +214,11 @@ def _fast_speed(store: EpisodeStore) -> float:
     return float(max(np.quantile(lengths[inside], _FAST), 1e-6))
 
 
-def climb_swapped(
-    swap: Swap, parts: Parts, model: Model, env_id: str, settings: LadderSettings, policy: Candidates | None = None
-) -> Rung:
-    """Run the episodes of a search that is made of some parts, and perhaps of a policy that it follows."""
-    search = SwappedSearch(
+def build_search(
+    parts: Parts, model: Model, settings: LadderSettings, policy: Candidates | None = None
+) -> SwappedSearch:
+    """A search that is made of some parts, and perhaps of a policy that it follows."""
+    return SwappedSearch(
         parts,
         discount=model.layout.step_discount,
         beam_width=settings.beam_width,
@@ -210,6 +226,13 @@ def climb_swapped(
         horizon=settings.horizon,
         policy=policy,
     )
+
+
+def climb_swapped(
+    swap: Swap, parts: Parts, model: Model, env_id: str, settings: LadderSettings, policy: Candidates | None = None
+) -> tuple[Rung, Episodes]:
+    """Run the episodes of `build_search`."""
+    search = build_search(parts, model, settings, policy)
     likelihood = SCORE.build({"name": "likelihood"}, discount=model.layout.step_discount)
     strategy = Strategy(search, CONDITION.build({"name": "none"}), likelihood)
     policy_of_search = Policy(model, strategy, seed=settings.seed, plan_every=settings.plan_every)
@@ -228,7 +251,7 @@ def _climb(
     planner, score = decoding
     held = settings.plan_every if "horizon" in planner else min(settings.plan_every, loaded.model.layout.chunk)
     policy = Policy(loaded.model, planner=planner, score=score, critic=critic, seed=settings.seed, plan_every=held)
-    return _run(name, None, policy, env_id, settings)
+    return _run(name, None, policy, env_id, settings)[0]
 
 
 def _own_search(critic: Critic | None, settings: LadderSettings) -> Decoding:
@@ -258,7 +281,7 @@ def _own_search(critic: Critic | None, settings: LadderSettings) -> Decoding:
     return planner, score
 
 
-def _run(name: str, swap: Swap | None, policy: Policy, env_id: str, settings: LadderSettings) -> Rung:
+def _run(name: str, swap: Swap | None, policy: Policy, env_id: str, settings: LadderSettings) -> tuple[Rung, Episodes]:
     goals = None
     if settings.start_cells is not None:
         goals = [maze_of(env_id).target.tolist()]
@@ -277,6 +300,7 @@ def _run(name: str, swap: Swap | None, policy: Policy, env_id: str, settings: La
         }
     )
     began = time.process_time()
-    results = run_episodes(config, policy, env_id).results
-    success = None if goals is None else results["success"][:, 0]
-    return Rung.of(name, swap, results["returns"][:, 0], success, time.process_time() - began)
+    found = run_episodes(config, policy, env_id)
+    success = None if goals is None else found.results["success"][:, 0]
+    rung = Rung.of(name, swap, found.results["returns"][:, 0], success, time.process_time() - began)
+    return rung, found.episodes

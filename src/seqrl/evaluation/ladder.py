@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from seqrl.evaluation.candidate_ranking import Ranking
 from seqrl.evaluation.statistics import bootstrap, paired_difference, success_rate
 
 DynamicsName = Literal["model", "simulator"]
@@ -187,6 +188,7 @@ class Ladder:
         rungs: the swapped searches.
         beside: the run's own search and the policy of its critic, or its likeliest action.
         verdict: what follows.
+        ranking: how the model orders the first actions of the search with all parts learnt.
     """
 
     checkpoint: str
@@ -198,6 +200,7 @@ class Ladder:
     rungs: list[Rung]
     beside: list[Rung]
     verdict: Verdict
+    ranking: Ranking
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -124,34 +124,66 @@ class SwappedSearch(Planner):
     def plan(self, model: Model, history: History, score: Score, noise: Noise) -> Plan:
         if history.observation is None:
             raise ConfigError("a ladder looks at observations as they are; make histories with model.history(...)")
-        shift = self.parts.valuation.reward_shift
-        states = history.observation[:, None]  # (B, C, O)
-        batch = len(states)
-        rows = torch.arange(batch, device=states.device)[:, None]
-        columns: dict[str, Tensor] = {  # (B, C, ...) of every candidate so far
-            "states": states,
-            "earned": states.new_zeros(batch, 1),
-            "over": torch.zeros(batch, 1, dtype=torch.bool, device=states.device),
-            "actions": states.new_zeros(batch, 1, 0, model.layout.field("action").size),
-        }
+        columns = self._begin(history.observation, model.layout.field("action").size)
+        rows = torch.arange(len(history.observation), device=history.observation.device)[:, None]
         for depth in range(self.horizon):
             later = 1 if self.policy else self.n_expand
-            copies = self.n_expand * self.beam_width if depth == 0 else later
-            columns = {name: column.repeat_interleave(copies, 1) for name, column in columns.items()}
-            actions, outcome, rating = self._extend(columns["states"], noise, depth)
-            gone, power = columns["over"], self.discount**depth
-            promised = columns["earned"] + (power * rating).masked_fill(gone, 0.0)
-            columns = {
-                "states": outcome.observations,
-                "earned": columns["earned"] + (power * (outcome.rewards + shift)).masked_fill(gone, 0.0),
-                "over": gone | outcome.over,
-                "actions": torch.cat([columns["actions"], actions[:, :, None]], 2),
-            }
+            columns, promised = self._grow(columns, noise, depth, self.num_candidates if depth == 0 else later)
             best, order = promised.sort(dim=1, descending=True, stable=True)
             if self.policy is None or depth + 1 == self.horizon:
                 kept = order[:, : self.beam_width]
                 columns = {name: column[rows, kept] for name, column in columns.items()}
         return Plan(columns["actions"][:, 0].float(), best[:, 0])
+
+    @property
+    def num_candidates(self) -> int:
+        """C, first actions that are tried."""
+        return self.beam_width * self.n_expand
+
+    def rate_first_actions(self, observations: Tensor, action_size: int, noise: Noise) -> Tensor:
+        """What each candidate for the first action promises if nothing is given up on the way.
+
+        With the same noise, the same candidates are tried whatever the dynamics and the value are: then each goes on
+        with one further candidate (of rollouts: the policy's action) in each state that it comes to.
+
+        Args:
+            observations: (B, O).
+            action_size: numbers of a transition's action.
+
+        Returns:
+            (B, C) discounted returns.
+        """
+        columns = self._begin(observations, action_size)
+        for depth in range(self.horizon):
+            columns, promised = self._grow(columns, noise, depth, self.num_candidates if depth == 0 else 1)
+        return promised
+
+    def _begin(self, observations: Tensor, action_size: int) -> dict[str, Tensor]:
+        """(B, 1, ...) of plans that hold nothing yet."""
+        states = observations[:, None]
+        return {
+            "states": states,
+            "earned": states.new_zeros(len(states), 1),
+            "over": torch.zeros(len(states), 1, dtype=torch.bool, device=states.device),
+            "actions": states.new_zeros(len(states), 1, 0, action_size),
+        }
+
+    def _grow(
+        self, columns: dict[str, Tensor], noise: Noise, depth: int, copies: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Copies of every plan, each a transition longer, and what they (B, C) promise with all that follows."""
+        columns = {name: column.repeat_interleave(copies, 1) for name, column in columns.items()}
+        actions, outcome, rating = self._extend(columns["states"], noise, depth)
+        gone, power = columns["over"], self.discount**depth
+        promised = columns["earned"] + (power * rating).masked_fill(gone, 0.0)
+        gained = power * (outcome.rewards + self.parts.valuation.reward_shift)
+        columns = {
+            "states": outcome.observations,
+            "earned": columns["earned"] + gained.masked_fill(gone, 0.0),
+            "over": gone | outcome.over,
+            "actions": torch.cat([columns["actions"], actions[:, :, None]], 2),
+        }
+        return columns, promised
 
     def _extend(self, states: Tensor, noise: Noise, depth: int) -> tuple[Tensor, Outcome, Tensor]:
         """One transition of (B, C, O) states: (B, C, A) actions, what follows, and (B, C) what it is worth."""

@@ -14,7 +14,9 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from seqrl.evaluation.diagnosis import climb_swapped
+from seqrl.decoding.noise import Noise
+from seqrl.evaluation.candidate_ranking import MOST_STATES, Ranking, pick_states, rank_candidates
+from seqrl.evaluation.diagnosis import build_search, climb_swapped
 from seqrl.evaluation.ladder import (
     ALL_SWAPS,
     LEARNT,
@@ -27,9 +29,11 @@ from seqrl.evaluation.ladder import (
 )
 from seqrl.evaluation.search_parts import SimulatorDynamics, UniformCandidates
 from seqrl.evaluation.simulators import simulator_of
-from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome, Parts, Valuation
+from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome, Parts, SwappedSearch, Valuation
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
+from seqrl.registry import SCORE
+from seqrl.types import Conditioning
 
 LINE = "tests/Line-v0"
 FIELDS = {"observation": {}, "action": {}, "reward": {}, "value": {"hidden": True}}
@@ -108,7 +112,7 @@ def climb(*broken: str) -> list[Rung]:
     def parts(swap: Swap) -> Parts:
         return Parts(dynamics[swap.dynamics], value[swap.value], candidates[swap.candidates])
 
-    return [climb_swapped(swap, parts(swap), model, LINE, SETTINGS) for swap in SHORT_SWAPS]
+    return [climb_swapped(swap, parts(swap), model, LINE, SETTINGS)[0] for swap in SHORT_SWAPS]
 
 
 @pytest.mark.parametrize("part", ["dynamics", "value", "candidates"])
@@ -162,9 +166,77 @@ def test_of_the_candidates_the_better_ones_count() -> None:
 
 def test_a_ladder_is_kept_as_json() -> None:
     made = rungs({})
-    found = Ladder("a.ckpt", LINE, 0, "V", "distance", SETTINGS, made, made[:1], judge_rungs(made))
+    ranking = Ranking(4, 8, 0.5, [0.4, 0.6], 2.0, None, 0.1, None, 1.0, None)
+    found = Ladder("a.ckpt", LINE, 0, "V", "distance", SETTINGS, made, made[:1], judge_rungs(made), ranking)
     read = json.loads(found.to_json())
     assert read["rungs"][0]["swap"] == {"dynamics": "model", "value": "learnt", "candidates": "model"}
     assert read["verdict"]["weakest"] is None
     assert read["settings"]["horizon"] == 2
+    assert (read["ranking"]["correlation"], read["ranking"]["promised_ci95"]) == (0.5, None)
     assert all(swap in ALL_SWAPS for swap in SHORT_SWAPS)
+
+
+class Told(SwappedSearch):
+    """A search that promises numbers that are given."""
+
+    def __init__(self, promised: list[list[float]]) -> None:
+        self.promised = torch.tensor(promised)
+
+    def rate_first_actions(self, observations: Tensor, action_size: int, noise: Noise) -> Tensor:
+        return self.promised
+
+
+def test_a_ranking_counts_ranks_and_what_the_choice_is_worth() -> None:
+    promised = Told([[1.0, 2.0, 6.0], [9.0, 2.0, 1.0], [5.0, 5.0, 5.0]])
+    worth = Told([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [4.0, 0.0, -1.0]])
+    found = rank_candidates(promised, worth, [np.zeros((2, 1)), np.zeros((1, 1))], 1, seed=0)
+    assert (found.states, found.candidates) == (3, 3)
+    assert found.correlation == pytest.approx((1 - 1 + 0) / 3)
+    assert found.promised == pytest.approx((3 + 5 + 0) / 3)
+    assert found.kept == pytest.approx((1 - 1 + 3) / 3)  # of equal promises the first is chosen
+    assert found.best == pytest.approx((1 + 1 + 3) / 3)
+    assert "3 first actions in 3 states" in found.sentence
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_mirrored_model_orders_the_other_way_round(*, follows: bool) -> None:
+    model = line_model()
+    true = SimulatorDynamics(simulator_of(LINE), model.layout)
+    anything = UniformCandidates(np.array([-1.0]), np.array([1.0]))
+
+    def search(dynamics: Dynamics) -> SwappedSearch:
+        return build_search(Parts(dynamics, Distance(-5.0), anything), model, SETTINGS, anything if follows else None)
+
+    states = [np.array([[0.6], [0.9]]), np.array([[-0.8]])]
+    same = rank_candidates(search(true), search(true), states, 1, seed=0)
+    assert same.correlation == pytest.approx(1.0)
+    assert same.promised == same.kept == same.best > 0
+    other = rank_candidates(search(Mirrored(true)), search(true), states, 1, seed=0)
+    assert other.correlation == pytest.approx(-1.0)
+    assert other.kept < 0 < other.promised
+    assert other.best == same.best
+
+
+def test_first_actions_are_rated_as_the_search_itself_would_with_one_look() -> None:
+    """Where nothing follows the first action, the best promise is the value of the plan."""
+    model = line_model()
+    true = SimulatorDynamics(simulator_of(LINE), model.layout)
+    anything = UniformCandidates(np.array([-1.0]), np.array([1.0]))
+    search = build_search(Parts(true, Distance(-5.0), anything), model, replace(SETTINGS, horizon=1))
+    rows, noise = torch.tensor([[0.7], [-0.6]]), Noise.of(0, torch.arange(2), 0)
+    rated = search.rate_first_actions(rows, 1, noise)
+    past = rows.new_zeros(2, 0, 4)
+    present = torch.cat([rows, rows.new_zeros(2, 3)], 1)
+    history = model.history(past, present, Conditioning(None))
+    likelihood = SCORE.build({"name": "likelihood"}, discount=0.9)
+    torch.testing.assert_close(rated.amax(1), search.plan(model, history, likelihood, noise).value)
+    assert rated.shape == (2, 8)
+
+
+def test_states_are_spread_over_the_steps_that_an_episode_had() -> None:
+    observations = np.arange(2 * 101).reshape(2, 101, 1)
+    long, short = pick_states(observations, np.array([100, 5]), stride=2)
+    assert len(long) == MOST_STATES
+    assert (long[0, 0], long[-1, 0]) == (0, 98)
+    assert (np.diff(long[:, 0]) % 2 == 0).all()
+    assert short[:, 0].tolist() == [101, 103, 105]
