@@ -40,6 +40,10 @@ def test_a_maze_is_diagnosed(
     assert all(len(each["returns"]) == 2 == len(each["success"]) for each in found["rungs"])
     assert found["learnt_value"] == "V of the critic"
     assert found["env_id"] == "seqrl/Maze2d-Umaze-v1"
+    ranking = found["ranking"]
+    assert (ranking["states"], ranking["candidates"]) == (4, 4)  # two steps of two episodes
+    assert -1 <= ranking["correlation"] <= 1
+    assert ranking["kept"] <= ranking["best"] + 1e-9
 
 
 @pytest.mark.slow
