@@ -76,8 +76,9 @@ def circumstances(rows: Sequence[ResultsRow]) -> str:
     def of(values: Iterable[Any]) -> str:
         return ", ".join(dict.fromkeys(map(str, values)))
 
-    limits = dict.fromkeys(row.starts.max_steps for row in rows)
-    cut = "" if limits == {None: None} else f", cut after {of(limit or 'their own limit' for limit in limits)} steps"
+    limits = [row.starts.max_steps for row in rows]
+    cut = of(limit for limit in limits if limit is not None)
+    cut = f", cut after {cut} steps{' or at their own limit' if None in limits else ''}" if cut else ""
     simulators = of(version for row in rows if (version := _mujoco_of(row)) is not None)
     return (
         f"{of(row.env_id for row in rows)}{', mujoco ' if simulators else ''}{simulators}; "
