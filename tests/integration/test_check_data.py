@@ -149,3 +149,10 @@ def test_a_source_that_does_not_know_its_sizes_is_as_large_as_its_environment(
 ) -> None:
     Path("hop.py").write_text(SOURCE.format(env_id=f"env_id = {env_id!r}"))
     assert check("plugins=[hop.py]", "data=hopping", *words) == status, capsys.readouterr().err
+
+
+def test_a_schedule_that_refuses_its_options_together_does_so_before_data_are_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert check("scheduler=warmup_stable_decay", "scheduler.decay_fraction=0.99", *IMITATE) == 2
+    assert "scheduler.decay_fraction=0.99 are more than the whole training" in " ".join(capsys.readouterr().err.split())
