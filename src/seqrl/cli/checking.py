@@ -18,7 +18,7 @@ from seqrl.errors import ConfigError, SeqrlError, did_you_mean
 from seqrl.evaluation.hints import name_for_training
 from seqrl.evaluation.rows import measured_names
 from seqrl.plugins import load_plugins
-from seqrl.registry import DATA, OPTIMIZER, SCHEDULER, registry_of
+from seqrl.registry import DATA, registry_of
 from seqrl.schema import check_value
 
 if TYPE_CHECKING:
@@ -218,8 +218,6 @@ def check_without_data(run: RunConfig, rows: Sequence[EvaluationConfig]) -> None
     extras = dict.fromkeys(run.layout.extras, 1)
     known["categories"] = {**(known.get("categories") or {}), **(run.data.get("categories") or {})}
     sizes = DataSizes(**{**usual, "longest_episode": 1000, "extras": extras, **known})
-    OPTIMIZER.build(run.optimizer)
-    SCHEDULER.build(run.scheduler, max_steps=run.training.max_steps or 1, steps_per_epoch=1, targets_per_epoch=None)
     with _as_refusal("the parts make no model"), torch.device("meta"):
         check_stages(run, sizes)
         model = build_model(run, sizes)

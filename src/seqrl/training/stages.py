@@ -34,6 +34,7 @@ from seqrl.training.datamodule import EpisodeDataModule
 from seqrl.training.launch import count_ranks
 from seqrl.training.memory import warn_of_memory
 from seqrl.training.module import SequenceModule
+from seqrl.training.optim import make_scheduler
 from seqrl.training.parallel import replicated
 from seqrl.training.stage_module import CODEBOOK, SLOW_COPY, check_precision
 from seqrl.training.tokenizer_module import TokenizerModule
@@ -103,6 +104,7 @@ def check_stages(run: RunConfig, sizes: DataSizes) -> None:
             section = kind.section if own and own.batch_size else "training"
             raise ConfigError(f"{section}.batch_size={size} cannot be shared by {ranks} ranks; give a multiple")
         _check_callbacks(kind, own.on_top_of(run.training) if own else run.training, run)
+    make_scheduler(run.scheduler, max_steps=run.training.max_steps or 1, steps_per_epoch=1)
     with torch.device("meta"):  # without memory for its weights
         module = SequenceModule(run, sizes)
         build_critic(run, sizes)
