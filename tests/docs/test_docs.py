@@ -173,6 +173,7 @@ def _first_choice(override: str) -> str:
 FILES = [(where, match.group(1), block[match.end() :])
          for where, block in _blocks("python", "toml", "yaml")
          if where.startswith("docs/guides/") and (match := FILE.match(block))]  # fmt: skip
+TABLES = [(match.group(1), block[match.end() :]) for _, block in _blocks("csv") if (match := FILE.match(block))]
 ALONE = (
     "sgd.py",
     "linear.py",
@@ -181,6 +182,7 @@ ALONE = (
     "gru.py",
     "notify.py",
     "cart.py",
+    "logbook.py",
     "home.py",
     "peak.py",
     "smooth.py",
@@ -195,7 +197,8 @@ def plugin_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_plugins:
     """A working folder with the files that the guides have one write; their environments are forgotten afterwards."""
     registered = set(gymnasium.registry)
     monkeypatch.chdir(tmp_path)
-    for _, path, content in COMPONENTS:
+    for path, content in [*(file[1:] for file in COMPONENTS), *TABLES]:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(content)
     yield
     for env_id in set(gymnasium.registry) - registered:
