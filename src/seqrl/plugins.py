@@ -189,12 +189,12 @@ def _locate(name: str, folders: Iterable[Path]) -> Path | None:
     places += [folder.joinpath(*words[:-1], f"{words[-1]}.py") for folder in folders]
     loaded = getattr(sys.modules.get(name), "__file__", None)
     for place in [Path(loaded)] if loaded else places:
-        if place.is_file() and not _is_installed(place.resolve()):
+        if place.is_file() and not is_installed(place.resolve()):
             return place.resolve()
     return None
 
 
-def _is_installed(path: Path) -> bool:
+def is_installed(path: Path) -> bool:
     """Whether a file is part of Python, of seqrl or of an installed package, perhaps of another environment."""
     return not _PACKAGES.isdisjoint(path.parts) or any(path.is_relative_to(each) for each in _PYTHON)
 

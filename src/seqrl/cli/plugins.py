@@ -7,8 +7,8 @@ import contextlib
 import shutil
 import textwrap
 import traceback
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -19,6 +19,9 @@ from seqrl.cli.telling import tell_errors
 from seqrl.console import say
 from seqrl.errors import ConfigError, PluginError
 from seqrl.registry import all_registries, registry_of
+
+if TYPE_CHECKING:
+    from seqrl.testing.failures import Outcome
 
 
 @tell_errors()
@@ -37,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--plugins", nargs="+", default=[], metavar="FILE_OR_MODULE", help="loaded before; also plugins=[FILE]"
     )
-    shared.add_argument("--verbose", action="store_true", help="full tracebacks of plugins that fail")
+    shared.add_argument("--verbose", action="store_true", help="full tracebacks of plugins and contracts that fail")
 
     listing = commands.add_parser("list", parents=[shared], help="names, origins, options and defaults")
     listing.add_argument("slot", nargs="?", help="one slot only, such as tokenizer")
@@ -98,15 +101,31 @@ def _check(options: argparse.Namespace) -> int:
     registry = registry_of(options.slot)
     plugins.load_plugins(options.plugins)
     registry.get(options.name)
-    from seqrl import testing
+    from seqrl.testing import Component, run_contracts
 
-    results = testing.check(options.slot, options.name, **_values(options.options))
-    width = max(len(contract) for contract, _ in results)
-    for contract, violation in results:
-        say(f"{contract:<{width}}  {'ok' if violation is None else 'violated: ' + violation}")
-    violated = sum(violation is not None for _, violation in results)
-    say(f"{options.slot} {options.name!r}: {len(results) - violated} of {len(results)} contracts kept")
+    outcomes = run_contracts(Component(options.slot, options.name, _values(options.options)))
+    _tell_outcomes(outcomes, verbose=options.verbose)
+    violated = sum(outcome.violation is not None for outcome in outcomes)
+    say(f"{options.slot} {options.name!r}: {len(outcomes) - violated} of {len(outcomes)} contracts kept")
     return 1 if violated else 0
+
+
+def _tell_outcomes(outcomes: Sequence[Outcome], *, verbose: bool) -> None:
+    """A line for each contract; what several break in the same words is told at the first of them.
+
+    Args:
+        verbose: with the traceback of an exception.
+    """
+    width = max(len(outcome.contract) for outcome in outcomes)
+    told: dict[str, str] = {}
+    for outcome in outcomes:
+        word = "ok"
+        if outcome.violation is not None:
+            first = told.setdefault(outcome.violation, outcome.contract)
+            word = f"violated: {outcome.violation if first == outcome.contract else f'as {first!r}'}"
+        say(f"{outcome.contract:<{width}}  {word}")
+        if verbose and outcome.error is not None and told[outcome.violation or ""] == outcome.contract:
+            say(textwrap.indent("".join(traceback.format_exception(outcome.error)).rstrip(), "  "))
 
 
 def _values(words: Iterable[str]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from seqrl.testing import (
     wrappers,
 )
 from seqrl.testing.contract import Component, Contract, ContractViolation
+from seqrl.testing.failures import Outcome, explain, find_line, tell_violation
 
 __all__ = ["Component", "Contract", "ContractViolation", "check", "contracts"]
 
@@ -93,32 +94,39 @@ def check(slot: str, name: str, **options: Any) -> list[tuple[str, str | None]]:
         ConfigError: an unknown slot, name or option, or one that the component refuses.
         DataError: a data source without its data.
     """
-    component = Component(slot, name, options)
-    wanted = contracts(slot, name)
+    return [(outcome.contract, outcome.violation) for outcome in run_contracts(Component(slot, name, options))]
+
+
+def run_contracts(component: Component) -> list[Outcome]:
+    """As `check`, with the exceptions that contracts ended in."""
+    wanted = contracts(component.slot, component.name)
+    cls = registry_of(component.slot).get(component.name)
     try:
-        if slot == "wrapper":
+        if component.slot == "wrapper":
             wrappers.find_served(component)
         else:
             component.build(**_RUNTIME)
     except ContractViolation as violation:
-        return [("builds", str(violation))]
+        return [Outcome("builds", str(violation))]
     except SeqrlError:
         raise
     except Exception as error:
-        return [("builds", f"the constructor raises {type(error).__name__}: {error}")]
+        return [Outcome("builds", f"the constructor raises {explain(error, find_line(error, cls))}", error)]
     with samples.sized_for(component):
-        return [(contract.__name__.replace("_", " "), _violation(contract, component)) for contract in wanted]
+        return [_run(contract, component, cls) for contract in wanted]
 
 
-def _violation(contract: Contract, component: Component) -> str | None:
+def _run(contract: Contract, component: Component, cls: type) -> Outcome:
+    name = contract.__name__.replace("_", " ")
     try:
         contract(component)
     except ContractViolation as violation:
-        return str(violation)
+        cause = violation.__cause__
+        return Outcome(name, tell_violation(violation, cls), None if isinstance(cause, SeqrlError) else cause)
     except SeqrlError as error:
         if component.slot == "data":  # a missing file is the caller's affair, no fault of the source
             raise
-        return f"it refuses the check's own settings: {error}"
+        return Outcome(name, f"it refuses the check's own settings: {error}")
     except Exception as error:
-        return f"it fails with {type(error).__name__}: {error}"
-    return None
+        return Outcome(name, f"it fails with {explain(error, find_line(error, cls))}", error)
+    return Outcome(name)

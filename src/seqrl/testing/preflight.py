@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from seqrl.plugins import origin
 from seqrl.registry import registry_of
 from seqrl.testing import backbones, contracts, critics, optimization, planners, samples, strategies, tokenizers
 from seqrl.testing.contract import CannotTell, Component, Contract, ContractViolation
+from seqrl.testing.failures import Failure, gather, tell_violation
 
 SECONDS = 2.0  # of processor time for the contracts of one component
 _BY_HAND: frozenset[Contract] = frozenset(
@@ -50,13 +51,14 @@ _checked: set[str] = set()  # by this process, such as the jobs of a sweep
 def check_plugged(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
     """Run the quick contracts of components, made small.
 
-    What the contracts' own settings do not suit is told and goes on: it is no fault of the component.
+    What the contracts' own settings do not suit is told and goes on: it is no fault of the component. One whose own
+    code raises in its first contract, or in most of them, is refused.
 
     Args:
         parts: slots and configs, of a run or of a term of a score.
 
     Raises:
-        PluginError: a contract is violated; names component and contract.
+        PluginError: a contract is violated, or fails by the component's own code; names component and contract.
     """
     for slot, part in parts:
         known = {option.name for option in registry_of(slot).options(part["name"])}
@@ -78,10 +80,37 @@ def forget() -> None:
 
 
 def _check(component: Component) -> tuple[int, list[str]]:
-    """Run contracts while there is time: how many were kept, and the names of those that could not be run."""
-    kept = 0
-    left_out = []
+    """Run contracts while there is time: how many were kept, and what is told of those that could not be run.
+
+    Small sizes with which a component fails, and not with its own, were no good choice: its own are taken then.
+    """
     small = _shrink(component)
+    kept, left_out, failures = _run(small)
+    if small is not component and _find_fault(component, kept, failures):
+        kept, left_out, failures = _run(component)
+    fault = _find_fault(component, kept, failures)
+    if fault is not None:
+        slot, own = component.slot, component.name
+        raise PluginError(
+            f"{slot} {own!r} of {origin(registry_of(slot).get(own))} fails in {len(failures)} of "
+            f"{kept + len(failures)} contracts of its slot, {fault.contract!r} for one: {fault.explain()}. Mend it "
+            f"(`{_command(component)} --verbose` shows the tracebacks), or train without this check: "
+            "check_plugins=false"
+        ) from fault.error
+    told = gather((failure.contract, failure.explain()) for failure in failures)
+    return kept, left_out + [f"{', '.join(names)} ({reason})" for reason, names in told.items()]
+
+
+def _run(component: Component) -> tuple[int, list[str], list[Failure]]:
+    """How many contracts were kept, the names of those that were not run to an end, and those that failed.
+
+    Raises:
+        PluginError: a contract is violated.
+    """
+    cls = registry_of(component.slot).get(component.name)
+    kept = 0
+    left_out: list[str] = []
+    failures: list[Failure] = []
     started = time.process_time()
     for contract in contracts(component.slot, component.name):
         if contract in _BY_HAND:
@@ -91,23 +120,38 @@ def _check(component: Component) -> tuple[int, list[str]]:
             left_out.append(name)
             continue
         try:
-            contract(small)
+            contract(component)
         except CannotTell:
             left_out.append(name)
         except ContractViolation as violation:
             slot, own = component.slot, component.name
             raise PluginError(
-                f"{slot} {own!r} of {origin(registry_of(slot).get(own))} breaks the contract {name!r} of its slot: "
-                f"{violation}. Mend it (`seqrl plugins check {own} --slot {slot}` runs all contracts), or train "
+                f"{slot} {own!r} of {origin(cls)} breaks the contract {name!r} of its slot: "
+                f"{tell_violation(violation, cls)}. Mend it (`{_command(component)}` runs all contracts), or train "
                 "without this check: check_plugins=false"
             ) from violation
         except SeqrlError:
             left_out.append(name)
         except Exception as error:
-            left_out.append(f"{name} ({type(error).__name__}: {error})")
+            failures.append(Failure.of(name, error, cls))
         else:
             kept += 1
-    return kept, left_out
+    return kept, left_out, failures
+
+
+def _find_fault(component: Component, kept: int, failures: Sequence[Failure]) -> Failure | None:
+    """The first failure of a component's own code where its first contract or most of them end so."""
+    own = [failure for failure in failures if failure.is_own(component.slot)]
+    first = contracts(component.slot, component.name)[0].__name__.replace("_", " ")
+    if own and (own[0].contract == first or 2 * len(own) > kept + len(failures)):
+        return own[0]
+    return None
+
+
+def _command(component: Component) -> str:
+    place = origin(registry_of(component.slot).get(component.name))
+    loaded = f" --plugins {place}" if place.endswith(".py") else ""
+    return f"seqrl plugins check {component.name} --slot {component.slot}{loaded}"
 
 
 def _shrink(component: Component) -> Component:
