@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -17,6 +18,7 @@ from seqrl.cli.words import spell_words
 from seqrl.config import EvaluationConfig
 from seqrl.console import say, tell_import
 from seqrl.evaluation.jobs import Job
+from seqrl.registry import SCORE
 
 
 @tell_errors()
@@ -50,8 +52,22 @@ def _check(cfg: DictConfig, job: Job) -> None:
     config = _read(cfg)
     from seqrl.checkpoints.loading import checkpoint_file
 
-    check_with_checkpoint(config, checkpoint_file(config.checkpoint))
+    checkpoint = checkpoint_file(config.checkpoint)
+    check_with_checkpoint(config, checkpoint)
+    _check_score(config, checkpoint)
     say("the configuration is sound, and the checkpoint serves it")
+
+
+def _check_score(config: EvaluationConfig, checkpoint: Path) -> None:
+    """Refuse a plugin's score that reads what it does not ask for; a training checks all its contracts."""
+    terms = config.score.get("terms")
+    parts = [config.score, *(terms.values() if isinstance(terms, Mapping) else ())]
+    if all(part is None or part["name"] in SCORE.builtin_names() for part in parts):
+        return
+    from seqrl.checkpoints.loading import load, load_critic
+    from seqrl.testing.preflight import check_wants
+
+    check_wants(config.score, load(checkpoint).model.layout, load_critic(checkpoint))
 
 
 def _task(cfg: DictConfig, job: Job) -> None:
@@ -60,6 +76,7 @@ def _task(cfg: DictConfig, job: Job) -> None:
     from seqrl.evaluation.evaluate import evaluate_all
 
     checkpoint = checkpoint_file(config.checkpoint)
+    _check_score(config, checkpoint)
     folder = run_folder(checkpoint)
     done = evaluate_all([replace(config, label=config.label or config.strategy_name)], checkpoint, folder)
     job.folder = str(folder)

@@ -13,12 +13,16 @@ import numpy as np
 import torch
 
 from seqrl.console import say
+from seqrl.critics import Critic
 from seqrl.errors import PluginError, SeqrlError
+from seqrl.layout import Layout
 from seqrl.plugins import origin
-from seqrl.registry import registry_of
+from seqrl.registry import SCORE, registry_of
+from seqrl.scores import Score
 from seqrl.testing import backbones, contracts, critics, optimization, planners, samples, strategies, tokenizers
 from seqrl.testing.contract import CannotTell, Component, Contract, ContractViolation
 from seqrl.testing.failures import Failure, gather, tell_violation
+from seqrl.testing.traces import ask, trace_of
 
 SECONDS = 2.0  # of processor time for the contracts of one component
 _BY_HAND: frozenset[Contract] = frozenset(
@@ -72,6 +76,34 @@ def check_plugged(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         seconds = time.process_time() - started
         more = f"; could not be run: {', '.join(left_out)}" if left_out else ""
         say(f"{component.slot} {component.name!r} keeps {kept} quick contracts of its slot ({seconds:.1f} s{more})")
+
+
+def check_wants(config: Mapping[str, Any], layout: Layout, critic: Critic | None) -> None:
+    """Refuse a plugin's score, or a term of a sum, that reads of traces what it does not ask for.
+
+    Args:
+        config: of a score.
+        layout: of the model that it is to be used with.
+
+    Raises:
+        PluginError: says by which attribute it would ask.
+    """
+    terms = config.get("terms")
+    for part in (config, *(terms.values() if isinstance(terms, Mapping) else ())):
+        if part is None or part["name"] in SCORE.builtin_names():
+            continue
+        options = {key: value for key, value in part.items() if key != "weight"}
+        score: Score = SCORE.build(options, discount=layout.step_discount, critic=critic)
+        for lost in (False, True):
+            try:
+                with _apart():
+                    ask(score, trace_of(score, layout, partial=lost), lost=lost)
+            except ContractViolation as violation:
+                cls = type(score)
+                told = tell_violation(violation, cls)
+                raise PluginError(f"score {part['name']!r} of {origin(cls)} cannot be used: {told}") from violation
+            except Exception:  # of numbers that no model predicts
+                continue
 
 
 def forget() -> None:

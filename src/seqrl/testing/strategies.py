@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor
 from seqrl.conditions import Condition
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
-from seqrl.scores import Distribution, Score, Trace
+from seqrl.scores import Score, Trace
 from seqrl.testing import samples
 from seqrl.testing.contract import Component, Contract, ContractViolation, close, require, shape
+from seqrl.testing.traces import ask, find_difference, layout_for, take_plans, trace_of
 
 
 def prefix_fits_the_layout(component: Component) -> None:
@@ -75,28 +75,62 @@ def goals_are_asked_for(component: Component) -> None:
 
 def score_has_a_number_per_plan(component: Component) -> None:
     """(..., h) traces become (...) finite numbers, in any number of leading dimensions."""
-    trace = _trace(_layout_for(component))
-    for one in (trace, _rows(trace, torch.tensor(0))):
-        score = component.build(discount=0.9, critic=samples.critic())(one)
+    score = _score(component)
+    trace = trace_of(score, layout_for(score))
+    for one in (trace, take_plans(trace, 0)):
+        found = ask(score, one)
         wanted = one.log_probs.shape[:-1]
         require(
-            isinstance(score, Tensor) and score.shape == wanted and bool(score.isfinite().all()),
-            f"a trace of shape {tuple(one.log_probs.shape)} gets {shape(score)}, or numbers that are not finite; "
+            isinstance(found, Tensor) and found.shape == wanted and bool(found.isfinite().all()),
+            f"a trace of shape {tuple(one.log_probs.shape)} gets {shape(found)}, or numbers that are not finite; "
             f"one finite number per plan, {tuple(wanted)}, is needed",
         )
 
 
 def score_is_pure(component: Component) -> None:
     """A plan's score depends on its own trace alone, and the trace stays as it was."""
-    score: Score = component.build(discount=0.9, critic=samples.critic())
-    layout = _layout_for(component)
-    trace, untouched, order = _trace(layout), _trace(layout), torch.tensor([2, 0, 1])
-    first = score(trace)
-    require(close(score(_rows(trace, order)), first[order]), "rows in another order get other scores")
-    require(close(score(_rows(trace, order[:1])), first[order[:1]]), "a row gets another score alone than in a batch")
-    require(torch.equal(score(trace), first), "the same trace gets two different scores; keep no state")
-    for name, given in vars(untouched).items():
-        require(_same(given, getattr(trace, name)), f"scoring changes {name} of the trace")
+    score = _score(component)
+    layout = layout_for(score)
+    trace, untouched, order = trace_of(score, layout), trace_of(score, layout), torch.tensor([2, 0, 1])
+    first = ask(score, trace)
+    require(close(ask(score, take_plans(trace, order)), first[order]), "rows in another order get other scores")
+    require(
+        close(ask(score, take_plans(trace, order[:1])), first[order[:1]]),
+        "a row gets another score alone than in a batch",
+    )
+    for index in _each(first):
+        alone = ask(score, take_plans(trace, index))
+        require(close(alone, first[index]), "a plan gets another score alone than beside others")
+    require(torch.equal(ask(score, trace), first), "the same trace gets two different scores; keep no state")
+    _require_untouched(trace, untouched, "scoring")
+
+
+def lost_plans_are_told_each_by_itself(component: Component) -> None:
+    """`find_lost` gives None, or a bool for each plan by its own trace alone; the trace stays as it was."""
+    score = _score(component)
+    layout = layout_for(score)
+    trace, untouched = (trace_of(score, layout, partial=True) for _ in range(2))
+    lost = ask(score, trace, lost=True)
+    for one in (trace, take_plans(trace, 0)):
+        found, wanted = ask(score, one, lost=True), one.log_probs.shape[:-1]
+        require(
+            found is None or (isinstance(found, Tensor) and found.shape == wanted and found.dtype == torch.bool),
+            f"of a trace of shape {tuple(one.log_probs.shape)} find_lost gives {shape(found)}; None, or one bool per "
+            f"plan, {tuple(wanted)}, is needed",
+        )
+    _require_untouched(trace, untouched, "find_lost")
+    if lost is None:
+        return
+    require(
+        torch.equal(ask(score, trace, lost=True), lost),
+        "find_lost tells the same trace otherwise when it is asked again; keep no state",
+    )
+    for index in [(torch.tensor([2, 0, 1]),), *_each(lost)]:
+        found = ask(score, take_plans(trace, index), lost=True)
+        require(
+            found is not None and torch.equal(found, lost[index]),
+            "find_lost tells otherwise of a plan that stands alone, or elsewhere; compare no plans with each other",
+        )
 
 
 def score_refuses_or_serves(component: Component) -> None:
@@ -106,7 +140,9 @@ def score_refuses_or_serves(component: Component) -> None:
         if not _accepts(score, layout, what=what):
             continue
         try:
-            score(_trace(layout))
+            ask(score, trace_of(score, layout))
+        except ContractViolation:
+            raise
         except Exception as error:
             raise ContractViolation(
                 f"check accepts a layout {what}, and scoring fails with it: {type(error).__name__}: {error}"
@@ -114,7 +150,12 @@ def score_refuses_or_serves(component: Component) -> None:
 
 
 CONDITION_CONTRACTS: tuple[Contract, ...] = (prefix_fits_the_layout, prefix_is_row_by_row, goals_are_asked_for)
-SCORE_CONTRACTS: tuple[Contract, ...] = (score_has_a_number_per_plan, score_is_pure, score_refuses_or_serves)
+SCORE_CONTRACTS: tuple[Contract, ...] = (
+    score_has_a_number_per_plan,
+    score_is_pure,
+    lost_plans_are_told_each_by_itself,
+    score_refuses_or_serves,
+)
 
 
 def _accepts(part: Condition | Score, layout: Layout, *, what: str) -> bool:
@@ -127,62 +168,22 @@ def _accepts(part: Condition | Score, layout: Layout, *, what: str) -> bool:
     return True
 
 
-def _layout_for(component: Component) -> Layout:
-    """One with the extras that a score wants, whatever they are called."""
-    return samples.layout(extras=component.build(discount=0.9, critic=samples.critic()).wants_extras)
+def _score(component: Component) -> Score:
+    made: Score = component.build(discount=0.9, critic=samples.critic())
+    return made
+
+
+def _each(found: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Every plan of (B, C), as an index that leaves it alone."""
+    rows, plans = found.shape
+    return ((slice(row, row + 1), slice(plan, plan + 1)) for row in range(rows) for plan in range(plans))
+
+
+def _require_untouched(trace: Trace, untouched: Trace, what: str) -> None:
+    name = find_difference(trace, untouched)
+    require(name is None, f"{what} changes {name} of the trace")
 
 
 def _goals(layout: Layout) -> Tensor:
     size = layout.prefix_size or 2
     return torch.randn(3, size, generator=torch.Generator().manual_seed(6))
-
-
-def _trace(layout: Layout) -> Trace:
-    """Three environments, four beams, three transitions."""
-    generator = torch.Generator().manual_seed(7)
-    numbers = [torch.randn(3, 4, 3, dtype=torch.float64, generator=generator) for _ in range(4)]
-    return Trace(
-        -numbers[0].abs(),
-        -numbers[0].abs() - numbers[1].abs(),
-        numbers[2] if layout.has("reward") else None,
-        numbers[3] if layout.has("value") else None,
-        observations=torch.randn(3, 4, 3, samples.sizes()[0], generator=generator),
-        actions=torch.randn(3, 4, 3, samples.sizes()[1], generator=generator),
-        next_observation=torch.randn(3, 4, samples.sizes()[0], generator=generator),
-        target=torch.randn(3, 4, 2, generator=generator),
-        goal_evidence=torch.randn(3, 4, 3, generator=generator),
-        over=torch.arange(4) > torch.arange(4)[:, None].expand(3, 4, 1),
-        reward_distributions=_beliefs(generator) if layout.has("reward") else None,
-        value_distributions=_beliefs(generator) if layout.has("value") else None,
-        extras={
-            each.name: torch.randn(3, 4, 3, each.size, generator=generator)
-            for each in (*layout.contexts, *layout.outcomes)
-        },
-    )
-
-
-def _beliefs(generator: torch.Generator) -> Distribution:
-    """Of every transition, over five values."""
-    weights = torch.randn(3, 4, 3, 5, dtype=torch.float64, generator=generator)
-    return Distribution(weights.softmax(-1), torch.randn(5, dtype=torch.float64, generator=generator))
-
-
-def _rows(trace: Trace, rows: Tensor) -> Trace:
-    chosen: Any = {name: _row_of(part, rows) for name, part in vars(trace).items() if part is not None}
-    return replace(trace, **chosen)
-
-
-def _row_of(part: Any, rows: Tensor) -> Any:
-    if isinstance(part, Mapping):
-        return {name: each[rows] for name, each in part.items()}
-    if isinstance(part, Distribution):
-        return replace(part, probabilities=part.probabilities[rows])
-    return part[rows]
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    if isinstance(one, Distribution) and isinstance(other, Distribution):
-        return torch.equal(one.probabilities, other.probabilities) and torch.equal(one.values, other.values)
-    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)

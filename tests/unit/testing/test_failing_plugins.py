@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrl import Backbone, Planner, Score, testing
-from seqrl.cli import plugins, train
+from seqrl.cli import evaluate, plugins, train
 from seqrl.cli.checking import check_plugged
 from seqrl.config import EvaluationConfig, RunConfig
 from seqrl.errors import PluginError
@@ -228,3 +228,42 @@ def test_every_violation_by_an_exception_has_its_line(slot: str, cls: type, meth
     told = [violation for _, violation in testing.check(slot, "mine") if violation is not None]
     assert told
     assert all(last_line(cls, method) in violation for violation in told)
+
+
+SCORES = """
+from seqrl import Score, register_score
+
+class Plain(Score):
+    def check(self, layout): ...
+    def __call__(self, trace):
+        return trace.log_probs.sum(-1)
+
+@register_score("thrift")
+class Thrift(Plain):
+    def __call__(self, trace):
+        return -trace.extras["energy"].sum((-1, -2))
+
+@register_score("near")
+class Near(Plain):
+    def find_lost(self, trace):
+        return trace.observations[..., -1, 0] > 0
+"""
+
+
+def test_an_evaluation_refuses_a_score_that_does_not_ask_for_what_it_reads(
+    in_folder_with_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = ["backbone.num_layers=1", "backbone.num_heads=2", "backbone.dim=16", "plugins=[]", "training.batch_size=4"]
+    assert train.run([*WORDS[:6], "training.progress_bar=false", *tiny]) == 0
+    Path("mine.py").write_text(SCORES)
+    for words, told in (
+        (["score=thrift"], "trace.extras['energy'] and does not ask for it; name it: wants_extras = ('energy',)"),
+        (["score=near"], "trace.observations and does not ask for it; set wants_transitions = True in the class"),
+        (["score=sum", "+score.terms.a={name: near, weight: 2}"], "score 'near' of "),
+    ):  # fmt: skip
+        for check in ([], ["--check"]):
+            capsys.readouterr()
+            assert evaluate.run(["checkpoint=runs/latest", "plugins=[mine.py]", "planner=beam", *words, *check]) == 2
+            said = " ".join(capsys.readouterr().err.split())
+            assert told in said
+            assert "Traceback" not in said
