@@ -188,6 +188,7 @@ ALONE = (
     "smooth.py",
     "onestep.py",
     "slower.py",
+    "dials.py",
 )  # of a guide, and of no package
 COMPONENTS = [file for file in FILES if "\n@register_" in file[2]]
 
