@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le, Len
@@ -25,6 +26,11 @@ from seqrl.errors import ConfigError, PluginError, UnknownComponentError, did_yo
 from seqrl.schema import Option, check_keys, check_value, options_of
 
 T = TypeVar("T")
+_RESERVED = {
+    "name": "the key that chooses components",
+    "defaults": "the key under which yaml files list what they begin with",
+}
+_SHARED = "which a config may set for every component of the slot"
 
 
 class Registry:
@@ -37,13 +43,22 @@ class Registry:
             scalars per transition); they are no options, so that no config can set them.
         shared: options that a config may set for every component of the slot, and that are none of its business: they
             are checked with the others, and no constructor sees them.
+        reserved: other words that the section takes for itself, and what for; no option may be called so.
     """
 
-    def __init__(self, slot: str, package: str, runtime: tuple[str, ...] = (), shared: tuple[Option, ...] = ()) -> None:
+    def __init__(
+        self,
+        slot: str,
+        package: str,
+        runtime: tuple[str, ...] = (),
+        shared: tuple[Option, ...] = (),
+        reserved: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.slot = slot
         self.package = package
         self.runtime = runtime
         self.shared = shared
+        self.reserved = {**_RESERVED, **dict.fromkeys((each.name for each in shared), _SHARED), **reserved}
         self._entries: dict[str, type] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -51,7 +66,7 @@ class Registry:
 
         Raises:
             PluginError: the name is no word, belongs to another class (re-importing the same class is fine) or to a
-                built-in, or the class has an option called `name`.
+                built-in, or the class has an option whose name the slot's section takes for itself, such as `name`.
         """
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name):
             raise PluginError(
@@ -71,10 +86,12 @@ class Registry:
                     f"two {self.slot} components are named {name!r}: {taken.__module__}.{taken.__qualname__} and "
                     f"{cls.__module__}.{cls.__qualname__}; rename one of them"
                 )
-            if "name" in inspect.signature(cls).parameters:
-                raise PluginError(
-                    f"{self.slot} {name!r} has an option 'name', the key that chooses components; rename it"
-                )
+            for option in inspect.signature(cls).parameters:
+                if option in self.reserved:
+                    raise PluginError(
+                        f"{self.slot} {name!r} has an option {option!r}, {self.reserved[option]}, so that it would "
+                        "never be set; rename it"
+                    )
             self._entries[name] = cls
             return cls
 
@@ -200,6 +217,7 @@ DATA = Registry(
         Option("top_fraction", None, Annotated[float, Gt(0), Le(1)] | None),
         Option("categories", None, Mapping[str, Counts | None] | None),
     ),
+    reserved={"mix": "the word for several sources (data.mix=[a, b])"},
 )
 TOKENIZER = Registry("tokenizer", "seqrl.tokenizers", runtime=("size", "layout", "window", "model_backbone"))
 BACKBONE = Registry("backbone", "seqrl.backbones", runtime=("max_length",))
@@ -211,7 +229,12 @@ OPTIMIZER = Registry(
 SCHEDULER = Registry("scheduler", "seqrl.schedulers", runtime=("max_steps", "steps_per_epoch", "targets_per_epoch"))
 PLANNER = Registry("planner", "seqrl.planners", runtime=("critic",))
 CONDITION = Registry("condition", "seqrl.conditions")
-SCORE = Registry("score", "seqrl.scores", runtime=("discount", "critic"))
+SCORE = Registry(
+    "score",
+    "seqrl.scores",
+    runtime=("discount", "critic"),
+    reserved={"weight": "the weight of a term in score=sum"},
+)
 
 
 LOGGER = Registry("logger", "seqrl.loggers", runtime=("run",))

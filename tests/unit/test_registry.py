@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from seqrl import plugins
 from seqrl.errors import ConfigError, PluginError, UnknownComponentError
-from seqrl.registry import TOKENIZER, Registry, registries
+from seqrl.registry import TOKENIZER, Registry, registries, registry_of
 
 
 class Thing:
@@ -162,6 +163,31 @@ def test_an_option_called_name_is_refused(registry: Registry) -> None:
 
     with pytest.raises(PluginError, match="has an option 'name'"):
         registry.register("named")(Named)
+
+
+@pytest.mark.usefixtures("clean_plugins")
+@pytest.mark.parametrize(
+    ("slot", "option"),
+    [
+        *(("score", "weight"), ("data", "top_fraction"), ("data", "categories"), ("data", "mix")),
+        *(("optimizer", "clip_norm"), ("backbone", "name"), ("callback", "name"), ("wrapper", "defaults")),
+    ],
+)
+def test_an_option_whose_name_a_section_takes_for_itself_is_refused(slot: str, option: str) -> None:
+    parameter = inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=1)
+    cls = type("Mine", (), {"__signature__": inspect.Signature([parameter])})
+    with pytest.raises(PluginError, match=f"{slot} 'mine' has an option '{option}', .*never be set; rename it"):
+        registry_of(slot).register("mine")(cls)
+    assert "mine" not in registry_of(slot).names()
+
+
+@pytest.mark.usefixtures("clean_plugins")
+def test_what_one_section_takes_another_may_use() -> None:
+    class Weighted:
+        def __init__(self, *, weight: float = 1.0, top_fraction: float = 1.0) -> None: ...
+
+    registry_of("backbone").register("weighted")(Weighted)
+    assert "weighted" in registry_of("backbone").names()
 
 
 @pytest.mark.parametrize("option", [{"width": "3"}, {"width": True}, {"width": 3, "depth": 2.5}])
