@@ -24,6 +24,9 @@ from collections.abc import Callable, Iterable, Mapping
 # What the system says of a name that stands for no file: a folder, a pipe, a circle of links, or nothing at all.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP)
 
+OWN_FILE = "a component of a file of your own needs plugins=[FILE]"
+"""Said of an unknown name that is not close to a known one."""
+
 
 class SeqrlError(Exception):
     """Root of all errors that a user can cause and mend."""

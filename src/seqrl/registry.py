@@ -22,7 +22,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Gt, Le, Len
 
 from seqrl import plugins
-from seqrl.errors import ConfigError, PluginError, UnknownComponentError, did_you_mean
+from seqrl.errors import OWN_FILE, ConfigError, PluginError, UnknownComponentError, did_you_mean
 from seqrl.schema import Option, check_keys, check_value, options_of
 
 T = TypeVar("T")
@@ -189,11 +189,13 @@ class Registry:
         return options_of(self.get(name), leave_out=self.runtime)
 
     def _unknown(self, name: str) -> str:
-        lines = [f"no {self.slot} named {name!r}.{did_you_mean(name, self.names())}"]
+        close = did_you_mean(name, self.names())
+        lines = [f"no {self.slot} named {name!r}.{close}"]
         origins: dict[str, list[str]] = {"seqrl": self.builtin_names()}
         for other in sorted(set(self._entries) - set(self.builtin_names())):
             origins.setdefault(plugins.origin(self._entries[other]), []).append(other)
         lines.append("  available: " + "; ".join(f"{', '.join(names)} ({where})" for where, names in origins.items()))
+        lines += [] if close else [f"  {OWN_FILE}"]
         for plugin, reason in plugins.failures().items():
             lines.append(f"  plugin {plugin!r} failed to import: {reason}")
         return "\n".join(lines)
@@ -235,7 +237,6 @@ SCORE = Registry(
     runtime=("discount", "critic"),
     reserved={"weight": "the weight of a term in score=sum"},
 )
-
 
 LOGGER = Registry("logger", "seqrl.loggers", runtime=("run",))
 CALLBACK = Registry("callback", "seqrl.callbacks")

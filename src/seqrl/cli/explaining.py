@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from seqrl.cli.surface import component_names, missing
 from seqrl.cli.words import explain_word, show_quoted
 from seqrl.config import EvaluationConfig, RunConfig
-from seqrl.errors import ConfigError, did_you_mean
+from seqrl.errors import OWN_FILE, ConfigError, did_you_mean
 from seqrl.paths import config_dir
 from seqrl.plugins import failures
 from seqrl.registry import registries, registry_of
@@ -95,7 +95,10 @@ def _unknown_option(group: str, name: str, found: Iterable[str]) -> ConfigError:
     """What could have been chosen in a group, and which plugins might have had more to offer."""
     components = component_names(group)
     options = sorted({*found, *components})
-    text = f"no {group} named {name!r}.{did_you_mean(name, options)} Available: {', '.join(options)}"
+    close = did_you_mean(name, options)
+    text = f"no {group} named {name!r}.{close} Available: {', '.join(options)}"
+    if components and not close:
+        text += f"; {OWN_FILE}"
     if group == "hydra/launcher" and name in _EXTRAS:
         text += f"; pip install 'seqrl[{_EXTRAS[name]}]' adds {name}"
     if components:

@@ -31,7 +31,7 @@ from seqrl.evaluation.archive import (
     write_plan_quality,
 )
 from seqrl.evaluation.baseline import compare_rows
-from seqrl.evaluation.hints import name_for_training
+from seqrl.evaluation.hints import name_for_training, telling_plugins
 from seqrl.evaluation.map_landmarks import graph_of_map
 from seqrl.evaluation.placement import device_of, policy_of
 from seqrl.evaluation.plan_quality import PlanLog, diagnose
@@ -81,7 +81,8 @@ def evaluate_all(
     digest = mapped = fingerprint_files(*files)
     if loaded.model.landmarks is not None:
         mapped = fingerprint_files(*files, checkpoints.landmarks_file(checkpoint))
-    code = hash_plugins(loaded.config, [])  # of the model
+    with telling_plugins(loaded.config):
+        code = hash_plugins(loaded.config, [])  # of the model
     places = []
     for each in configs:
         own = mapped if each.condition["name"] == "landmarks" else digest

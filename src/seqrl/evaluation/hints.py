@@ -1,11 +1,15 @@
-"""Names of settings in messages, as the command at hand has them."""
+"""Names of settings in messages, as the command at hand has them, and the plugins that it lacks."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from typing import Any
 
 from seqrl.config import RowSettings
+from seqrl.errors import OWN_FILE, UnknownComponentError, show_value
 
 _ROW_SETTING = re.compile(rf"(?<![\w.])({'|'.join(field.name for field in fields(RowSettings))})=")
 
@@ -18,3 +22,24 @@ def name_for_training(text: str) -> str:
     return _ROW_SETTING.sub(
         lambda match: match[0] if f"evaluation.settings.{match[0]}" in text else f"evaluation.settings.{match[0]}", text
     )
+
+
+@contextmanager
+def telling_plugins(trained: Mapping[str, Any]) -> Iterator[None]:
+    """Where a component is not known, say which plugins a model was trained with.
+
+    Args:
+        trained: the configuration that its checkpoint keeps.
+
+    Raises:
+        UnknownComponentError: with that sentence.
+    """
+    try:
+        yield
+    except UnknownComponentError as error:
+        given = list(trained.get("plugins") or [])
+        if not given:
+            raise
+        told = str(error).replace(f"\n  {OWN_FILE}", "")
+        hint = f"the model was trained with plugins={show_value(given)}; give the same"
+        raise UnknownComponentError(f"{told}\n  {hint}") from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 from seqrl.checkpoints.loaded import Loaded
 from seqrl.data.episodes import EpisodeStore
 from seqrl.data.summary import DataSummary, same_episodes
-from seqrl.errors import ConfigError, UnknownComponentError, show_value
+from seqrl.errors import ConfigError
+from seqrl.evaluation.hints import telling_plugins
 from seqrl.sources import load_episodes
 
 
@@ -21,12 +22,8 @@ def load_training_data(loaded: Loaded, why: str) -> EpisodeStore:
     """
     if loaded.source is None:
         raise ConfigError(f"{why}, and its checkpoint does not say where its data came from; give one of a run")
-    try:
+    with telling_plugins(loaded.config):
         store = load_episodes(loaded.source)
-    except UnknownComponentError as error:
-        given = list(loaded.config.get("plugins") or [])
-        hint = f"\n  the model was trained with plugins={show_value(given)}; give the same" if given else ""
-        raise UnknownComponentError(f"{error}{hint}") from error
     layout = loaded.model.layout
     extras = [field.name for field in (*layout.contexts, *layout.outcomes) if field.name in store.extras]
     now = DataSummary(
