@@ -74,6 +74,14 @@ def table(capsys: pytest.CaptureFixture[str], *words: Any) -> list[dict[str, str
     return list(csv.DictReader(io.StringIO(printed(capsys, *words, "--format", "csv"))))
 
 
+def test_runs_may_stand_on_both_sides_of_a_switch(
+    write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (write_run(name, [1.0, 2.0], training=name * 8) for name in "ab")
+    assert len(table(capsys, first, "--row", "reward", second)) == len(table(capsys, first, second, "--row", "reward"))
+    assert len(table(capsys, "--per-seed", first, "--reverse", second)) == len(table(capsys, first, second))
+
+
 def test_seeds_are_averaged_as_compare_does(
     write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
