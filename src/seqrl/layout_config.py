@@ -100,6 +100,11 @@ class LayoutConfig:
         return tuple(name for name in self.present if name not in FIELDS)
 
 
+def close_field(name: str) -> str | None:
+    """The field of every layout that a name is, or that was perhaps meant by it."""
+    return next(iter(get_close_matches(name, FIELDS, 1, 0.8)), None)
+
+
 def _check_names(names: Iterable[str]) -> None:
     """Refuse names that are misspelt, or mean something else."""
     for name in names:
@@ -107,9 +112,9 @@ def _check_names(names: Iterable[str]) -> None:
             continue
         if name == "goal":
             raise ConfigError("layout.fields.goal is no field; layout.goal puts a goal before the sequence")
-        if close := get_close_matches(name, FIELDS, 1, 0.8):
+        if close := close_field(name):
             raise ConfigError(
-                f"there is no setting 'layout.fields.{name}'. Did you mean 'layout.fields.{close[0]}'? Settings in "
+                f"there is no setting 'layout.fields.{name}'. Did you mean 'layout.fields.{close}'? Settings in "
                 f"'layout.fields': {', '.join(FIELDS)}, and arrays of the data whose names are less like these"
             )
         if not name.isidentifier():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,13 @@ from seqrl.cli.surface import component_names, missing
 from seqrl.cli.words import explain_word, show_quoted
 from seqrl.config import EvaluationConfig, RunConfig
 from seqrl.errors import OWN_FILE, ConfigError, did_you_mean
+from seqrl.layout_config import close_field
 from seqrl.paths import config_dir
 from seqrl.plugins import failures
 from seqrl.registry import registries, registry_of
 from seqrl.schema import list_settings
 
+_FIELD = "layout.fields."
 _EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}  # of launchers
 
 
@@ -119,6 +122,8 @@ def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> Config
         return ConfigError(f"there is no setting {key!r}; see seqrl {config_name} --cfg job for all of them")
     finally:
         GlobalHydra.instance().hydra = kept
+    if new := _find_new_field(key, arguments, known):
+        return ConfigError(f"there is no setting {key!r}; {new}")
     parent, _, last = key.rpartition(".")
     while parent and not any(each.startswith(f"{parent}.") for each in known):
         parent, _, last = parent.rpartition(".")
@@ -141,6 +146,19 @@ def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> Config
     return ConfigError(
         f"there is no setting {key!r}.{hint} Settings{' in ' + repr(parent) if parent else ''}: {', '.join(siblings)}"
     )
+
+
+def _find_new_field(key: str, arguments: Sequence[str], known: Iterable[str]) -> str | None:
+    """How a field is added to the layout, where a key is of one that it has not and none of its own is meant."""
+    name = key.removeprefix(_FIELD).partition(".")[0]
+    own = f"{_FIELD}{name}"
+    word = next((each for each in arguments if each.partition("=")[0].lstrip("+") == key), f"{key}={{}}")
+    if key != own and any(re.match(rf"\++{re.escape(own)}=", each) for each in arguments):
+        return f"an option of a new field: {shlex.quote('+' + word)}"
+    if not key.startswith(_FIELD) or own in known or close_field(name) not in (None, name):
+        return None
+    option, value = key.removeprefix(own).lstrip("."), word.partition("=")[2]
+    return f"a new field: {shlex.quote(f'+{own}={{{option}: {value}}}' if option else f'+{word}')}"
 
 
 def _find_owners(slot: str, option: str) -> str:

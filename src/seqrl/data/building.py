@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.console import say
 from seqrl.data.checks import DISCRETE, check_choices, check_numbers, read_counts, refuse_discrete
 from seqrl.errors import DataError
 from seqrl.layout import as_choices
+
+_OF_EPISODES = ("observations", "actions", "rewards", "terminated", "truncated")
 
 
 def cut_arrays(
@@ -69,6 +72,7 @@ def join_episodes(
 ) -> dict[str, Any]:
     """The fields of a store by name; `EpisodeStore.from_episodes` says what is given and refused."""
     joined, lengths, terminated, truncated = _concatenate(episodes, ("observations", "actions", "rewards", *extras))
+    _tell_unnamed(episodes, extras)
     ends, terminals = np.zeros((2, int(lengths.sum())), bool)
     last = np.cumsum(lengths) - 1
     ends[last], terminals[last] = True, terminated
@@ -84,6 +88,21 @@ def join_episodes(
         origin="the list of episodes",
     )
     return {**fields, "truncated": truncated}
+
+
+def _tell_unnamed(episodes: Sequence[Mapping[str, Any]], extras: Sequence[str]) -> None:
+    """Say which keys of episodes nothing asks for: a layout that has them would find that they were never recorded."""
+    named = {*_OF_EPISODES, *extras}
+    unnamed = list({key: None for episode in episodes for key in episode if key not in named})
+    if unnamed:
+        what, it = ("a key", "it is") if len(unnamed) == 1 else ("keys", "they are")
+        listed = ", ".join(map(repr, unnamed))
+        tuple_of_all = ", ".join(map(repr, [*extras, *unnamed]))
+        comma = "," if len(extras) + len(unnamed) == 1 else ""
+        say(
+            f"episodes have {what} {listed} that extras= does not name, so that {it} left out; "
+            f"extras=({tuple_of_all}{comma}) keeps all"
+        )
 
 
 def boundaries_of(lengths: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from seqrl.decoding.context import Context
 from seqrl.errors import ConfigError
 from seqrl.models import Model
 from seqrl.models.autoregressive import AutoregressiveModel
+from seqrl.plugins import origin
 from seqrl.schema import check_value
 from seqrl.types import CodeHistory, TokenHistory
 
@@ -128,7 +129,13 @@ def check_session(model: AutoregressiveModel, *, cache: str, context: int | None
     kind = _CACHINGS[check_value("planner.cache", cache, CacheMode)]
     check_context(model, context)
     if kind.needs_relative_positions and not model.backbone.relative:
+        remedy = "use planner.cache=exact, or train with backbone=llama"
+        if origin(type(model.backbone)) != "seqrl":
+            remedy += (
+                f"; relative = True in the class {type(model.backbone).__name__} says that a backbone of your own "
+                "goes on past the trained window"
+            )
         raise ConfigError(
             f"planner.cache={cache} needs a backbone with relative positions, and this checkpoint's has absolute ones; "
-            "use planner.cache=exact, or train with backbone=llama"
+            f"{remedy}"
         )

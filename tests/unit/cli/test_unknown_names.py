@@ -60,3 +60,26 @@ def test_where_the_plugins_of_a_model_are_known_they_are_named(slot: str, name: 
     assert OWN_FILE not in str(caught.value)
     with pytest.raises(UnknownComponentError, match=r"plugins=\[FILE\]$"), telling_plugins({"plugins": []}):
         registry_of(slot).get(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["layout.fields.energy={}"], "'layout.fields.energy'; a new field: '+layout.fields.energy={}'"),
+        (["layout.fields.energy.hidden=true"], "a new field: '+layout.fields.energy={hidden: true}'"),
+        (["layout.fields.load.loss_weight=2"], "a new field: '+layout.fields.load={loss_weight: 2}'"),
+        (["layout.fields.return={}"], "a new field: '+layout.fields.return={}'"),
+        (
+            ["+layout.fields.energy={}", "layout.fields.energy.hidden=true"],
+            "an option of a new field: +layout.fields.energy.hidden=true",
+        ),
+        (["layout.fields.valeu.hidden=true"], "Did you mean 'layout.fields.value'?"),
+        (["layout.fields.rewards={}"], "Did you mean 'layout.fields.reward'?"),
+        (["layout.fields.reward.loss_wait=1"], "Did you mean 'layout.fields.reward.loss_weight'?"),
+    ],
+)
+def test_a_field_that_the_layout_has_not(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.run([*words, "--check"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert told in said
+    assert ("new field" in said) == ("new field" in told)

@@ -287,3 +287,26 @@ def test_images_are_refused_with_what_to_do(shape: tuple[int, ...], kind: Any) -
     episode = {"observations": np.zeros((5, *shape), kind), "actions": np.zeros((5, 1)), "rewards": np.zeros(5)}
     with pytest.raises(DataError, match=r"observations holds images of shape .*record the simulator's state"):
         EpisodeStore.from_episodes([{**episode, "terminated": True}])
+
+
+@pytest.mark.parametrize(
+    ("more", "extras", "told"),
+    [
+        (["energy"], (), "a key 'energy' that extras= does not name, so that it is left out; extras=('energy',)"),
+        (["load", "energy"], ("energy",), "a key 'load' that extras= does not name, .*; extras=('energy', 'load')"),
+        (["load", "energy"], (), "episodes have keys 'load', 'energy' that .*; extras=('load', 'energy') keeps all"),
+        (["energy"], ("energy",), ""),
+        ([], (), ""),
+    ],
+)  # fmt: skip
+def test_keys_of_episodes_that_nothing_names_are_told(
+    more: list[str], extras: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    episode = {"observations": np.zeros((4, 2)), "actions": np.zeros((4, 1)), "rewards": np.zeros(4)}
+    first: dict[str, Any] = {**episode, "terminated": True, "truncated": False}
+    other = {**first, **{name: np.ones(4) for name in more}}
+    store = EpisodeStore.from_episodes([other, other if extras else first], extras=extras)
+    assert set(store.extras) == set(extras)
+    said = " ".join(capsys.readouterr().out.split())
+    assert bool(said) == bool(told)
+    assert all(part in said for part in told.split(".*"))

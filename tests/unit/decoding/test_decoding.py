@@ -16,12 +16,14 @@ from seqrl import decoding
 from seqrl.attention.blocks import Buffers
 from seqrl.attention.full import FullAttention
 from seqrl.attention.key_value_cache import KeyValueCache
+from seqrl.backbones.gpt import GptBackbone
 from seqrl.decoding.noise import Noise
-from seqrl.decoding.session import DecodingSession
+from seqrl.decoding.session import DecodingSession, check_session
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
-from seqrl.registry import PLANNER, SCORE
+from seqrl.registry import BACKBONE, PLANNER, SCORE
+from seqrl.testing import samples
 from seqrl.types import TokenHistory
 
 OBS, ACT, V, CONTEXT = 3, 2, 7, 4
@@ -353,6 +355,19 @@ def test_a_search_finds_the_same_plan_with_and_without_cache(backbone: str, cut:
 def test_a_session_refuses_what_it_cannot_do(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make("gpt").start(one_history(), **arguments)
+
+
+@pytest.mark.usefixtures("clean_plugins")
+@pytest.mark.parametrize("name", ["MyGpt", "Other"])
+def test_a_backbone_of_ones_own_is_told_how_it_says_that_it_goes_on(name: str) -> None:
+    BACKBONE.register("mine")(type(name, (GptBackbone,), {"__module__": __name__}))
+    own = samples.model(samples.layout(), backbone={"name": "mine", "num_layers": 1, "num_heads": 2, "dim": 16})
+    with pytest.raises(ConfigError, match=f"planner.cache=exact, .*; relative = True in the class {name} says that"):
+        check_session(own, cache="window")
+    with pytest.raises(ConfigError, match=r"train with backbone=llama$"):
+        check_session(make("gpt"), cache="window")
+    BACKBONE.get("mine").relative = True  # type: ignore[attr-defined]
+    check_session(own, cache="window")
 
 
 def test_a_goal_model_refuses_a_history_without_one() -> None:
