@@ -208,6 +208,7 @@ def _draw_curves(folder: RunFolder) -> None:
 
 def _train(run: RunConfig, folder: RunFolder, rows: Rows, identity: RunIdentity) -> Path:
     tell_import("lightning", "Lightning", run.training.progress_bar)
+    from seqrl.data.extras import check_extras
     from seqrl.data.summary import DataSizes
     from seqrl.evaluation.evaluate import check_evaluation
     from seqrl.sources import load_episodes
@@ -231,7 +232,9 @@ def _train(run: RunConfig, folder: RunFolder, rows: Rows, identity: RunIdentity)
         return last
     identity = _identify_again(run, identity)
     if last is None:  # before the training, not after it
-        check_stages(run, DataSizes.of(store))
+        sizes = DataSizes.of(store)
+        check_stages(run, sizes)
+        check_extras(store, sizes.lay_out(run.layout))
         for row in rows.configs:
             check_evaluation(row, run, store)
     dataset = cache(lambda: summarize_data(store, run.layout.extras))

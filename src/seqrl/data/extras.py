@@ -8,8 +8,20 @@ import numpy as np
 
 from seqrl.data.checks import find_no_choice
 from seqrl.data.episodes import EpisodeStore
+from seqrl.data.gathered_rows import CHUNK_ROWS
 from seqrl.errors import DataError
 from seqrl.layout import Field, Layout
+
+
+def check_extras(store: EpisodeStore, layout: Layout) -> None:
+    """Refuse, before a training, extras that `read_extra` would refuse in its midst.
+
+    Raises:
+        DataError: see `read_extra`.
+    """
+    for field in (*layout.contexts, *layout.outcomes):
+        for first in range(0, len(store), CHUNK_ROWS):  # they may be larger than memory
+            read_extra(store, layout, field, first, min(first + CHUNK_ROWS, len(store)))
 
 
 def read_extra(

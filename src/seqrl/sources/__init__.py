@@ -77,7 +77,7 @@ def load_episodes(data: Mapping[str, Any]) -> EpisodeStore:
     """The episodes of the section `data` of a run.
 
     Of every source, `data.top_fraction` takes the best of them, see `EpisodeStore.best`, and `data.categories` says
-    which extras are choices, and how many there are.
+    which extras are choices, and how many there are. A plugin's data that have no name are called as their source.
 
     Raises:
         DataError: see `DataSource.load`; or an extra is not there.
@@ -85,6 +85,8 @@ def load_episodes(data: Mapping[str, Any]) -> EpisodeStore:
     source = dict(data)
     top_fraction, categories = (source.pop(key, None) for key in ("top_fraction", "categories"))
     store: EpisodeStore = DATA.build(source).load()
+    if "name" not in store.attributes and source["name"] not in DATA.builtin_names():
+        store = store.described(name=source["name"])
     for name, count in (categories or {}).items():
         if name not in store.extras:
             recorded = ", ".join(sorted(store.extras)) or "none"
