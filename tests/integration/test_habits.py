@@ -121,7 +121,7 @@ def test_settings_that_the_commands_need_are_refused_by_name(
     [
         (["--info"], ["--info=all"]),
         (["--info", "seed=1"], ["--info=all", "seed=1"]),
-        (["seed=1", "-i"], ["seed=1", "--info=all"]),
+        (["seed=1", "-i"], ["--info=all", "seed=1"]),  # switches first
         (["--info", "defaults"], ["--info", "defaults"]),
         ([], []),
     ],
