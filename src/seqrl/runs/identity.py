@@ -35,7 +35,14 @@ IRRELEVANT = {
 _NO_PATHS = {"name", "path", "parts", "dataset_name", "env_id", "id", "url", "cache_dir"}
 # Settings that came after runs had names, and the values that mean what was done before: runs from before there were
 # such settings stay what they were.
-_LATER: Mapping[str, Any] = {"layout": {"goal": {"discount": None}, "chunk": 1}, "trainer": {"fast_cpu": False}}
+_LATER: Mapping[str, Any] = {
+    "layout": {"goal": {"discount": None}, "chunk": 1},
+    "tokenizer": {"uniform_fields": []},
+    "trainer": {"fast_cpu": False},
+}
+# Components that compute something else than before under the same settings, and how often that happened: their runs
+# from before are other runs.
+_REVISIONS: Mapping[str, Mapping[str, int]] = {"backbone": {"s6": 1}}
 # What a stage does not depend on. The critic is built after the model, from the same random numbers, so that what
 # builds the model counts for the critic as well.
 _OTHERS = {
@@ -122,6 +129,9 @@ def identify(run: RunConfig) -> RunIdentity:
     whole = run.to_dict()
     kept = {section: _relevant(section, value) for section, value in whole.items() if section not in IRRELEVANT[""]}
     kept = _without_later(kept, _LATER)
+    for section, revisions in _REVISIONS.items():
+        if revision := revisions.get(str((whole[section] or {}).get("name"))):
+            kept[section] = {**kept[section], "revision": revision}
     start = [] if whole["init_from"] is None else [find_path(whole["init_from"])]
     if not start:
         kept.pop("warm_start")

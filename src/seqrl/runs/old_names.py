@@ -24,7 +24,8 @@ _STAGE: dict[str, Any] = dict.fromkeys(
 )
 _NEWER: dict[str, dict[str, Any]] = {  # settings that no file had, with what was meant
     "optimizer": {"name": "adamw"},
-    "tokenizer": {"edges": None, "decode_to": None, "statistics": None, "published": None} | {"embed_numbers": False},
+    "tokenizer": {"edges": None, "decode_to": None, "statistics": None, "published": None}
+    | {"embed_numbers": False, "uniform_fields": []},
     "backbone": {"activation": None, "norm": None},
     "objective": {"mask": None, "ordinal": None},
     "critic": {"n_step": 1},

@@ -18,7 +18,11 @@ _OUTSIDE = (ImportError, OSError, MemoryError)
 _DEVICE = re.compile(r"\b(cuda|gpu|triton|double|float64|dtype|scalar type)\b|out of memory", re.IGNORECASE)
 # What code raises that is given other numbers of an observation or of an action than it was written for.
 _SIZED = (IndexError, RuntimeError, ValueError, AssertionError)
-_OWN_SIZES = ("backbone", "objective", "optimizer", "scheduler")  # which never meet those of an environment
+_OWN_SIZES = (
+    "backbone",
+    "objective",
+    "optimizer",
+)  # which never meet those of an environment, nor its length
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from seqrl.scores import Distribution, Score, Trace
 from seqrl.testing import samples
 from seqrl.testing.contract import ContractViolation
 
+_TRANSITIONS = {"wants_transitions": "True"}
 _WANTS: dict[str, dict[str, str]] = {
-    "observations": {"wants_transitions": "True"},
-    "actions": {"wants_transitions": "True"},
-    "over": {"wants_transitions": "True"},
+    "observations": _TRANSITIONS,
+    "actions": _TRANSITIONS,
+    "over": _TRANSITIONS,
     "next_observation": {"wants_transitions": "True", "wants_next_observation": "True"},
     "target": {"wants_goals": "True"},
     "reward_distributions": {"wants_distributions": "True"},
@@ -73,12 +74,20 @@ def ask(score: Score, trace: Trace, *, lost: bool = False) -> Any:
         return score.find_lost(watched) if lost else score(watched)
     except (ContractViolation, SeqrlError):
         raise
-    except Exception as error:
-        remedies = (_find_remedy(score, part, lost=lost) for part in reversed(missed))
+    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+        blamed = [part for part in missed if _causes(part, error)]
+        remedies = (_find_remedy(score, part, lost=lost) for part in reversed(blamed))
         remedy = next((each for each in remedies if each is not None), None)
         if remedy is None:
             raise
         raise ContractViolation(remedy) from error
+
+
+def _causes(part: str, error: Exception) -> bool:
+    """Whether a part that is not there may be what an error is about, and not a number further on."""
+    if isinstance(error, KeyError):
+        return part == f"{_EXTRA}{error.args[0]}"
+    return isinstance(error, AssertionError) or "None" in str(error)
 
 
 def _find_remedy(score: Score, part: str, *, lost: bool) -> str | None:
@@ -113,7 +122,8 @@ def trace_of(score: Score, layout: Layout, *, partial: bool = False) -> Trace:
     trace = _full_trace(layout)
     kept: dict[str, Any] = {}
     for part, wants in _WANTS.items():
-        if not all(getattr(score, name) for name in wants) or (partial and part == "goal_evidence"):
+        asked = all(getattr(score, name) for name in wants) or (wants is _TRANSITIONS and score.wants_extras)
+        if not asked or (partial and part == "goal_evidence"):
             kept[part] = None
     return replace(trace, **kept, extras={name: x for name, x in trace.extras.items() if name in score.wants_extras})
 

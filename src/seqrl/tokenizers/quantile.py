@@ -123,7 +123,7 @@ def _find_scalars(layout: Layout | None, fields: tuple[str, ...]) -> frozenset[i
         if name not in there:
             raise ConfigError(
                 f"tokenizer.uniform_fields names {name!r}, which the layout does not have; give some of "
-                f"{', '.join(there)}"
+                f"{', '.join(there) or 'a layout, which names fields'}"
             )
     return frozenset(s for name in fields for s in range(there[name].start, there[name].start + there[name].size))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,7 +105,8 @@ def check_stages(run: RunConfig, sizes: DataSizes) -> None:
             section = kind.section if own and own.batch_size else "training"
             raise ConfigError(f"{section}.batch_size={size} cannot be shared by {ranks} ranks; give a multiple")
         _check_callbacks(kind, own.on_top_of(run.training) if own else run.training, run)
-    make_scheduler(run.scheduler, max_steps=run.training.max_steps or 1, steps_per_epoch=1)
+    with suppress(ArithmeticError, TypeError):  # of an epoch nothing is known yet
+        make_scheduler(run.scheduler, max_steps=run.training.max_steps or 1, steps_per_epoch=1)
     with torch.device("meta"):  # without memory for its weights
         module = SequenceModule(run, sizes)
         build_critic(run, sizes)

@@ -112,6 +112,20 @@ def test_digests_stay_what_they_were_when_settings_are_added() -> None:
     assert differing(strided, chunked) == STAGES
 
 
+def test_a_backbone_that_computes_something_else_now_makes_other_runs() -> None:
+    """`s6` lost its gate and got biases: a finished run of before holds weights that fit no longer."""
+    old = "70d87a52"  # of the fixed words below with this backbone, at 80ee52a plus the option `uniform_fields`
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        found = {
+            name: runs_identity.identify(
+                RunConfig.from_dict(plain(hydra.compose("train", ["debug=fast", f"backbone={name}"])))
+            ).digest
+            for name in ("s6", "mingru")
+        }
+    assert found["s6"] not in (old, "3006e6bd")  # with and without that option
+    assert found["mingru"] == "79c1ac47"  # as at 80ee52a
+
+
 @pytest.mark.parametrize(
     ("words", "digest"),
     [
