@@ -132,8 +132,8 @@ class Layout:
         fields: list[Field] = []
         start = 0
         for name, options in section.present.items():
-            counts = as_counts((categories or {}).get(name, (0,) * sizes[name]))
-            if len(counts) != sizes[name]:
+            counts = as_counts(categories[name]) if categories and name in categories else None
+            if counts is not None and len(counts) != sizes[name]:
                 raise ConfigError(
                     f"{name} has {sizes[name]} numbers in a row, and choices were counted for {len(counts)} of them; "
                     "give a count for each"
