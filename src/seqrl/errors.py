@@ -146,6 +146,11 @@ def explain_shortage(error: Exception) -> SeqrlError | None:
     return SeqrlError(f"this machine has not the memory that was asked for{amount}; give smaller sizes or batches")
 
 
+def drop_own_file(text: str) -> str:
+    """What was said of an unknown name without the line of `OWN_FILE`, where it is known which plugin is meant."""
+    return text.replace(f"\n  {OWN_FILE}", "")
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """`" Did you mean 'uniform'?"` (leading space) where a known name is close to `given`, else an empty string."""
     matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)

@@ -18,7 +18,7 @@ from seqrl.console import say
 from seqrl.critics import Critic, build_critic
 from seqrl.data.landmarks import LandmarkGraph
 from seqrl.data.summary import DataSizes, DataSummary
-from seqrl.errors import OWN_FILE, CheckpointError, ConfigError, is_damage
+from seqrl.errors import CheckpointError, ConfigError, drop_own_file, is_damage
 from seqrl.models import Model
 from seqrl.models.building import build_model
 from seqrl.paths import find_path
@@ -217,7 +217,7 @@ def _rebuilt(
         module = build(config)
     except ConfigError as error:
         needed = _needed(note)
-        told = str(error).replace(f"\n  {OWN_FILE}", "") if needed else str(error)
+        told = drop_own_file(str(error)) if needed else str(error)
         raise CheckpointError(f"{str(path)!r} cannot be rebuilt: {told}{needed}") from error
     except Exception as error:  # nobody checked what stands in it
         if not is_damage(error):

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from seqrl.config import RowSettings
-from seqrl.errors import OWN_FILE, UnknownComponentError, show_value
+from seqrl.errors import UnknownComponentError, drop_own_file, show_value
 
 _ROW_SETTING = re.compile(rf"(?<![\w.])({'|'.join(field.name for field in fields(RowSettings))})=")
 
@@ -40,6 +40,5 @@ def telling_plugins(trained: Mapping[str, Any]) -> Iterator[None]:
         given = list(trained.get("plugins") or [])
         if not given:
             raise
-        told = str(error).replace(f"\n  {OWN_FILE}", "")
         hint = f"the model was trained with plugins={show_value(given)}; give the same"
-        raise UnknownComponentError(f"{told}\n  {hint}") from error
+        raise UnknownComponentError(f"{drop_own_file(str(error))}\n  {hint}") from error

@@ -18,11 +18,8 @@ _OUTSIDE = (ImportError, OSError, MemoryError)
 _DEVICE = re.compile(r"\b(cuda|gpu|triton|double|float64|dtype|scalar type)\b|out of memory", re.IGNORECASE)
 # What code raises that is given other numbers of an observation or of an action than it was written for.
 _SIZED = (IndexError, RuntimeError, ValueError, AssertionError)
-_OWN_SIZES = (
-    "backbone",
-    "objective",
-    "optimizer",
-)  # which never meet those of an environment, nor its length
+# Slots that meet neither the sizes of an environment nor the length of a training.
+_OWN_SIZES = ("backbone", "objective", "optimizer")
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,11 @@ class QuantileTokenizer(Tokenizer):
 
     def fit(self, values: Tensor) -> None:
         for s, column in enumerate(values.detach().cpu().numpy().astype(self._dtype).T):
+            if s in self._uniform:
+                edges = np.linspace(column.min(), column.max(), self.vocab_size + 1, dtype=np.float64)
+                self.boundaries[s] = torch.from_numpy(edges[1:-1])
+                self.centres[s] = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
+                continue
             published = self._edges == "published"
             boundaries = (_published_boundaries if published else _boundaries)(column, self.vocab_size)
             bins = np.searchsorted(boundaries, column, side="right")
@@ -87,10 +92,6 @@ class QuantileTokenizer(Tokenizer):
             self.boundaries[s] = torch.from_numpy(
                 boundaries if published else _close_empty_bins(boundaries, column, counts)
             )
-            if s in self._uniform:
-                edges = np.linspace(column.min(), column.max(), self.vocab_size + 1, dtype=np.float64)
-                self.boundaries[s] = torch.from_numpy(edges[1:-1])
-                self.centres[s] = torch.from_numpy((edges[1:] + edges[:-1]) / 2)
         for s, count in self._discrete.items():
             self.boundaries[s] = torch.arange(self.vocab_size - 1) + 0.5
             self.centres[s] = torch.arange(self.vocab_size).clamp(max=count - 1)
