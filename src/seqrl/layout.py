@@ -6,6 +6,9 @@ a key from every position (Janner et al. 2021, section 3.1 and their code). That
 `[return, observation.., action..]`, every field one vector; `return` is what is earned from the present step on, its
 reward included, and is known before the action because the user asks for it (Chen et al. 2021, section 3).
 
+`difference` is the next observation less the present one. A model that has it predicts how a state changes, and what it
+imagines is the sum: an action changes a state by little, and next to that the whole state is coarse.
+
 Every other name is an *extra*: an array that the data record beside each step. Before the action it is a context, which
 is known when an action is chosen (a task, a price); after it an outcome, which the step brings about (a cost).
 """
@@ -119,15 +122,15 @@ class Layout:
             extras: numbers in a row of each array that the data record beside their steps.
 
         Raises:
-            ConfigError: see `LayoutConfig`; a goal dimension that observations lack; discrete actions in chunks; or an
-                extra that the data lack, or that is called like one of `FIELDS`.
+            ConfigError: see `LayoutConfig`; a goal dimension that observations lack; discrete actions in chunks;
+                differences of discrete observations; or an extra that the data lack, or that is called like one of
+                `FIELDS`.
         """
         section: LayoutConfig = (
             config if isinstance(config, LayoutConfig) else check_value("layout", config, LayoutConfig)
         )
-        if section.chunk > 1 and "action" in (categories or {}):
-            raise ConfigError(f"layout.chunk={section.chunk} is for vectors, and these actions are discrete; give 1")
-        sizes = {"observation": observation_size, "action": action_size * section.chunk}
+        _check_discrete(section, categories or {})
+        sizes = {"observation": observation_size, "action": action_size * section.chunk, "difference": observation_size}
         sizes |= {"reward": 1, "value": 1, "return": 1} | _sizes_of_extras(section, extras or {})
         fields: list[Field] = []
         start = 0
@@ -202,6 +205,21 @@ class Layout:
         """(size,) how many values each scalar of a discrete field has; empty for numbers."""
         return as_counts(self.categories[name]) if name in self.categories else ()
 
+    def refuse_differences(self, made_of: str) -> None:
+        """For models that cannot compute what they imagine from the field `difference`.
+
+        Args:
+            made_of: what they read, as the message names it.
+
+        Raises:
+            ConfigError: the layout has that field.
+        """
+        if self.has("difference"):
+            raise ConfigError(
+                f"layout.fields.difference is for models of tokens, and this one reads {made_of}; leave it out, or use "
+                "tokenizer=quantile or uniform"
+            )
+
     def has(self, name: str) -> bool:
         return any(f.name == name for f in self.fields)
 
@@ -236,6 +254,16 @@ class Layout:
     def loss_weights(self) -> list[float]:
         """(S,) factors on the loss."""
         return [f.loss_weight for f in self.fields for _ in range(f.size)]
+
+
+def _check_discrete(section: LayoutConfig, categories: Mapping[str, Choices]) -> None:
+    """Refuse what needs numbers where there are choices."""
+    if section.chunk > 1 and "action" in categories:
+        raise ConfigError(f"layout.chunk={section.chunk} is for vectors, and these actions are discrete; give 1")
+    if "difference" in section.present and "observation" in categories:
+        raise ConfigError(
+            "layout.fields.difference subtracts observations, and these are discrete; leave it out (layout=tt)"
+        )
 
 
 def _sizes_of_extras(section: LayoutConfig, extras: Mapping[str, int]) -> dict[str, int]:

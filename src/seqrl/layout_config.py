@@ -11,7 +11,7 @@ from annotated_types import Ge, Interval, Len
 
 from seqrl.errors import ConfigError
 
-FieldName = Literal["observation", "action", "reward", "value", "return"]
+FieldName = Literal["observation", "action", "difference", "reward", "value", "return"]
 FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 """Fields that all data have; those of other names are extras."""
 
@@ -140,16 +140,20 @@ def _check_order(fields: Mapping[str, FieldConfig]) -> None:
     known_before = names[: names.index("action")] if "action" in names else names
     if "action" not in names or "observation" not in known_before:
         raise ConfigError(f"layout.fields has the order {names}; it needs an observation and, after it, an action")
-    if {"reward", "value"} & set(known_before) or ("return" in names and "return" not in known_before):
+    if {"difference", "reward", "value"} & set(known_before) or ("return" in names and "return" not in known_before):
         raise ConfigError(
             f"layout.fields has the order {names}; what is known before the action, observation and return, must "
-            "stand before it, and reward and value after it"
+            "stand before it, and difference, reward and value after it"
         )
     for name in known_before:
         if fields[name].hidden:
             raise ConfigError(f"layout.fields.{name} is hidden; hide only fields that no decision needs")
     if fields["action"].loss_weight == 0:
         raise ConfigError("layout.fields.action.loss_weight=0 leaves actions unlearnt; give more than 0")
+    if "difference" in names and fields["difference"].loss_weight == 0:
+        raise ConfigError(
+            "layout.fields.difference.loss_weight=0 leaves it unlearnt; give more than 0, or leave it out"
+        )
 
 
 def _check_vectors(groups: Sequence[Sequence[str]] | None, names: Sequence[str], *, with_goal: bool) -> None:

@@ -97,7 +97,7 @@ class EpisodeHistory:
         """
         layout, steps = self._layout, self._past
         if layout.stride == 1:
-            return steps
+            return self._tell_differences(steps)
         whole = steps.shape[1] // layout.stride
         pieces = steps[:, steps.shape[1] - whole * layout.stride :].unflatten(1, (whole, layout.stride))
         found = pieces[:, :, 0].clone()
@@ -109,4 +109,15 @@ class EpisodeHistory:
             action = layout.field("action")
             each = pieces[..., action.start : action.start + layout.action_size]
             found[..., action.slice] = each.flatten(-2)
+        return self._tell_differences(found)
+
+    def _tell_differences(self, transitions: Tensor) -> Tensor:
+        """(B, n, S) transitions of which each says how the next observation differs, where the layout asks for it."""
+        layout = self._layout
+        if not layout.has("difference"):
+            return transitions
+        observed = transitions[..., layout.field("observation").slice]
+        found = transitions.clone()
+        following = torch.cat([observed[:, 1:], self.observation[:, None]], 1)
+        found[..., layout.field("difference").slice] = following[:, : observed.shape[1]] - observed
         return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqrl import decoding
 from seqrl.analysis.references import References
@@ -22,7 +22,8 @@ class Imagined:
 
     Attributes:
         probabilities: (B, H, O, V) float64, the marginal distribution of every scalar at every step: the mean of what
-            was predicted in the rollouts. The termination token is left out, since the recordings go on.
+            was predicted in the rollouts. The termination token is left out, since the recordings go on. Where the
+            layout has differences it is the share of the rollouts that a difference brought there.
         samples: (B, M, H, O) float32, the observations of the rollouts, in the units of the data.
     """
 
@@ -45,7 +46,8 @@ def imagine(
         seed: of the draws.
 
     Raises:
-        ConfigError: a layout whose actions follow more than the observation, or that has a goal.
+        ConfigError: a layout whose actions follow more than the observation, that has a goal, or that has differences
+            of observations some of which are hidden.
     """
     layout = model.layout
     if layout.goal is not None or layout.known != ("observation",) or model.tokens_per_step != layout.size:
@@ -57,9 +59,7 @@ def imagine(
     for step in range(references.horizon):
         walk.act(step)
         walk.observe(step)
-    centres = torch.stack([model.tokenizer.bin_centres(place) for place in range(*_range(references.observation))])
-    samples = centres[torch.arange(len(centres)), walk.samples]
-    return Imagined(walk.probabilities.numpy(), samples.float().numpy())
+    return Imagined(walk.probabilities.numpy(), walk.samples.numpy())
 
 
 class _Walk:
@@ -81,21 +81,35 @@ class _Walk:
         self.noise = Noise.of(seed, torch.arange(count), 0)
         shape = (count, references.horizon, self.stop - self.first)
         self.probabilities = torch.zeros(*shape, model.tokenizer.vocab_size, dtype=torch.float64)
-        self.samples = torch.zeros(count, rollouts, *shape[1:], dtype=torch.int64)
+        self.samples = torch.zeros(count, rollouts, *shape[1:])
+        self.centres = [model.tokenizer.bin_centres(place) for place in range(self.first, self.stop)]
+        self.present: Tensor | None = None
+        if model.layout.has("difference"):
+            if not self.observed.all():
+                raise ConfigError("what is hidden has no difference; train with layout=tt")
+            present = torch.from_numpy(references.values[:, past, references.observation])
+            self.present = present[:, None].expand(-1, rollouts, -1)
 
     def act(self, step: int) -> None:
         """Complete the present transition: the recorded action, and what else the layout has, as it is imagined."""
         action = self.references.action
+        tokens = torch.zeros(len(self.references), self.rollouts, self.model.tokens_per_step, dtype=torch.int64)
         for place in range(self.stop, self.model.tokens_per_step):
             if action.start <= place < action.stop:
-                given = self.recorded[:, self.references.past + step, place]
-                self.session.append(given.repeat_interleave(self.rollouts))
+                tokens[..., place] = self.recorded[:, self.references.past + step, place, None]
             else:
-                self.session.append(self._draw(self._logits(), step, place).flatten())
+                tokens[..., place] = self._draw(self._logits(), step, place)
+            self.session.append(tokens[..., place].flatten())
+        if self.present is not None:
+            difference = self.model.layout.field("difference").slice
+            self.present = self.present + self.model.tokenizer.decode(tokens)[..., difference]
 
     def observe(self, step: int) -> None:
         """Imagine the next observation, scalar by scalar, and keep what was held likely."""
         row = self.references.past + step + 1
+        if self.present is not None:
+            self._compute(self.present, step)
+            return
         for scalar, place in enumerate(range(self.first, self.stop)):
             seen = self.observed[:, row, scalar]
             logits = self._logits()
@@ -103,8 +117,19 @@ class _Walk:
             self.probabilities[:, step, scalar] = logits.double().softmax(-1)[..., :-1].mean(1)
             tokens = self._draw(logits, step, place)
             tokens = torch.where(seen[:, None], tokens, self.recorded[:, row, place, None])
-            self.samples[:, :, step, scalar] = tokens
+            self.samples[:, :, step, scalar] = self.centres[scalar][tokens].float()
             self.session.append(tokens.flatten())
+
+    def _compute(self, observations: Tensor, step: int) -> None:
+        """Go on with (B, M, O) observations that were computed from differences."""
+        self.samples[:, :, step] = observations
+        scalars = torch.zeros(*observations.shape[:2], self.model.layout.size)
+        scalars[..., self.references.observation] = observations
+        tokens = self.model.tokenizer.encode(scalars)
+        for scalar, place in enumerate(range(self.first, self.stop)):
+            shares = nn.functional.one_hot(tokens[..., place], self.model.tokenizer.vocab_size)
+            self.probabilities[:, step, scalar] = shares.double().mean(1)
+            self.session.append(tokens[..., place].flatten())
 
     def _logits(self) -> Tensor:
         """(B, M, V + 1) of the next tokens, the end of the episode ruled out."""

@@ -21,6 +21,8 @@ class TokenWindows(Windows[TokenBatch]):
         tokens: (N, K) integers, the store's transitions, tokenized.
         termination_token: V; also the null goal.
         goal_columns: which columns of `tokens` hold the dimensions of the goal; by default as for one token per scalar.
+        difference_columns: which hold the field `difference`, where a termination token says that no transition
+            follows; by default as for one token per scalar.
     """
 
     def __init__(
@@ -32,12 +34,18 @@ class TokenWindows(Windows[TokenBatch]):
         *,
         termination_token: int,
         goal_columns: Sequence[int] | None = None,
+        difference_columns: Sequence[int] | None = None,
         episodes: np.ndarray | None = None,
     ) -> None:
         super().__init__(store, layout, settings, episodes=episodes)
         self._tokens = tokens
         self._end = termination_token
         self._goal_columns = _goal_scalars(layout) if goal_columns is None else list(goal_columns)
+        if difference_columns is None:
+            difference_columns = (
+                range(layout.size)[layout.field("difference").slice] if layout.has("difference") else ()
+            )
+        self._differs = np.isin(np.arange(tokens.shape[1]), difference_columns)
 
     def batch(self, indices: np.ndarray, generator: np.random.Generator) -> TokenBatch:
         found = self.rows(indices, generator)
@@ -48,6 +56,10 @@ class TokenWindows(Windows[TokenBatch]):
             goal = self._tokens[found.goals][:, self._goal_columns].astype(np.int64)
             goal[found.goals < 0] = self._end
         mask = np.broadcast_to(found.learnt[..., None], tokens.shape).copy()
+        if self._differs.any():
+            last = ~found.followed[..., None] & self._differs
+            tokens[last] = self._end
+            mask &= ~last | found.ends_learnt[:, None, None]
         return TokenBatch(_tensor(tokens), _tensor(mask), None if goal is None else _tensor(goal))
 
 

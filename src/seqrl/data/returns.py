@@ -61,6 +61,8 @@ def transition_chunks(store: EpisodeStore, layout: Layout, rows: int = CHUNK_ROW
         columns = {"observation": store.observations[first:stop], "action": store.actions[first:stop]}
         if layout.chunk > 1:
             columns["action"] = join_actions(store, np.arange(first, stop), layout.chunk)
+        if layout.has("difference"):
+            columns["difference"] = _differences(store, first, stop, layout.stride)
         if layout.has("value") or layout.has("return"):
             low, high = np.searchsorted(store.offsets, [first, stop], side="right")
             ends_here = store.offsets[high - 1] == stop
@@ -85,6 +87,15 @@ def join_actions(store: EpisodeStore, rows: np.ndarray, chunk: int) -> np.ndarra
     lasts = store.offsets[np.searchsorted(store.offsets, rows, side="right")] - 1
     steps = np.minimum(rows[:, None] + np.arange(chunk), lasts[:, None])
     return np.asarray(store.actions[steps.ravel()]).reshape(len(rows), -1)
+
+
+def _differences(store: EpisodeStore, first: int, stop: int, stride: int) -> np.ndarray:
+    """(n, O) observations of the transitions after rows `first` to `stop`, less theirs; past the end of an episode that
+    of its last step stands for the next."""
+    rows = np.arange(first, stop)
+    lasts = store.offsets[np.searchsorted(store.offsets, rows, side="right")] - 1
+    found: np.ndarray = store.observations[np.minimum(rows + stride, lasts)] - store.observations[first:stop]
+    return found
 
 
 def _ahead(array: np.ndarray, store: EpisodeStore, first: int, stop: int, steps: int) -> np.ndarray:

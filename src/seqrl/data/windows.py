@@ -28,6 +28,8 @@ class WindowRows:
         rows: (B, T) int64 row of every transition; past the end, that of the window's first.
         real: (B, T) bool, False past the end.
         learnt: (B, T) bool, False where nothing is to be learnt.
+        followed: (B, T) bool, whether the episode goes on with another transition.
+        ends_learnt: (B,) bool, whether the end of the episode is learnt.
         goals: (B,) int64 row of the goal, -1 for the null goal; None where the layout has no goal.
         starts: (B,) int64, steps from the beginning of the episode to that of the window.
     """
@@ -35,6 +37,8 @@ class WindowRows:
     rows: np.ndarray
     real: np.ndarray
     learnt: np.ndarray
+    followed: np.ndarray
+    ends_learnt: np.ndarray
     goals: np.ndarray | None
     starts: np.ndarray
 
@@ -111,11 +115,19 @@ class Windows(ABC, Generic[B]):
         rows = starts[:, None] + np.arange(self.length) * self.stride
         real = rows < stops[:, None]
         # Loss is carried up to the stop, or on past the end, to the length of the longest episode.
-        ends_learnt = self._ends_learnt[episodes] & (stops == episode_stops)
-        learnt_stops = np.where(ends_learnt, self._first_rows[episodes] + self._longest, stops)
+        ends_learnt = self._ends_learnt[episodes]
+        learnt_stops = np.where(
+            ends_learnt & (stops == episode_stops), self._first_rows[episodes] + self._longest, stops
+        )
         learnt = rows < learnt_stops[:, None]
         return WindowRows(
-            np.where(real, rows, starts[:, None]), real, learnt, goals, starts - self._first_rows[episodes]
+            rows=np.where(real, rows, starts[:, None]),
+            real=real,
+            learnt=learnt,
+            followed=rows + self.stride < episode_stops[:, None],
+            ends_learnt=ends_learnt,
+            goals=goals,
+            starts=starts - self._first_rows[episodes],
         )
 
     def _goal_rows(

@@ -12,12 +12,12 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.envs import make_environments
 from seqrl.errors import ConfigError
 from seqrl.evaluation.ladder import LadderSettings, Swap
+from seqrl.evaluation.maze_valuation import MazeValuation
 from seqrl.evaluation.search_parts import (
     ActorCandidates,
     CriticValuation,
     DataCandidates,
     FieldValuation,
-    MazeValuation,
     ModelCandidates,
     ModelDynamics,
     RolloutValuation,

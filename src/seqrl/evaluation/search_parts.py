@@ -13,28 +13,33 @@ from seqrl.data.episodes import EpisodeStore
 from seqrl.data.returns import join_actions
 from seqrl.decoding.noise import draw, drop_tail
 from seqrl.decoding.session import Session
-from seqrl.errors import ConfigError
 from seqrl.evaluation.simulators import Simulator
 from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome, Valuation
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
-from seqrl.types import Conditioning
-from seqrl.worlds.maze import Maze
+from seqrl.planners._beams import Beams
+from seqrl.types import Conditioning, TokenHistory
 
 _ROWS = 200_000  # of the data, in which neighbours are looked for
 _NEIGHBOURS = 16
 
 
-def _start(model: TokenModel, observations: Tensor, actions: Tensor | None = None) -> Session:
-    """A session behind (R, O) observations and, where they are given, (R, A) actions, without any past."""
+def _look(model: TokenModel, observations: Tensor) -> TokenHistory:
+    """The history of (R, O) observations without any past."""
     layout, rows = model.layout, len(observations)
     present = observations.new_zeros(rows, layout.size)
     present[:, layout.field("observation").slice] = observations
     past = present.new_zeros(rows, 0, layout.size)
-    session = decoding.start(model, model.history(past, present, Conditioning(model.encode_goals(None, rows))))
+    return model.history(past, present, Conditioning(model.encode_goals(None, rows)))
+
+
+def _start(model: TokenModel, observations: Tensor, actions: Tensor | None = None) -> Session:
+    """A session behind (R, O) observations and, where they are given, (R, A) actions, without any past."""
+    session = decoding.start(model, _look(model, observations))
     if actions is not None:
-        present[:, layout.field("action").slice] = actions
-        for token in model.tokenizer.encode(present)[:, model.places("action")].T:
+        scalars = observations.new_zeros(len(observations), model.layout.size)
+        scalars[:, model.layout.field("action").slice] = actions
+        for token in model.tokenizer.encode(scalars)[:, model.places("action")].T:
             session.append(token)
     return session
 
@@ -115,22 +120,33 @@ class ModelDynamics(Dynamics):
         self.model = model
 
     def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
-        model, session = self.model, _start(self.model, observations, actions)
-        rows, observation = len(observations), model.places("observation")
-        rewards = observations.new_zeros(rows)
-        for name in model.fields[model.fields.index("action") + 1 :]:
-            place = model.places(name).start
-            if name == "reward":
-                rewards = _expected(model, session.logits, place).to(rewards)
-            session.append(session.logits.argmax(-1))
-        tokens = torch.zeros(rows, model.tokens_per_step, dtype=torch.int64, device=observations.device)
-        for place in range(observation.start, observation.stop):
-            tokens[:, place] = session.logits.argmax(-1)
-            if place + 1 < observation.stop:
-                session.append(tokens[:, place])
-        over = (tokens[:, observation] == model.termination_token).any(1)
-        following = model.tokenizer.decode(tokens)[:, model.layout.field("observation").slice]
-        return Outcome(rewards, following.to(observations), over)
+        model, history = self.model, _look(self.model, observations)
+        beams = Beams(decoding.start(model, history), model, history)
+        scalars = observations.new_zeros(len(observations), model.layout.size)
+        scalars[:, model.layout.field("action").slice] = actions
+        given = model.tokenizer.encode(scalars)[:, None, model.places("action")]
+        everybody = torch.ones(1, dtype=torch.bool, device=observations.device)
+
+        def likeliest(place: int) -> Tensor:
+            return beams.logits.argmax(-1)
+
+        for name in model.fields[model.fields.index("action") :]:
+            beams.decode(name, likeliest, proposed=(everybody, given) if name == "action" else None)
+        beams.advance()
+        beams.decode("observation", likeliest)
+        earned = beams.columns.get("reward")
+        over = (beams.columns["tokens"][:, 0, -_count(model, "observation") :] == model.termination_token).any(1)
+        return Outcome(
+            observations.new_zeros(len(observations)) if earned is None else earned[:, 0, 0].to(observations),
+            beams.find_observations()[:, 0].to(observations),
+            over,
+        )
+
+
+def _count(model: TokenModel, field: str) -> int:
+    """How many tokens a field has."""
+    places = model.places(field)
+    return int(places.stop - places.start)
 
 
 def _expected(model: TokenModel, logits: Tensor, place: int) -> Tensor:
@@ -188,54 +204,14 @@ class FieldValuation(Valuation):
         model, session = self.model, _start(self.model, observations, actions)
         scalars = observations.new_zeros(len(observations), model.layout.size)
         scalars[:, model.layout.field("reward").start] = outcome.rewards
+        if model.layout.has("difference"):
+            scalars[:, model.layout.field("difference").slice] = outcome.observations - observations
         tokens = model.tokenizer.encode(scalars)
         for name in model.fields[model.fields.index("action") + 1 : model.fields.index("value")]:
-            session.append(tokens[:, model.places(name).start])
+            for token in tokens[:, model.places(name)].T:
+                session.append(token)
         values = _expected(model, session.logits, model.places("value").start).to(outcome.rewards)
         return outcome.rewards + self.discount * values.masked_fill(outcome.over, 0.0)
-
-
-class MazeValuation(Valuation):
-    """The sparse reward of driving the shortest way to a maze's target at a steady speed and staying there.
-
-    Args:
-        maze: the map.
-        target: (2,) position of the goal.
-        speed: distance of one step of the environment.
-        discount: gamma of one step of the environment.
-        stride: steps of a transition.
-
-    Raises:
-        ConfigError: a discount of 1, at which to stay is worth more than any number.
-    """
-
-    def __init__(self, maze: Maze, target: np.ndarray, speed: float, discount: float, stride: int) -> None:
-        if discount >= 1:
-            raise ConfigError(
-                "the model has layout.discount=1, at which staying at a maze's target has no finite value; diagnose a "
-                "model with less"
-            )
-        self.maze, self.target, self.speed = maze, np.asarray(target, np.float64), speed
-        self.discount, self.stride = discount, stride
-        self._next = maze.next_cells(maze.cell_of(self.target))
-        self._distances = maze.distances(maze.cell_of(self.target))
-
-    def rate(self, observations: Tensor, actions: Tensor, outcome: Outcome) -> Tensor:
-        away = np.array([self._length(place) for place in outcome.observations[:, :2].double().cpu().numpy()])
-        steps = torch.from_numpy((away - self.maze.radius).clip(0.0) / self.speed).to(outcome.rewards)
-        return outcome.rewards + self.discount**self.stride * self.discount**steps / (1 - self.discount)
-
-    def _length(self, position: np.ndarray) -> float:
-        """From a position to the target: straight to the next cell's centre, then from cell to cell."""
-        cell = self.maze.cell_of(position)
-        if self._distances.get(cell, 0) == 0:
-            return float(np.linalg.norm(position - self.target))  # in the target's cell, or pushed into a wall
-        following = self._next[cell]
-        centre = self.maze.centre_of(following)
-        rest = self._distances[following] * self.maze.unit
-        home = self.maze.centre_of(self.maze.cell_of(self.target))
-        detour = float(np.linalg.norm(home - self.target)) if rest == 0 else 0.0
-        return float(np.linalg.norm(position - centre)) + rest + detour
 
 
 class RolloutValuation(Valuation):

@@ -80,6 +80,11 @@ class TokenModel(AutoregressiveModel):
             raise ConfigError("goals need a tokenizer with one token per dimension of the observation; use uniform")
         return [observation.start + dim for dim in self.layout.goal.dims]
 
+    @property
+    def difference_columns(self) -> list[int]:
+        """Which tokens of a transition tell how the observation changes; empty without that field."""
+        return [*range(self.tokens_per_step)[self.places("difference")]] if self.layout.has("difference") else []
+
     def history(
         self, past: Tensor, present: Tensor, conditioning: Conditioning | None = None, *, time: int = 0
     ) -> TokenHistory:

@@ -63,6 +63,7 @@ class VectorModel(Model):
         if not isinstance(built, VectorScaler):
             raise ConfigError(f"tokenizer={tokenizer['name']} makes no vectors; use tokenizer=continuous")
         self.tokenizer: VectorScaler = built
+        layout.refuse_differences(self.made_of)
         if layout.has("value") and not layout.field("value").hidden:
             raise ConfigError(
                 "layout.fields.value tells the future, which models of vectors would be shown; use "

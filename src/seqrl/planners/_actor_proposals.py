@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise
@@ -35,38 +34,29 @@ class ActorProposals:
         return counted.diff() > 0
 
     def propose(
-        self, model: TokenModel, partial: Tensor, observation: Tensor | None, noise: Noise, *, depth: int, copies: int
+        self, model: TokenModel, states: Tensor, noise: Noise, *, depth: int, copies: int
     ) -> tuple[Tensor, Tensor]:
         """(C,) which candidates the policy decides, and its (B, C, k) action tokens in the states of all of them.
 
         Args:
-            partial: (B, C, n) tokens of the plans so far, which end with an observation.
-            observation: (B, O) the present observation in the data's units, which counts at depth 0; None where it is
-                not known but by its tokens.
+            states: (B, C, O) the newest observations of the plans, in the data's units.
             depth: transitions that the plans hold already.
             copies: how many candidates in a row come from one beam.
         """
-        layout, steps = model.layout, model.tokens_per_step
+        layout, candidates = model.layout, states.shape[1]
         size = layout.action_size
-        if depth == 0 and observation is not None:
-            states = observation[:, None].expand(-1, partial.shape[1], -1)
-        else:
-            begun = partial[..., depth * steps :]
-            states = model.tokenizer.decode(pad(begun, (0, steps - begun.shape[-1])))[
-                ..., layout.field("observation").slice
-            ]
         actions = self.critic.act(states)
         uniform = torch.stack(
-            [noise.uniform(-1 - depth * size - dim, beams=partial.shape[1]) for dim in range(size)] * layout.chunk, -1
+            [noise.uniform(-1 - depth * size - dim, beams=candidates) for dim in range(size)] * layout.chunk, -1
         )
         low, high = self.critic.action_low, self.critic.action_high
-        spread = self.noise * (high - low) / 2 * (~self.exact(partial.shape[1], copies)).to(low)[:, None]
+        spread = self.noise * (high - low) / 2 * (~self.exact(candidates, copies)).to(low)[:, None]
         normal = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)).to(actions)
         scalars = states.new_zeros(*states.shape[:2], layout.size)
         scalars[..., layout.field("observation").slice] = states
         scalars[..., layout.field("action").slice] = (actions + spread * normal).clamp(low, high).to(states)
         tokens = model.tokenizer.encode(scalars)[..., model.places("action")]
-        return self.chosen(partial.shape[1]).to(tokens.device), tokens
+        return self.chosen(candidates).to(tokens.device), tokens
 
     def exact(self, candidates: int, copies: int) -> Tensor:
         """(C,) bool; of the copies of one beam, the first that is the policy's has no noise."""

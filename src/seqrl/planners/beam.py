@@ -17,7 +17,8 @@ from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.planners._actor_proposals import ActorProposals
-from seqrl.planners._beams import SHOWN, Beams, check_shown
+from seqrl.planners._beams import Beams
+from seqrl.planners._checks import SHOWN, check_imagined, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
@@ -110,7 +111,7 @@ class BeamPlanner(Planner):
         self.n_expand = n_expand
         self.horizon = horizon
         self.context = context
-        self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, cdf_obs)}
+        self.filters = {"action": (k_act, cdf_act), **dict.fromkeys(("observation", "difference"), (k_obs, cdf_obs))}
         self.percentile = percentile
         self.percentile_as_published = percentile_rule == "published"
         self.cache = cache
@@ -126,12 +127,7 @@ class BeamPlanner(Planner):
                 "or train with layout=tt"
             )
         further = self.horizon > 1 or score.wants_next_observation
-        for field in layout.fields[0 if further else len(layout.known) :]:
-            if field.loss_weight == 0:
-                raise ConfigError(
-                    f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as planner=beam "
-                    f"would; use planner=sample, or train with layout.fields.{field.name}.loss_weight=1"
-                )
+        check_imagined(layout, "beam", further=further)
         if self.actor_share and self.proposals is None:
             raise ConfigError(
                 f"planner.actor_share={self.actor_share:g} lets a critic's policy propose actions, and the run has no "
@@ -150,39 +146,35 @@ class BeamPlanner(Planner):
         first = model.fields.index("action")
         clock = _Clock(self.time_budget_ms, history.tokens.device)
         session = decoding.start(model, history, cache=self.cache, context=self._context_of(model))
-        present = history.tokens[:, -model.places("action").start :]
-        beams = Beams(session, present, history.target, distributions=score.wants_distributions)
+        beams = Beams(session, model, history, distributions=score.wants_distributions)
         for depth in range(self.horizon):
             # The first transition starts from one row per environment, all later ones from the survivors.
             copies = self.n_expand * (self.beam_width if depth == 0 else 1)
             beams.repeat(copies)
             proposed = None
             if self.proposals is not None:
-                partial = beams.columns["tokens"]
-                proposed = self.proposals.propose(
-                    model, partial, history.observation, noise, depth=depth, copies=copies
-                )
+                states = beams.find_observations()
+                proposed = self.proposals.propose(model, states, noise, depth=depth, copies=copies)
             for name in model.fields[first:]:
-                self._decode(model, beams, name, noise, depth, proposed if name == "action" else None)
+                self._decode(beams, name, noise, depth, proposed if name == "action" else None)
             if score.wants_next_observation:
-                self._observe(model, beams, noise, depth + 1)
-            best, order = score(beams.trace(model, score)).sort(dim=1, descending=True, stable=True)
+                self._observe(beams, noise, depth + 1)
+            best, order = score(beams.trace(score)).sort(dim=1, descending=True, stable=True)
             if depth + 1 == self.horizon or clock.is_up():
                 break
             beams.select(order[:, : self.beam_width])
             if not score.wants_next_observation:
-                self._observe(model, beams, noise, depth + 1)
-        return beams.plan_of(model, order[:, 0], best[:, 0], depth + 1)
+                self._observe(beams, noise, depth + 1)
+        return beams.plan_of(order[:, 0], best[:, 0], depth + 1)
 
-    def _observe(self, model: TokenModel, beams: Beams, noise: Noise, depth: int) -> None:
+    def _observe(self, beams: Beams, noise: Noise, depth: int) -> None:
         """Decode what is known before the next action."""
         beams.advance()
-        for name in model.layout.known:
-            self._decode(model, beams, name, noise, depth)
+        for name in beams.model.layout.known:
+            self._decode(beams, name, noise, depth)
 
     def _decode(
         self,
-        model: TokenModel,
         beams: Beams,
         field: str,
         noise: Noise,
@@ -195,8 +187,10 @@ class BeamPlanner(Planner):
             logits = beams.logits
             if top_k == 1:
                 return logits.argmax(-1)
-            uniform = noise.uniform(depth * model.tokens_per_step + place, beams=logits.shape[1])
+            uniform = noise.uniform(depth * beams.model.tokens_per_step + place, beams=logits.shape[1])
             return draw(keep_top_k(drop_tail(logits, tail_mass), top_k), uniform)
 
         percentile, as_published = self.percentile, self.percentile_as_published
-        beams.decode(model, field, choose, proposed=proposed, percentile=percentile, as_published=as_published)
+        beams.decode(
+            field, choose, proposed=proposed, percentile=percentile, as_published=as_published, drawn=top_k != 1
+        )

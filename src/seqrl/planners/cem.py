@@ -18,7 +18,8 @@ from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.models.vector import VectorModel
 from seqrl.planners import Planner
-from seqrl.planners._beams import SHOWN, Beams, check_shown
+from seqrl.planners._beams import Beams
+from seqrl.planners._checks import SHOWN, check_imagined, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
 from seqrl.types import History, Plan, TokenHistory
@@ -86,12 +87,7 @@ class CemPlanner(Planner):
         if layout.has("return"):
             raise ConfigError("planner=cem cannot imagine a desired return; use planner=sample, or train layout=tt")
         further = self.horizon > 1 or score.wants_next_observation
-        for field in layout.fields[0 if further else len(layout.known) :]:
-            if field.loss_weight == 0:
-                raise ConfigError(
-                    f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as planner=cem "
-                    f"would; train with layout.fields.{field.name}.loss_weight=1"
-                )
+        check_imagined(layout, "cem", further=further)
         check_shown(score, layout)
         check_session(model, cache=self.cache, context=self.context)
 
@@ -153,10 +149,9 @@ class CemPlanner(Planner):
 
     def _imagine(self, model: TokenModel, history: TokenHistory, score: Score, actions: Tensor) -> tuple[Tensor, Plan]:
         session = decoding.start(model, history, cache=self.cache, context=self.context)
-        present = history.tokens[:, -model.places("action").start :]
-        beams = Beams(session, present, history.target, distributions=score.wants_distributions)
+        beams = Beams(session, model, history, distributions=score.wants_distributions)
         beams.repeat(self.candidates)
-        everybody = torch.ones(self.candidates, dtype=torch.bool, device=present.device)
+        everybody = torch.ones(self.candidates, dtype=torch.bool, device=history.tokens.device)
         scalars = actions.new_zeros(*actions.shape[:3], model.layout.size)
         scalars[..., model.layout.field("action").slice] = actions
         given = model.tokenizer.encode(scalars)[..., model.places("action")]
@@ -167,14 +162,14 @@ class CemPlanner(Planner):
         for depth in range(self.horizon):
             for name in model.fields[model.fields.index("action") :]:
                 proposed = (everybody, given[:, :, depth]) if name == "action" else None
-                beams.decode(model, name, likeliest, proposed=proposed)
+                beams.decode(name, likeliest, proposed=proposed)
             if depth + 1 < self.horizon or score.wants_next_observation:
                 beams.advance()
                 for name in model.layout.known:
-                    beams.decode(model, name, likeliest)
-        values = score(beams.trace(model, score))
+                    beams.decode(name, likeliest)
+        values = score(beams.trace(score))
         best = values.argmax(1)
-        return values, beams.plan_of(model, best, values.gather(1, best[:, None])[:, 0], self.horizon)
+        return values, beams.plan_of(best, values.gather(1, best[:, None])[:, 0], self.horizon)
 
 
 def _choose(one: Plan, other: Plan) -> Plan:

@@ -16,7 +16,8 @@ from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.planners._actor_proposals import ActorProposals
-from seqrl.planners._beams import SHOWN, Beams, check_shown
+from seqrl.planners._beams import Beams
+from seqrl.planners._checks import SHOWN, check_imagined, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
@@ -83,7 +84,7 @@ class RolloutsPlanner(Planner):
         self.horizon = horizon
         self.context = context
         self.temperature = temperature
-        self.filters = {"action": (k_act, cdf_act), "observation": (k_obs, None)}
+        self.filters = {"action": (k_act, cdf_act), **dict.fromkeys(("observation", "difference"), (k_obs, None))}
         self.cache = cache
         self.actor_share, self.actor_margin, self.follow = actor_share, actor_margin, follow
         self.proposals: ActorProposals | None = None
@@ -99,12 +100,7 @@ class RolloutsPlanner(Planner):
                 "the checkpoint's layout begins with 'return', which planner=rollouts cannot imagine; use "
                 "planner=sample, or train with layout=tt"
             )
-        for field in layout.fields:
-            if field.loss_weight == 0:
-                raise ConfigError(
-                    f"the checkpoint did not learn to imagine {field.name!r} (its loss weight is 0), as "
-                    f"planner=rollouts would; train with layout.fields.{field.name}.loss_weight=1"
-                )
+        check_imagined(layout, "rollouts", further=True)
         for option, wanted, found in (
             (f"actor_share={self.actor_share:g}", self.actor_share > 0, self.proposals),
             (f"follow={self.follow}", self.follow == "actor", self.policy),
@@ -120,37 +116,35 @@ class RolloutsPlanner(Planner):
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         first = model.fields.index("action")
         session = decoding.start(model, history, cache=self.cache, context=self.context)
-        present = history.tokens[:, -model.places("action").start :]
-        beams = Beams(session, present, history.target, distributions=score.wants_distributions)
+        beams = Beams(session, model, history, distributions=score.wants_distributions)
         beams.repeat(self.candidates)
         if self.proposals is not None:
-            own = self.proposals.exact(self.candidates, self.candidates).to(present.device)
-            beams.record("own", own.expand(len(present), -1))
+            own = self.proposals.exact(self.candidates, self.candidates).to(history.tokens.device)
+            beams.record("own", own.expand(len(history), -1))
         for depth in range(self.horizon):
             who, proposed = self.policy if depth else self.proposals, None
             if who is not None:
-                partial = beams.columns["tokens"]
-                proposed = who.propose(model, partial, history.observation, noise, depth=depth, copies=self.candidates)
+                states = beams.find_observations()
+                proposed = who.propose(model, states, noise, depth=depth, copies=self.candidates)
             for name in model.fields[first:]:
-                self._decode(model, beams, name, noise, depth, proposed if name == "action" else None)
+                self._decode(beams, name, noise, depth, proposed if name == "action" else None)
             if depth + 1 < self.horizon or score.wants_next_observation:
                 beams.advance()
                 for name in model.layout.known:
-                    self._decode(model, beams, name, noise, depth + 1)
+                    self._decode(beams, name, noise, depth + 1)
             if depth + 1 < self.horizon:
-                lost = score.find_lost(beams.trace(model, score, partial=True))
+                lost = score.find_lost(beams.trace(score, partial=True))
                 if lost is not None and lost.any():
                     beams.select(_replace(lost))
-        value = score(beams.trace(model, score))
+        value = score(beams.trace(score))
         ranked = value
         if "own" in beams.columns:  # where it was not lost
             ranked = value + self.actor_margin * beams.columns["own"][..., 0]
         best = ranked.argmax(1)
-        return beams.plan_of(model, best, value.gather(1, best[:, None])[:, 0], self.horizon)
+        return beams.plan_of(best, value.gather(1, best[:, None])[:, 0], self.horizon)
 
     def _decode(
         self,
-        model: TokenModel,
         beams: Beams,
         field: str,
         noise: Noise,
@@ -161,10 +155,10 @@ class RolloutsPlanner(Planner):
         temperature = self.temperature if field == "action" else 1.0
 
         def choose(place: int) -> Tensor:
-            uniform = noise.uniform(depth * model.tokens_per_step + place, beams=self.candidates)
+            uniform = noise.uniform(depth * beams.model.tokens_per_step + place, beams=self.candidates)
             return draw(keep_top_k(drop_tail(beams.logits, tail_mass), top_k), uniform, temperature)
 
-        beams.decode(model, field, choose, proposed=proposed)
+        beams.decode(field, choose, proposed=proposed, drawn=top_k != 1)
 
 
 def _replace(lost: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def _is_field(name: str, array: np.ndarray) -> bool:
 
 def _place(name: str) -> tuple[int, str]:
     """Fields in the order in which one reads them."""
-    known = ("observation", "action", "reward", "value", "return")
+    known = ("observation", "action", "difference", "reward", "value", "return")
     return known.index(name) if name in known else len(known), name
 
 

@@ -68,14 +68,20 @@ def store() -> EpisodeStore:
 
 
 def layout(
-    *, goal: bool = False, with_return: bool = False, without: Iterable[str] = (), extras: Sequence[str] = ()
+    *,
+    goal: bool = False,
+    with_return: bool = False,
+    without: Iterable[str] = (),
+    extras: Sequence[str] = (),
+    differences: bool = False,
 ) -> Layout:
     """The Trajectory Transformer's layout, with a goal, a desired return, extras, or without some of its fields.
 
     Args:
         extras: of `EXTRA_SIZE` numbers each; `price` is known before the action, all others after it.
+        differences: whether observations are told by their differences.
     """
-    left_out = {*without, "return"}
+    left_out = {*without, "return"} | (set() if differences else {"difference"})
     fields: dict[str, Any] = {"return": {}} if with_return else {}
     fields |= {"observation": {}} | ({CONTEXT: {}} if CONTEXT in extras else {})
     fields |= {name: {"hidden": name == "value"} for name in FIELDS[1:] if name not in left_out}
@@ -93,6 +99,7 @@ def layouts() -> dict[str, Layout]:
         "with a goal": layout(goal=True),
         "with a return": layout(with_return=True),
         "with extras": layout(extras=("price", "cost")),
+        "with differences": layout(differences=True),
     }
 
 

@@ -129,6 +129,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         *,
         identity: str | None = None,
         goal_columns: Sequence[int] | None = None,
+        difference_columns: Sequence[int] | None = None,
     ) -> None:
         """Tokenize all transitions.
 
@@ -136,18 +137,20 @@ class EpisodeDataModule(pl.LightningDataModule):
             encode: (n, S) float to (n, K) integers in [0, vocab_size), such as a fitted tokenizer's.
             identity: `seqrl.data.token_cache.encoder_identity` of what `encode` does; the tokens then lie in the
                 cache folder. Without it they lie in memory.
-            goal_columns: which of the K tokens hold the dimensions of the goal; by default as for one token per scalar.
+            goal_columns, difference_columns: which of the K tokens hold the dimensions of the goal, and the field
+                `difference`; by default as for one token per scalar.
         """
         tokens = encode_store(self.store, self.layout, encode, token_dtype(vocab_size), identity)
         settings: dict[str, Any] = {"termination_token": vocab_size, "goal_columns": goal_columns}
+        settings["difference_columns"] = difference_columns
         self._cut(partial(TokenWindows, self.store, tokens, self.layout, self.window, **settings))
 
     def _encode_tokens(self, module: SequenceModule) -> None:
         model = module.model
         assert isinstance(model, TokenModel)
         identity = encoder_identity(model.tokenizer, module.config.tokenizer)
-        vocab_size, columns = model.tokenizer.vocab_size, model.goal_columns
-        self.encode(model.tokenizer.encode, vocab_size, identity=identity, goal_columns=columns)
+        columns = {"goal_columns": model.goal_columns, "difference_columns": model.difference_columns}
+        self.encode(model.tokenizer.encode, model.tokenizer.vocab_size, identity=identity, **columns)
 
     def _encode_vectors(self, module: SequenceModule) -> None:
         tokenizer = module.model.tokenizer

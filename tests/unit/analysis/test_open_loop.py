@@ -156,3 +156,38 @@ def test_other_layouts_are_refused(plain_layout_config: Callable[..., dict[str, 
     found = pick_references(store, layout, [2], past=1, horizon=2, count=2)
     with pytest.raises(ConfigError, match="without a goal"):
         imagine(make_model(layout, store, name="uniform"), found, rollouts=3)
+
+
+def make_drifting(store: EpisodeStore, config: dict[str, Any]) -> TokenModel:
+    """A model that holds one difference certain, whatever it has read: the last bin of every number."""
+    model = make_model(Layout.from_config(config, 3, 2), store)
+    norm = next(module for name, module in model.backbone.named_modules() if name == "norm")
+    with torch.no_grad():
+        norm.weight.zero_()
+        norm.bias.fill_(1.0)
+        model.head.weight.view(model.tokens_per_step, model.num_classes, -1)[model.places("difference"), -2] += 9.0
+    return model
+
+
+def test_differences_add_up(store: EpisodeStore, plain_layout_config: Callable[..., dict[str, Any]]) -> None:
+    model = make_drifting(store, plain_layout_config(fields={"observation": {}, "action": {}, "difference": {}}))
+    found = pick_references(store, model.layout, [2], past=2, horizon=6, count=5)  # longer than its window
+    imagined = imagine(model, found, rollouts=3)
+    places = model.places("difference")
+    step = np.array([float(model.tokenizer.bin_centres(place)[-1]) for place in range(places.start, places.stop)])
+    wanted = found.present[:, None] + step * np.arange(1, 7)[:, None]
+    np.testing.assert_allclose(imagined.samples, np.broadcast_to(wanted[:, None], (5, 3, 6, 3)), rtol=1e-5)
+    scalars = torch.zeros(5, 6, model.layout.size)
+    scalars[..., :3] = torch.from_numpy(wanted).float()
+    np.testing.assert_array_equal(imagined.probabilities.argmax(-1), model.tokenizer.encode(scalars)[..., :3].numpy())
+    assert (imagined.probabilities.max(-1) == 1).all()
+
+
+def test_what_is_hidden_has_no_difference(
+    store: EpisodeStore, plain_layout_config: Callable[..., dict[str, Any]]
+) -> None:
+    model = make_drifting(store, plain_layout_config(fields={"observation": {}, "action": {}, "difference": {}}))
+    masked = mask_observations(store, share=0.5, seed=1)
+    found = pick_references(masked, model.layout, [2], past=1, horizon=3, count=2)
+    with pytest.raises(ConfigError, match=r"what is hidden has no difference; train with layout=tt"):
+        imagine(model, found, rollouts=2)

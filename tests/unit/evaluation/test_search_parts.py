@@ -12,12 +12,12 @@ from torch import Tensor
 
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
+from seqrl.evaluation.maze_valuation import MazeValuation
 from seqrl.evaluation.search_parts import (
     ActorCandidates,
     CriticValuation,
     DataCandidates,
     FieldValuation,
-    MazeValuation,
     ModelCandidates,
     ModelDynamics,
     RolloutValuation,
