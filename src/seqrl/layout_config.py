@@ -102,7 +102,10 @@ class LayoutConfig:
 
 def close_field(name: str) -> str | None:
     """The field of every layout that a name is, or that was perhaps meant by it."""
-    return next(iter(get_close_matches(name, FIELDS, 1, 0.8)), None)
+    if name == "difference":
+        return name
+    # Arrays called much like `difference` are what people record; the data say whether they have one.
+    return next(iter(get_close_matches(name, [each for each in FIELDS if each != "difference"], 1, 0.8)), None)
 
 
 def _check_names(names: Iterable[str]) -> None:

@@ -34,6 +34,7 @@ STRATEGIES = sorted(path.stem for path in (config_dir() / "strategy").glob("*.ya
 SMALL_PLANNERS: dict[str, dict[str, Any]] = {
     "beam": {"beam_width": 3, "horizon": 2, "context": 3},
     "latent_beam": {"beam_width": 3, "horizon": WINDOW},
+    "rollouts": {"candidates": 3, "horizon": 2},
 }
 SMALL_TOKENIZERS: dict[str, dict[str, Any]] = {
     "uniform": {"num_bins": 12},
@@ -49,13 +50,17 @@ SMALL_BACKBONES: dict[str, dict[str, Any]] = {
 }
 # What must fit: a refusal of these is a bug, however well it is worded.
 FITS = {
-    **{(t, b): {"tt", "tt_goal", "dt", "bc"} for t, b in product(("uniform", "quantile", "kmeans"), ("gpt", "llama"))},
+    **{
+        (t, b): {"tt", "tt_difference", "tt_goal", "dt", "bc"}
+        for t, b in product(("uniform", "quantile", "kmeans"), ("gpt", "llama"))
+    },
     **{("continuous", b): {"tt", "tt_goal", "dt", "bc", "rvs_return", "rvs_goal"} for b in ("gpt", "llama")},
     ("continuous", "mlp"): {"tt", "bc", "rvs_return", "rvs_goal"},  # the others show returns or goals to no action
     **{("vq", b): {"tt"} for b in ("gpt", "llama")},
 }
 SERVES = {  # which strategies a layout must serve, by what the tokenizer makes
-    ("tokens", "tt"): {"imitation", "reward", "critic"},
+    ("tokens", "tt"): {"imitation", "reward", "critic", "rollouts"},
+    ("tokens", "tt_difference"): {"imitation", "reward", "critic", "rollouts"},
     ("tokens", "tt_goal"): {"imitation", "reward", "critic", "goal"},
     ("tokens", "dt"): {"return"},
     ("tokens", "bc"): {"imitation"},
@@ -85,12 +90,12 @@ def strategy(name: str) -> dict[str, dict[str, Any]]:
     for entry in content["defaults"]:
         for slot, component in entry.items():
             parts[slot.lstrip("/")] = dict(group(slot.lstrip("/"), component))
-    parts["planner"] |= SMALL_PLANNERS.get(parts["planner"]["name"], {})
     if parts["condition"]["name"] == "target_return":
         parts["condition"]["target"] = 3.0
     for slot, options in content.items():
         if slot in parts and isinstance(options, dict):
             parts[slot] |= options
+    parts["planner"] |= SMALL_PLANNERS.get(parts["planner"]["name"], {})
     return parts
 
 

@@ -23,7 +23,7 @@ class Imagined:
     Attributes:
         probabilities: (B, H, O, V) float64, the marginal distribution of every scalar at every step: the mean of what
             was predicted in the rollouts. The termination token is left out, since the recordings go on. Where the
-            layout has differences it is the share of the rollouts that a difference brought there.
+            layout has differences it is the share of the M rollouts that a difference brought there, and 0 elsewhere.
         samples: (B, M, H, O) float32, the observations of the rollouts, in the units of the data.
     """
 
@@ -106,10 +106,10 @@ class _Walk:
 
     def observe(self, step: int) -> None:
         """Imagine the next observation, scalar by scalar, and keep what was held likely."""
-        row = self.references.past + step + 1
         if self.present is not None:
             self._compute(self.present, step)
             return
+        row = self.references.past + step + 1
         for scalar, place in enumerate(range(self.first, self.stop)):
             seen = self.observed[:, row, scalar]
             logits = self._logits()

@@ -41,11 +41,8 @@ class TokenWindows(Windows[TokenBatch]):
         self._tokens = tokens
         self._end = termination_token
         self._goal_columns = _goal_scalars(layout) if goal_columns is None else list(goal_columns)
-        if difference_columns is None:
-            difference_columns = (
-                range(layout.size)[layout.field("difference").slice] if layout.has("difference") else ()
-            )
-        self._differs = np.isin(np.arange(tokens.shape[1]), difference_columns)
+        columns = _difference_scalars(layout) if difference_columns is None else list(difference_columns)
+        self._differs = np.isin(np.arange(tokens.shape[1]), columns)
 
     def batch(self, indices: np.ndarray, generator: np.random.Generator) -> TokenBatch:
         found = self.rows(indices, generator)
@@ -59,7 +56,9 @@ class TokenWindows(Windows[TokenBatch]):
         if self._differs.any():
             last = ~found.followed[..., None] & self._differs
             tokens[last] = self._end
-            mask &= ~last | found.ends_learnt[:, None, None]
+            # Where nobody knows what follows, the model reads an end that is none: nothing is learnt from it.
+            unknown = last & ~found.ends_learnt[:, None, None]
+            mask &= ~np.logical_or.accumulate(unknown, axis=-1)
         return TokenBatch(_tensor(tokens), _tensor(mask), None if goal is None else _tensor(goal))
 
 
@@ -150,6 +149,11 @@ def values_from(
     found: np.ndarray = values[np.where(real, rows, starts[:, None])]
     found[~real] = np.nan
     return found
+
+
+def _difference_scalars(layout: Layout) -> list[int]:
+    """Which of the S scalars tell how the observation changes; empty without that field."""
+    return [*range(layout.size)[layout.field("difference").slice]] if layout.has("difference") else []
 
 
 def _goal_scalars(layout: Layout) -> list[int]:

@@ -147,9 +147,10 @@ def _predicted(scores: Tensor, transitions: Tensor, policy: Policy) -> np.ndarra
 
 
 def _round_trip(policy: Policy, observations: np.ndarray) -> np.ndarray | None:
-    """Observations as the tokenizer gives them back; None where it makes codes of whole windows."""
+    """Observations as the tokenizer gives them back; None where imagined ones are not rounded so: they are decoded from
+    codes of whole windows, or are sums of differences."""
     model, layout = policy.model, policy.model.layout
-    if not isinstance(model, TokenModel):
+    if not isinstance(model, TokenModel) or layout.has("difference"):
         return None
     values = torch.zeros(*observations.shape[:-1], layout.size, device=model.hidden.device)
     part = layout.field("observation").slice

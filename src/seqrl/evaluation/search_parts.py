@@ -114,7 +114,8 @@ class UniformCandidates(Candidates):
 
 
 class ModelDynamics(Dynamics):
-    """What a sequence model imagines: expected reward, likeliest observation; termination tokens are an end."""
+    """What a sequence model imagines: expected reward, likeliest observation or the sum of it and the expected
+    difference; termination tokens are an end."""
 
     def __init__(self, model: TokenModel) -> None:
         self.model = model

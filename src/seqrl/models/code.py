@@ -41,6 +41,7 @@ class CodeModel(AutoregressiveModel):
     def __init__(
         self, layout: Layout, tokenizer: Mapping[str, Any], backbone: Mapping[str, Any], *, context: int
     ) -> None:
+        layout.refuse_differences(self.made_of)
         built = TOKENIZER.build(tokenizer, size=layout.size, layout=layout, window=context, model_backbone=backbone)
         if not isinstance(built, TrajectoryAutoencoder):
             raise ConfigError(
@@ -51,7 +52,6 @@ class CodeModel(AutoregressiveModel):
                 f"tokenizer={tokenizer['name']} makes codes, which follow the present observation alone, and the "
                 "layout has a goal, a return or a context; use layout=tt, or another tokenizer"
             )
-        layout.refuse_differences(self.made_of)
         codes = context // built.steps_per_code
         if codes < 1:
             raise ConfigError(f"window.length={context} is too short; give {built.steps_per_code}, one code, or more")

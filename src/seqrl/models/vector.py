@@ -57,13 +57,13 @@ class VectorModel(Model):
         longest_episode: int,
     ) -> None:
         super().__init__()
+        layout.refuse_differences(self.made_of)
         self.layout = layout
         self.context = context
         built = TOKENIZER.build(tokenizer, size=layout.size, layout=layout, window=context)
         if not isinstance(built, VectorScaler):
             raise ConfigError(f"tokenizer={tokenizer['name']} makes no vectors; use tokenizer=continuous")
         self.tokenizer: VectorScaler = built
-        layout.refuse_differences(self.made_of)
         if layout.has("value") and not layout.field("value").hidden:
             raise ConfigError(
                 "layout.fields.value tells the future, which models of vectors would be shown; use "

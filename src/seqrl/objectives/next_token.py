@@ -34,7 +34,8 @@ class NextTokenObjective(Objective):
         ordinal: standard deviation of that Gaussian in bins, above 0; None for single bins.
 
     Raises:
-        ConfigError: `ordinal` with a model none of whose tokens stands for a number.
+        ConfigError: `ordinal` with a model none of whose tokens stands for a number; `mask="inputs"` with differences,
+            of which single tokens are not learnt.
 
     Reference: Janner et al. 2021, equation 1; weights and mask from their code. Ordinal targets are HL-Gauss, Imani and
     White 2018, "Improving regression performance with distributional losses", with the deviation of Farebrother et al.
@@ -53,6 +54,11 @@ class NextTokenObjective(Objective):
         self.ordinal = ordinal
 
     def check(self, model: AutoregressiveModel) -> None:
+        if self.mask == "inputs" and model.layout.has("difference"):
+            raise ConfigError(
+                "objective.mask=inputs moves the mask by a token, and layout.fields.difference is not learnt where "
+                "nobody knows what follows; leave one of them out"
+            )
         if self.ordinal is not None and not any(model.ordered):
             raise ConfigError(
                 f"objective.ordinal={self.ordinal:g} is for tokens that stand for numbers, and this model's "

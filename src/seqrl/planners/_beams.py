@@ -1,4 +1,4 @@
-"""Partial plans of a beam search over tokens."""
+"""Partial plans of a search over tokens, which every such search keeps in the same way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Beams:
     Attributes:
         columns: (B, C, ...) tensors that grow along their last dimension and follow every selection: `tokens` and
             `log_probs` have one entry per token from the present observation on, fields with estimates one per
-            transition, `extra <name>` one per scalar of it, `<field>_probabilities` V + 1 per transition where
+            transition, `expected <field>` one per scalar of it, `<field>_probabilities` V + 1 per transition where
             distributions are kept, and `observations` one per dimension of each where they are computed.
 
     Args:
@@ -120,7 +120,7 @@ class Beams:
                 tokens = torch.where(proposed[0], proposed[1][..., place - places.start], tokens)
             if field in ESTIMATED:
                 self.estimate(field, place, percentile, as_published=as_published)
-            elif is_expected(model, field):
+            elif _is_expected(model, field):
                 self.expect(field, place)
             self.take(tokens)
             if place + 1 < model.tokens_per_step:
@@ -131,11 +131,14 @@ class Beams:
     def _change_observation(self, places: slice, *, drawn: bool) -> None:
         """Add the difference that was just decoded to the newest observation."""
         model, before = self.model, self.find_observations()
-        expected = self.columns.get("extra difference")
+        expected = self.columns.get("expected difference")
         if expected is None or drawn:
-            tokens = self.columns["tokens"].new_zeros(*before.shape[:2], model.tokens_per_step)
-            tokens[..., places] = self.columns["tokens"][..., places.start - places.stop :]
+            chosen = self.columns["tokens"][..., places.start - places.stop :]
+            tokens = chosen.new_zeros(*before.shape[:2], model.tokens_per_step)
+            tokens[..., places] = chosen
             change = model.tokenizer.decode(tokens)[..., model.layout.field("difference").slice]
+            ended = (chosen == model.termination_token).any(-1, keepdim=True)
+            change = change.masked_fill(ended, 0.0)  # there is no next observation: the last one stays
         else:
             change = expected[..., -before.shape[-1] :]
         self.record("observations", before + change.to(before))
@@ -179,12 +182,12 @@ class Beams:
         else:
             self.record(field, find_percentile(probabilities, centres, percentile))
 
-    def expect(self, extra: str, place: int) -> None:
-        """Record the expectation of the scalar of an extra, or of a difference if one follows, whose token is next."""
+    def expect(self, field: str, place: int) -> None:
+        """Record the expectation of the scalar whose token comes next; of a difference, if the episode goes on."""
         centres = self.model.tokenizer.bin_centres(place).to(self.logits.dtype)
         logits = self.logits
-        beliefs = logits[..., :-1].softmax(-1) if extra == "difference" else logits.softmax(-1)[..., :-1]
-        self.record(f"extra {extra}", beliefs @ centres)
+        beliefs = logits[..., :-1].softmax(-1) if field == "difference" else logits.softmax(-1)[..., :-1]
+        self.record(f"expected {field}", beliefs @ centres)
 
     def plan_of(self, best: Tensor, value: Tensor, depth: int) -> Plan:
         """The plan whose first `depth` transitions are those of the (B,) best candidates, with their (B,) scores."""
@@ -197,7 +200,7 @@ class Beams:
             if name in winner:
                 transitions[..., model.layout.field(name).start] = winner[name].to(transitions)
         for field in model.layout.outcomes:
-            if (name := f"extra {field.name}") in winner:
+            if (name := f"expected {field.name}") in winner:
                 transitions[..., field.slice] = winner[name].unflatten(-1, (depth, -1)).to(transitions)
         if "observations" in winner:
             observation, difference = (model.layout.field(name) for name in ("observation", "difference"))
@@ -256,7 +259,7 @@ class Beams:
     def _find_extra(self, extra: str, values: Tensor) -> Tensor:
         """(B, C, h, n) of the complete transitions, whose tokens decode to (B, C, h, S) values."""
         field = self.model.layout.field(extra)
-        column = self.columns.get(f"extra {extra}")
+        column = self.columns.get(f"expected {extra}")
         return values[..., field.slice] if column is None else column.unflatten(-1, (-1, field.size))
 
     def _find_distributions(self, field: str) -> Distribution | None:
@@ -279,7 +282,7 @@ class Beams:
         return found.view(batch, candidates, -1)
 
 
-def is_expected(model: TokenModel, field: str) -> bool:
+def _is_expected(model: TokenModel, field: str) -> bool:
     """Whether a search wants the expectation of a field: of differences, and of outcomes that are amounts, where each
     number has a token."""
     own = [each for each in model.layout.fields if each.name == field]

@@ -57,7 +57,8 @@ class BeamPlanner(Planner):
     In every transition the beams are repeated `n_expand` times and their action tokens sampled; reward and value are
     the expectations of their distributions (the termination token's probability is dropped, not renormalised) and
     enter the sequence as their modes; the `beam_width` best candidates by score survive; the next observation is
-    decoded greedily (`k_obs=1`). Ties go to the lower index.
+    decoded greedily (`k_obs=1`), or computed from the expected difference where the layout has that field. Ties go to
+    the lower index.
 
     Args:
         beam_width: W, survivors of each transition, 1 or more.
@@ -65,7 +66,8 @@ class BeamPlanner(Planner):
         horizon: H, transitions to imagine, 1 or more; with 1 the best of `beam_width * n_expand` actions is taken.
         context: transitions that the model sees, imagined ones included; None for the trained window. The default is
             that of the published system, 5, or the window where that is shorter.
-        k_act, k_obs: keep only the likeliest k tokens of an action or observation; None keeps all.
+        k_act, k_obs: keep only the likeliest k tokens of an action, and of an observation or difference; None keeps
+            all.
         cdf_act, cdf_obs: drop the least likely tokens whose mass sums to less than this, in [0, 1); None drops none.
         percentile: estimate reward and value by this quantile of their distributions, in [0, 1), instead of by the
             expectation (None): the value of the bin at which the cumulative probability passes it. The termination

@@ -42,9 +42,9 @@ class RolloutsPlanner(Planner):
         horizon: H, transitions to imagine, 1 or more.
         context: transitions that the model sees, imagined ones included; None for the trained window.
         temperature: divides the logits of actions, 0 or more.
-        k_act, k_obs: keep only the likeliest k tokens of an action or observation; None keeps all. Observations are the
-            likeliest ones by default: among thousands of sampled states some are impossible, and a search finds the
-            one that went through a wall.
+        k_act, k_obs: keep only the likeliest k tokens of an action, and of an observation or difference; None keeps
+            all. Observations are the likeliest ones by default: among thousands of sampled states some are impossible,
+            and a search finds the one that went through a wall.
         cdf_act: drop the least likely action tokens whose mass sums to less than this, in [0, 1); None drops none.
         cache: `none`, `exact` or `window`; see `seqrl.decoding.session.DecodingSession`.
         actor_share: share of the candidates whose first action the policy of the run's critic proposes instead of the

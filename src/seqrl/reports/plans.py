@@ -85,6 +85,7 @@ def _episodes(
                 [happened["observation"], seen["final_observations"][row : row + 1]]
             )
         if stride == 1:  # else a transition's reward is that of all its steps
+            happened["difference"] = np.diff(happened["observation"], axis=0)
             happened |= {"reward": rewards[:, None], "value": values[:, None]}
             happened["return"] = (rewards + _discount(layout) * values)[:, None]
         flat = {name: array.reshape(len(array), -1) for name, array in happened.items()}

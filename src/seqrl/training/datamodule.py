@@ -141,8 +141,11 @@ class EpisodeDataModule(pl.LightningDataModule):
                 `difference`; by default as for one token per scalar.
         """
         tokens = encode_store(self.store, self.layout, encode, token_dtype(vocab_size), identity)
-        settings: dict[str, Any] = {"termination_token": vocab_size, "goal_columns": goal_columns}
-        settings["difference_columns"] = difference_columns
+        settings: dict[str, Any] = {
+            "termination_token": vocab_size,
+            "goal_columns": goal_columns,
+            "difference_columns": difference_columns,
+        }
         self._cut(partial(TokenWindows, self.store, tokens, self.layout, self.window, **settings))
 
     def _encode_tokens(self, module: SequenceModule) -> None:

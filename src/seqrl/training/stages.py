@@ -25,6 +25,7 @@ from seqrl.data.summary import DataSizes, DataSummary
 from seqrl.errors import ConfigError, did_you_mean
 from seqrl.files import write_text
 from seqrl.layout import Layout
+from seqrl.layout_config import LayoutConfig
 from seqrl.registry import TOKENIZER as TOKENIZERS
 from seqrl.runs.folder import RunFolder
 from seqrl.runs.stages import CRITIC, KINDS, MODEL, TOKENIZER, StageKind
@@ -216,7 +217,7 @@ def make_model_stage(run: RunConfig, module: SequenceModule, data: EpisodeDataMo
         trainer=run.trainer,
         clip_norm=run.clip_norm,
         has_validation=len(data.validation_episodes) > 0,
-        tell_loss=_tell_model_loss,
+        tell_loss=partial(_tell_model_loss, run.layout),
         trial=run.trial,
     )
 
@@ -269,8 +270,10 @@ def _make_critic_stage(
     )
 
 
-def _tell_model_loss(logged: Mapping[str, float]) -> str:
+def _tell_model_loss(layout: LayoutConfig, logged: Mapping[str, float]) -> str:
     accuracies = {n.removeprefix("val/").removesuffix("_accuracy"): v for n, v in logged.items() if "accuracy" in n}
+    unlearnt = [name for name, field in layout.present.items() if field.loss_weight == 0]
+    accuracies = {name: value for name, value in accuracies.items() if name not in unlearnt}
     listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items())
     if not listed:
         what = "mean squared error, normalized"

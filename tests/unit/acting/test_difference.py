@@ -16,14 +16,18 @@ from seqrl.data.batches import TokenWindows
 from seqrl.data.returns import transition_chunks
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
-from seqrl.evaluation.search_parts import ModelDynamics
+from seqrl.evaluation.search_parts import FieldValuation, ModelDynamics
+from seqrl.evaluation.swapped_search import Outcome
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
+from seqrl.objectives.next_token import NextTokenObjective
 from seqrl.planners import Planner
 from seqrl.planners.beam import BeamPlanner
 from seqrl.planners.cem import CemPlanner
 from seqrl.planners.rollouts import RolloutsPlanner
 from seqrl.testing import samples
+from seqrl.training.datamodule import EpisodeDataModule
+from seqrl.training.module import SequenceModule
 from seqrl.types import Plan
 
 FIELDS: dict[str, Any] = {"observation": {}, "action": {}, "difference": {}, "reward": {}, "value": {"hidden": True}}
@@ -81,13 +85,14 @@ def test_the_last_transitions_tell_of_the_end_where_it_is_learnt(
             followed = bool(row + stride < store.offsets[episode + 1])
             learnt = bool(store.terminated[episode]) or terminate_truncated
             assert (batch.tokens[window, step, part] == (row if followed else END)).all()
-            wanted = without.mask[window, step, part] & (followed or learnt)
-            assert torch.equal(batch.mask[window, step, part], wanted)
+            # What nobody knows is not learnt, nor is anything from it: the reward and the value after it.
+            wanted = without.mask[window, step].clone()
+            wanted[part.start :] &= followed or learnt
+            assert torch.equal(batch.mask[window, step], wanted)
             ends += not followed
     assert ends > 5
     others = [each for each in range(made.size) if not part.start <= each < part.stop]
     assert torch.equal(batch.tokens[..., others], without.tokens[..., others])
-    assert torch.equal(batch.mask[..., others], without.mask[..., others])
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -161,24 +166,43 @@ def test_imagined_observations_are_sums_of_expected_differences(name: str) -> No
             over = (plan.tokens[:, 0, places] == model.termination_token).any(1)
             assert torch.equal(plan.tokens[~over, 1, model.places("observation")], wanted[~over])
             assert (plan.tokens[over, 1, model.places("observation")] == model.termination_token).all()
-    seen = score.traces[-1].next_observation
-    assert seen is not None
-    nearest = (seen.float() - state[:, None]).abs().amax(-1).amin(1)
-    assert nearest.max() < 1e-4
+    trace = score.traces[-1]
+    assert trace.next_observation is not None
+    assert trace.observations is not None
+    chosen = (trace.next_observation.float() - state[:, None]).abs().amax(-1).argmin(1)
+    every = torch.arange(ROWS)
+    assert trace.next_observation[every, chosen].numpy() == pytest.approx(state.numpy(), abs=1e-4)
+    imagined = plan.transitions[..., parts["observation"]]
+    assert trace.observations[every, chosen].numpy() == pytest.approx(imagined.numpy(), abs=1e-4)
 
 
-def test_drawn_differences_are_what_their_tokens_stand_for() -> None:
+@pytest.mark.parametrize(
+    "planner",
+    [
+        BeamPlanner(beam_width=3, n_expand=2, horizon=2, context=None, k_obs=None),
+        RolloutsPlanner(candidates=4, horizon=2, k_obs=None),
+    ],
+)
+def test_drawn_differences_are_what_their_tokens_stand_for(planner: Planner) -> None:
     model = samples.model(layout(), window=5)
-    planner = BeamPlanner(beam_width=3, n_expand=2, horizon=2, context=None, k_obs=None)
     plan, _, _ = plan_from(model, planner, Onward())
     assert plan.transitions is not None
     assert plan.tokens is not None
     part = model.layout.field("difference").slice
     wanted = model.tokenizer.decode(plan.tokens)[..., part]
+    ends = (plan.tokens[..., model.places("difference")] == model.termination_token).any(-1, keepdim=True)
+    wanted = wanted.masked_fill(ends, 0.0)
     assert plan.transitions[..., part].numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
 
 
-def test_a_difference_that_ends_the_episode_ends_the_plan() -> None:
+@pytest.mark.parametrize(
+    "planner",
+    [
+        CemPlanner(candidates=4, elites=2, iterations=1, horizon=3),
+        RolloutsPlanner(candidates=4, horizon=3, k_obs=None),
+    ],
+)
+def test_a_difference_that_ends_the_episode_ends_the_plan(planner: Planner) -> None:
     model = samples.model(layout(), window=5)
     place, classes = model.places("difference").start, model.num_classes
     with torch.no_grad():  # whatever it has read, every feature is 1, and the difference's first number is the end
@@ -187,12 +211,16 @@ def test_a_difference_that_ends_the_episode_ends_the_plan() -> None:
         norm.bias.fill_(1.0)
         model.head.weight.view(model.tokens_per_step, classes, -1)[place, -1] += 9.0
     score = Onward()
-    plan, _, _ = plan_from(model, CemPlanner(candidates=4, elites=2, iterations=1, horizon=2), score)
+    plan, _, present = plan_from(model, planner, score)
     over = score.traces[-1].over
     assert over is not None
     assert plan.tokens is not None
-    assert over.tolist() == [[[False, True, True]] * 4] * ROWS
-    assert (plan.tokens[:, 1, model.places("observation")] == model.termination_token).all()
+    assert over.tolist() == [[[False, True, True, True]] * 4] * ROWS
+    assert (plan.tokens[:, 1:, model.places("observation")] == model.termination_token).all()
+    if isinstance(planner, RolloutsPlanner):  # drawn, an end changes nothing
+        assert plan.transitions is not None
+        seen = plan.transitions[..., model.layout.field("observation").slice]
+        assert seen.numpy() == pytest.approx(present[:, None].expand_as(seen).numpy())
 
 
 def test_learnt_dynamics_say_what_a_search_says() -> None:
@@ -219,7 +247,7 @@ def test_learnt_dynamics_say_what_a_search_says() -> None:
             {"observation": {}, "action": {}, "difference": {"loss_weight": 0}},
             r"difference\.loss_weight=0 leaves it un",
         ),
-        ({"observation": {}, "action": {}, "differences": {}}, r"Did you mean 'layout\.fields\.difference'"),
+        ({"observation": {}, "action": {}, "differences": {}}, r"they record none\. Did you mean 'difference'"),
     ],
 )
 def test_layouts_in_which_a_difference_means_nothing_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -230,6 +258,57 @@ def test_layouts_in_which_a_difference_means_nothing_are_refused(fields: dict[st
 def test_discrete_observations_have_no_difference() -> None:
     with pytest.raises(ConfigError, match=r"subtracts observations, and these are discrete; leave it out"):
         Layout.from_config({"fields": FIELDS}, 1, 1, {"observation": 5})
+
+
+def test_arrays_of_the_data_may_be_called_much_like_it() -> None:
+    fields = {"observation": {}, "action": {}, "obs_difference": {}}
+    made = Layout.from_config({"fields": fields}, 2, 1, extras={"obs_difference": 2})
+    assert made.field("obs_difference").size == 2
+
+
+def test_a_model_s_value_reads_the_difference_that_came() -> None:
+    """The value field is asked behind the tokens of the outcome, not behind what the model would have imagined."""
+    model = samples.model(layout(), window=5)
+    size = samples.OBSERVATION_SIZE
+    here, there = torch.zeros(2, size), torch.tensor([[0.5] * size, [-1.0] * size])
+    actions, rewards = torch.zeros(2, samples.ACTION_SIZE), torch.tensor([0.2, -0.3])
+    outcome = Outcome(rewards, there, torch.zeros(2, dtype=torch.bool))
+    found = FieldValuation(model, 0.9).rate(here, actions, outcome)
+    scalars = torch.zeros(2, model.layout.size)
+    scalars[:, model.layout.field("difference").slice] = there - here
+    scalars[:, model.layout.field("reward").start] = rewards
+    place = model.places("value").start
+    beliefs = forward(model, model.tokenizer.encode(scalars)[:, :place])[:, :-1]
+    wanted = rewards + 0.9 * (beliefs @ model.tokenizer.bin_centres(place).double())
+    assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("tokenizer", ["uniform", "kmeans"])
+def test_a_training_finds_the_tokens_of_the_difference(tokenizer: str) -> None:
+    store = samples.store()
+    module = SequenceModule.for_store(
+        store,
+        layout={"fields": FIELDS, "termination_penalty": None},
+        tokenizer={"name": tokenizer, "num_bins": 8},
+        backbone={"num_layers": 1, "num_heads": 1, "dim": 8},
+        window=2,
+    )
+    data = EpisodeDataModule.for_module(module, store, batch_size=4, validation_fraction=0.0)
+    windows = data.windows_for(module, data.train_episodes)
+    batch = windows.batch(np.arange(len(windows)), np.random.default_rng(0))
+    model = module.model
+    assert isinstance(model, TokenModel)
+    real = batch.tokens[:, 0] != model.termination_token  # the first transition of a window always is
+    assert real[:, [*range(model.tokens_per_step)][: model.places("difference").start]].all()
+    last = batch.tokens[:, 1]
+    ends = (last[:, model.places("difference")] == model.termination_token).all(1)
+    seen = (last[:, model.places("observation")] != model.termination_token).all(1)
+    assert (ends & seen).sum() == store.num_episodes
+
+
+def test_the_mask_of_the_published_code_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"objective\.mask=inputs moves the mask by a token"):
+        NextTokenObjective(mask="inputs").check(samples.model(layout()))
 
 
 def test_an_array_of_the_data_may_not_be_called_so() -> None:
