@@ -205,21 +205,6 @@ class Layout:
         """(size,) how many values each scalar of a discrete field has; empty for numbers."""
         return as_counts(self.categories[name]) if name in self.categories else ()
 
-    def refuse_differences(self, made_of: str) -> None:
-        """For models that cannot compute what they imagine from the field `difference`.
-
-        Args:
-            made_of: what they read, as the message names it.
-
-        Raises:
-            ConfigError: the layout has that field.
-        """
-        if self.has("difference"):
-            raise ConfigError(
-                f"layout.fields.difference is for models of tokens, and this one reads {made_of}; leave it out, or use "
-                "tokenizer=quantile or uniform"
-            )
-
     def has(self, name: str) -> bool:
         return any(f.name == name for f in self.fields)
 

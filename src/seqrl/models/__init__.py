@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqrl.backbones import Backbone
 from seqrl.data.landmarks import LandmarkGraph
+from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.tokenizers import Codec
 from seqrl.types import Conditioning, History
@@ -83,6 +84,18 @@ class Model(nn.Module, ABC):
         return batch.mask.sum()
 
     @abstractmethod
+    def _refuse_differences(self, layout: Layout) -> None:
+        """For models that cannot compute what they imagine from the field `difference`.
+
+        Raises:
+            ConfigError: the layout has that field.
+        """
+        if layout.has("difference"):
+            raise ConfigError(
+                f"layout.fields.difference is for models of tokens, and this one reads {self.made_of}; leave it out, or "
+                "use tokenizer=quantile or uniform"
+            )
+
     def cast(self, dtype: torch.dtype) -> Self:
         """Round the weights to `dtype`, in place; the model itself.
 

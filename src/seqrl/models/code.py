@@ -41,7 +41,7 @@ class CodeModel(AutoregressiveModel):
     def __init__(
         self, layout: Layout, tokenizer: Mapping[str, Any], backbone: Mapping[str, Any], *, context: int
     ) -> None:
-        layout.refuse_differences(self.made_of)
+        self._refuse_differences(layout)
         built = TOKENIZER.build(tokenizer, size=layout.size, layout=layout, window=context, model_backbone=backbone)
         if not isinstance(built, TrajectoryAutoencoder):
             raise ConfigError(

@@ -57,7 +57,7 @@ class VectorModel(Model):
         longest_episode: int,
     ) -> None:
         super().__init__()
-        layout.refuse_differences(self.made_of)
+        self._refuse_differences(layout)
         self.layout = layout
         self.context = context
         built = TOKENIZER.build(tokenizer, size=layout.size, layout=layout, window=context)

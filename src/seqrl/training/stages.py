@@ -273,8 +273,7 @@ def _make_critic_stage(
 def _tell_model_loss(layout: LayoutConfig, logged: Mapping[str, float]) -> str:
     accuracies = {n.removeprefix("val/").removesuffix("_accuracy"): v for n, v in logged.items() if "accuracy" in n}
     unlearnt = [name for name, field in layout.present.items() if field.loss_weight == 0]
-    accuracies = {name: value for name, value in accuracies.items() if name not in unlearnt}
-    listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items())
+    listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items() if name not in unlearnt)
     if not listed:
         what = "mean squared error, normalized"
     elif len(accuracies) < sum(name.endswith("_loss") for name in logged):
