@@ -83,7 +83,6 @@ class Model(nn.Module, ABC):
         """() how many targets of a batch of windows stand for something, whether or not they carry a loss."""
         return batch.mask.sum()
 
-    @abstractmethod
     def _refuse_differences(self, layout: Layout) -> None:
         """For models that cannot compute what they imagine from the field `difference`.
 
@@ -92,10 +91,11 @@ class Model(nn.Module, ABC):
         """
         if layout.has("difference"):
             raise ConfigError(
-                f"layout.fields.difference is for models of tokens, and this one reads {self.made_of}; leave it out, or "
-                "use tokenizer=quantile or uniform"
+                f"layout.fields.difference is for models of tokens, and this one reads {self.made_of}; leave it out, "
+                "or use tokenizer=quantile or uniform"
             )
 
+    @abstractmethod
     def cast(self, dtype: torch.dtype) -> Self:
         """Round the weights to `dtype`, in place; the model itself.
 

@@ -294,8 +294,7 @@ def _report_reconstruction(module: SequenceModule, data: EpisodeDataModule, fold
 
 @rank_zero_only
 def _write_report(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer = csv.DictWriter(text := io.StringIO(), fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     write_text(path, text.getvalue())
