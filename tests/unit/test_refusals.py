@@ -23,6 +23,7 @@ REWARD = r"no 'reward' field .*'\+layout\.fields\.reward=\{\}'"
 RETURN = r"no 'return' field .*method=dt"
 TARGET = r"has a 'return' field, .*strategy=return condition\.target="
 CRITIC = "needs a critic .*critic=iql"
+ACTOR = "lets a critic's policy act .*train with critic=iql"
 PENALTY = r"layout\.termination_penalty=null"
 TOKENS, TOKENS_OR_VECTORS = "decodes tokens, .*or train with method=tt$", "decodes tokens or vectors, .*method=tt or"
 PLACE, GRAPH = r"distance to a goal .*layout=tt_goal", r"train with 'landmarks=\{spacing: 0\.3\}'"
@@ -32,21 +33,23 @@ CODES = "decodes codes, .*method=tap$"
 CHECKPOINTS = (
     *("tt", "tt with iql", "tt without penalty with iql", "tt_goal", "tt less value", "tt less reward"),
     *("dt", "bc", "rvs_goal", "rvs_return", "tap", "tap less value"),
+    *("tt_difference", "tt_difference without penalty with iql"),
 )
 ALL = [None] * len(CHECKPOINTS)
 EXPECTED = {  # None: served
     "zero": ALL,
     "random": ALL,
-    "imitation": [*ALL[:6], TARGET, None, None, TARGET, TOKENS_OR_VECTORS, TOKENS_OR_VECTORS],
-    "goal": [GOAL, GOAL, GOAL, None, GOAL, GOAL, TARGET, GOAL, None, TARGET, TOKENS_OR_VECTORS, TOKENS_OR_VECTORS],
-    "return": [*[RETURN] * 6, None, RETURN, RETURN, None, TOKENS_OR_VECTORS, TOKENS_OR_VECTORS],
-    "reward": [*ALL[:4], VALUE, REWARD, *[TOKENS] * 6],
-    "critic": [CRITIC, PENALTY, None, CRITIC, CRITIC, REWARD, *[TOKENS] * 6],
-    "iql": [CRITIC, None, None, *[CRITIC] * 9],
-    "detour": [*[PLACE] * 3, None, PLACE, PLACE, *[TOKENS] * 6],
-    "objective": [*ALL[:6], *[TOKENS] * 6],
-    "landmarks": [*[GOAL] * 3, GRAPH, GOAL, GOAL, TARGET, MIXES, MIXES, TARGET, *[TOKENS_OR_VECTORS] * 2],
-    "latent": [*[CODES] * 10, None, VALUE],
+    "imitation": [*ALL[:6], TARGET, None, None, TARGET, *[TOKENS_OR_VECTORS] * 2, None, None],
+    "goal": [*[GOAL] * 3, None, GOAL, GOAL, TARGET, GOAL, None, TARGET, *[TOKENS_OR_VECTORS] * 2, GOAL, GOAL],
+    "return": [*[RETURN] * 6, None, RETURN, RETURN, None, *[TOKENS_OR_VECTORS] * 2, RETURN, RETURN],
+    "reward": [*ALL[:4], VALUE, REWARD, *[TOKENS] * 6, None, None],
+    "critic": [CRITIC, PENALTY, None, CRITIC, CRITIC, REWARD, *[TOKENS] * 6, CRITIC, None],
+    "rollouts": [ACTOR, PENALTY, None, *[ACTOR] * 3, *[TOKENS] * 6, ACTOR, None],
+    "iql": [CRITIC, None, None, *[CRITIC] * 10, None],
+    "detour": [*[PLACE] * 3, None, PLACE, PLACE, *[TOKENS] * 6, PLACE, PLACE],
+    "objective": [*ALL[:6], *[TOKENS] * 6, None, None],
+    "landmarks": [*[GOAL] * 3, GRAPH, GOAL, GOAL, TARGET, MIXES, MIXES, TARGET, *[TOKENS_OR_VECTORS] * 2, GOAL, GOAL],
+    "latent": [*[CODES] * 10, None, VALUE, CODES, CODES],
 }
 
 
@@ -83,7 +86,7 @@ def build(name: str, checkpoint: str, **options: Any) -> None:
     for field in ("value", "reward"):
         if f"less {field}" in changes:
             layout["fields"] = {key: value for key, value in layout["fields"].items() if key != field}
-    tokenizer = {"tap": "vq", "tt": "uniform", "tt_goal": "uniform"}.get(method, "continuous")
+    tokenizer = {"tap": "vq", **dict.fromkeys(("tt", "tt_goal", "tt_difference"), "uniform")}.get(method, "continuous")
     config = {
         "layout": layout,
         "tokenizer": read(f"tokenizer/{tokenizer}"),
