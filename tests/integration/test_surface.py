@@ -293,6 +293,13 @@ def compose(*overrides: str) -> dict[str, Any]:
         return plain(hydra.compose("train", list(overrides)))
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.partition("/")[0] in ("method", "experiment")])
+def test_every_experiment_can_be_trained_without_an_evaluation(name: str) -> None:
+    group, _, choice = name.rpartition("/")
+    required = [REQUIRED[name]] if name in REQUIRED else []
+    assert compose(f"{group}={choice}", "evaluation=none", *required)["evaluation"]["rows"] == {}
+
+
 def test_a_row_may_need_what_is_given_for_all_rows() -> None:
     """`seqrl train method=dt strategy=return condition.target=1`: the target has no default."""
     words = ["method=dt", "evaluation.strategy=return", "++evaluation.decoding.condition.target=1"]
