@@ -37,11 +37,16 @@ def _start(model: TokenModel, observations: Tensor, actions: Tensor | None = Non
     """A session behind (R, O) observations and, where they are given, (R, A) actions, without any past."""
     session = decoding.start(model, _look(model, observations))
     if actions is not None:
-        scalars = observations.new_zeros(len(observations), model.layout.size)
-        scalars[:, model.layout.field("action").slice] = actions
-        for token in model.tokenizer.encode(scalars)[:, model.places("action")].T:
+        for token in _encode_actions(model, actions).T:
             session.append(token)
     return session
+
+
+def _encode_actions(model: TokenModel, actions: Tensor) -> Tensor:
+    """(R, k) tokens of (R, A) actions."""
+    scalars = actions.new_zeros(len(actions), model.layout.size)
+    scalars[:, model.layout.field("action").slice] = actions
+    return model.tokenizer.encode(scalars)[:, model.places("action")]
 
 
 class ModelCandidates(Candidates):
@@ -123,9 +128,7 @@ class ModelDynamics(Dynamics):
     def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
         model, history = self.model, _look(self.model, observations)
         beams = Beams(decoding.start(model, history), model, history)
-        scalars = observations.new_zeros(len(observations), model.layout.size)
-        scalars[:, model.layout.field("action").slice] = actions
-        given = model.tokenizer.encode(scalars)[:, None, model.places("action")]
+        given = _encode_actions(model, actions)[:, None]
         everybody = torch.ones(1, dtype=torch.bool, device=observations.device)
 
         def likeliest(place: int) -> Tensor:
@@ -136,18 +139,13 @@ class ModelDynamics(Dynamics):
         beams.advance()
         beams.decode("observation", likeliest)
         earned = beams.columns.get("reward")
-        over = (beams.columns["tokens"][:, 0, -_count(model, "observation") :] == model.termination_token).any(1)
+        following = beams.columns["tokens"][:, 0, model.tokens_per_step :]
+        over = (following == model.termination_token).any(1)
         return Outcome(
             observations.new_zeros(len(observations)) if earned is None else earned[:, 0, 0].to(observations),
             beams.find_observations()[:, 0].to(observations),
             over,
         )
-
-
-def _count(model: TokenModel, field: str) -> int:
-    """How many tokens a field has."""
-    places = model.places(field)
-    return int(places.stop - places.start)
 
 
 def _expected(model: TokenModel, logits: Tensor, place: int) -> Tensor:
