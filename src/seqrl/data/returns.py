@@ -84,8 +84,7 @@ def transition_chunks(store: EpisodeStore, layout: Layout, rows: int = CHUNK_ROW
 
 def join_actions(store: EpisodeStore, rows: np.ndarray, chunk: int) -> np.ndarray:
     """(n, chunk * A) the actions of rows and of those after them; past the end of an episode, its last one again."""
-    lasts = store.offsets[np.searchsorted(store.offsets, rows, side="right")] - 1
-    steps = np.minimum(rows[:, None] + np.arange(chunk), lasts[:, None])
+    steps = np.minimum(rows[:, None] + np.arange(chunk), _last_rows(store, rows)[:, None])
     return np.asarray(store.actions[steps.ravel()]).reshape(len(rows), -1)
 
 
@@ -93,8 +92,14 @@ def _differences(store: EpisodeStore, first: int, stop: int, stride: int) -> np.
     """(n, O) observations of the transitions after rows `first` to `stop`, less theirs; past the end of an episode that
     of its last step stands for the next."""
     rows = np.arange(first, stop)
-    lasts = store.offsets[np.searchsorted(store.offsets, rows, side="right")] - 1
-    found: np.ndarray = store.observations[np.minimum(rows + stride, lasts)] - store.observations[first:stop]
+    following = np.minimum(rows + stride, _last_rows(store, rows))
+    found: np.ndarray = store.observations[following] - store.observations[first:stop]
+    return found
+
+
+def _last_rows(store: EpisodeStore, rows: np.ndarray) -> np.ndarray:
+    """(n,) the last rows of the episodes that (n,) rows lie in."""
+    found: np.ndarray = store.offsets[np.searchsorted(store.offsets, rows, side="right")] - 1
     return found
 
 
@@ -105,8 +110,7 @@ def _ahead(array: np.ndarray, store: EpisodeStore, first: int, stop: int, steps:
         array: of the rows from `first` on.
     """
     rows = np.arange(first, stop) + steps
-    ends = store.offsets[np.searchsorted(store.offsets, np.arange(first, stop), side="right")]
-    inside = rows < ends
+    inside = rows <= _last_rows(store, np.arange(first, stop))
     return np.where(inside, array[np.where(inside, rows - first, 0)], 0.0)
 
 
