@@ -34,6 +34,8 @@ def run(arguments: list[str]) -> None:
     write_text(output, found.to_json())
     say(f"written: {output}")
     say(found.ranking.sentence)
+    if found.errors is not None:
+        say(found.errors.sentence)
     say(found.verdict.sentence)
 
 

@@ -13,6 +13,7 @@ from seqrl.checkpoints.loaded import Loaded
 from seqrl.checkpoints.loading import load, load_critic
 from seqrl.config import EvaluationConfig
 from seqrl.critics import Critic
+from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import ConfigError
 from seqrl.evaluation.candidate_ranking import Ranking, pick_states, rank_candidates
 from seqrl.evaluation.ladder import ALL_SWAPS, LEARNT, SHORT_SWAPS, Ladder, LadderSettings, Rung, Swap, judge_rungs
@@ -21,6 +22,7 @@ from seqrl.evaluation.rollout import Episodes
 from seqrl.evaluation.search_choices import Choices, gather_choices
 from seqrl.evaluation.swapped_search import Candidates, Parts, SwappedSearch
 from seqrl.evaluation.training_data import load_training_data
+from seqrl.evaluation.transition_errors import TransitionErrors, find_deviations, measure_errors
 from seqrl.models import Model
 from seqrl.registry import CONDITION, SCORE
 from seqrl.worlds.environments import maze_of
@@ -57,14 +59,14 @@ def diagnose_checkpoint(
     for rung in beside:
         tell(rung)
     rungs: list[Rung] = []
-    ranking = None
+    judged = None
     for swap in SHORT_SWAPS if settings.short else ALL_SWAPS:
         rung, episodes = climb_swapped(swap, choices.parts(swap), loaded.model, env_id, settings, choices.policy)
         rungs.append(rung)
         tell(rung)
         if swap == LEARNT:
-            ranking = _rank(choices, loaded.model, episodes, settings)
-    assert ranking is not None
+            judged = _judge_imagination(choices, loaded.model, episodes, store, settings)
+    assert judged is not None
     return Ladder(
         str(checkpoint),
         env_id,
@@ -75,17 +77,21 @@ def diagnose_checkpoint(
         rungs,
         beside,
         judge_rungs(rungs),
-        ranking,
+        *judged,
     )
 
 
-def _rank(choices: Choices, model: Model, episodes: Episodes, settings: LadderSettings) -> Ranking:
-    """How the model orders the candidates of the learnt search, in states that it met."""
+def _judge_imagination(
+    choices: Choices, model: Model, episodes: Episodes, store: EpisodeStore, settings: LadderSettings
+) -> tuple[Ranking, TransitionErrors | None]:
+    """How the model orders the candidates of the learnt search in states that it met, and how far it errs there."""
     learnt, true = (
         build_search(choices.parts(swap), model, settings, choices.policy) for swap in (LEARNT, Swap("simulator"))
     )
     states = pick_states(episodes.observations, episodes.lengths, model.layout.stride)
-    return rank_candidates(learnt, true, states, model.layout.field("action").size, seed=settings.seed)
+    size, seed = model.layout.field("action").size, settings.seed
+    ranking = rank_candidates(learnt, true, states, size, seed=seed)
+    return ranking, measure_errors(learnt, true, states, find_deviations(store), size, seed=seed)
 
 
 def build_search(

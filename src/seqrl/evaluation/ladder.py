@@ -12,6 +12,7 @@ import numpy as np
 
 from seqrl.evaluation.candidate_ranking import Ranking
 from seqrl.evaluation.statistics import bootstrap, paired_difference, success_rate
+from seqrl.evaluation.transition_errors import TransitionErrors
 
 DynamicsName = Literal["model", "simulator"]
 ValueName = Literal["learnt", "true"]
@@ -189,6 +190,7 @@ class Ladder:
         beside: the run's own search and the policy of its critic, or its likeliest action.
         verdict: what follows.
         ranking: how the model orders the first actions of the search with all parts learnt.
+        errors: of what it imagines those actions to lead to; None where all of them end the episode.
     """
 
     checkpoint: str
@@ -201,6 +203,7 @@ class Ladder:
     beside: list[Rung]
     verdict: Verdict
     ranking: Ranking
+    errors: TransitionErrors | None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

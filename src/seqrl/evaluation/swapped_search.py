@@ -158,6 +158,18 @@ class SwappedSearch(Planner):
             columns, promised = self._grow(columns, noise, depth, self.num_candidates if depth == 0 else 1)
         return promised
 
+    def try_first_actions(self, observations: Tensor, noise: Noise) -> Outcome:
+        """What one transition with each candidate for the first action leads to: those of `rate_first_actions`.
+
+        Args:
+            observations: (B, O).
+
+        Returns:
+            (B, C) rewards and ends, (B, C, O) observations.
+        """
+        _, outcome, _ = self._extend(observations[:, None].repeat_interleave(self.num_candidates, 1), noise, 0)
+        return outcome
+
     def _begin(self, observations: Tensor, action_size: int) -> dict[str, Tensor]:
         """(B, 1, ...) of plans that hold nothing yet."""
         states = observations[:, None]

@@ -14,6 +14,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from seqrl.data.episodes import EpisodeStore
 from seqrl.decoding.noise import Noise
 from seqrl.evaluation.candidate_ranking import MOST_STATES, Ranking, pick_states, rank_candidates
 from seqrl.evaluation.diagnosis import build_search, climb_swapped
@@ -30,6 +31,7 @@ from seqrl.evaluation.ladder import (
 from seqrl.evaluation.search_parts import SimulatorDynamics, UniformCandidates
 from seqrl.evaluation.simulators import simulator_of
 from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome, Parts, SwappedSearch, Valuation
+from seqrl.evaluation.transition_errors import TransitionErrors, find_deviations, measure_errors
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.registry import SCORE
@@ -167,12 +169,14 @@ def test_of_the_candidates_the_better_ones_count() -> None:
 def test_a_ladder_is_kept_as_json() -> None:
     made = rungs({})
     ranking = Ranking(4, 8, 0.5, [0.4, 0.6], 2.0, None, 0.1, None, 1.0, None)
-    found = Ladder("a.ckpt", LINE, 0, "V", "distance", SETTINGS, made, made[:1], judge_rungs(made), ranking)
+    errors = TransitionErrors(64, 0.1, 0.9, 1.0, 0.2, None, 0.5)
+    found = Ladder("a.ckpt", LINE, 0, "V", "distance", SETTINGS, made, made[:1], judge_rungs(made), ranking, errors)
     read = json.loads(found.to_json())
     assert read["rungs"][0]["swap"] == {"dynamics": "model", "value": "learnt", "candidates": "model"}
     assert read["verdict"]["weakest"] is None
     assert read["settings"]["horizon"] == 2
     assert (read["ranking"]["correlation"], read["ranking"]["promised_ci95"]) == (0.5, None)
+    assert (read["errors"]["percentile_99"], read["errors"]["mean_of_choices"]) == (0.9, None)
     assert all(swap in ALL_SWAPS for swap in SHORT_SWAPS)
 
 
@@ -196,6 +200,74 @@ def test_a_ranking_counts_ranks_and_what_the_choice_is_worth() -> None:
     assert found.kept == pytest.approx((1 - 1 + 3) / 3)  # of equal promises the first is chosen
     assert found.best == pytest.approx((1 + 1 + 3) / 3)
     assert "3 first actions in 3 states" in found.sentence
+
+
+class Leading(Told):
+    """A search whose first transitions lead where it is told, with as many candidates as that has columns."""
+
+    def __init__(self, promised: list[list[float]], reached: list[Any], over: list[list[bool]]) -> None:
+        super().__init__(promised)
+        self.reached, self.over = torch.tensor(reached), torch.tensor(over)
+
+    def try_first_actions(self, observations: Tensor, noise: Noise) -> Outcome:
+        return Outcome(torch.zeros_like(self.promised), self.reached, self.over)
+
+
+def test_errors_of_transitions_are_counted_in_deviations_without_those_that_end() -> None:
+    """Two states, two candidates; one of them ends the episode. Errors by hand: sqrt((0.5^2 + 0) / 2), 0, and of the
+    second state sqrt((3^2 + 4^2) / 2), its choice."""
+    here = [np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]])]
+    stays, ends = [[False, False], [False, False]], [[False, False], [False, True]]
+    reached = [[[1.0, 0.0], [0.0, 0.0]], [[6.0, 2.0], [9.0, 9.0]]]
+    really = [[[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]
+    promised = [[0.0, 1.0], [2.0, 1.0]]
+    found = measure_errors(
+        Leading(promised, reached, stays), Leading(promised, really, ends), here, np.array([2.0, 0.5]), 1, seed=0
+    )
+    small, large = 0.125**0.5, 12.5**0.5
+    assert found == TransitionErrors(
+        3,
+        pytest.approx(small),
+        pytest.approx(small + 0.98 * (large - small)),
+        pytest.approx(large),
+        pytest.approx((small + large) / 3),
+        pytest.approx(large / 2),
+        pytest.approx(0.125**0.5 / 3),
+    )
+    assert "Of 3 first transitions" in found.sentence
+    every = [[True, True], [True, True]]
+    assert (
+        measure_errors(Leading(promised, reached, stays), Leading(promised, really, every), here, np.ones(2), 1, seed=0)
+        is None
+    )
+
+
+def test_a_mirrored_model_errs_by_twice_what_an_action_does() -> None:
+    model = line_model()
+    true = SimulatorDynamics(simulator_of(LINE), model.layout)
+    anything = UniformCandidates(np.array([-1.0]), np.array([1.0]))
+    states = [np.array([[0.6], [0.9]]), np.array([[-0.8]])]
+
+    def search(dynamics: Dynamics) -> SwappedSearch:
+        return build_search(Parts(dynamics, Distance(-5.0), anything), model, replace(SETTINGS, horizon=1))
+
+    right = measure_errors(search(true), search(true), states, np.array([0.5]), 1, seed=0)
+    wrong = measure_errors(search(Mirrored(true)), search(true), states, np.array([0.5]), 1, seed=0)
+    assert right is not None
+    assert wrong is not None
+    assert (right.mean, right.largest, wrong.transitions) == (0.0, 0.0, 3 * 8)
+    assert wrong.mean == pytest.approx(2 * wrong.mean_of_no_change, rel=1e-5)
+    assert 0 < wrong.mean_of_no_change < 0.1 / 0.5
+    assert wrong.mean_of_choices is not None
+    assert wrong.mean_of_choices > wrong.mean  # it takes the largest actions of the wrong sign
+
+
+def test_deviations_of_the_data_are_units_even_where_nothing_changes() -> None:
+    observations = np.array([[0.0, 3.0], [4.0, 3.0]], np.float32)
+    store = EpisodeStore.from_episodes(
+        [{"observations": observations, "actions": np.zeros((2, 1)), "rewards": np.zeros(2), "terminated": False}]
+    )
+    assert find_deviations(store).tolist() == [2.0, 1.0]
 
 
 @pytest.mark.parametrize("follows", [False, True])
