@@ -66,6 +66,16 @@ class Beams:
         begun = tokens[..., whole:]
         return model.tokenizer.decode(pad(begun, (0, steps - begun.shape[-1])))[..., observation.slice]
 
+    def find_outside(self) -> Tensor:
+        """(B, C) how far the newest observation lies outside of the range of the data, in widths of that range, summed
+        over dimensions; those that the data never change do not count. Needs a token for each number of it."""
+        model, found = self.model, self.find_observations()
+        places = model.places("observation")
+        edges = [model.tokenizer.outer_edges(place) for place in range(places.start, places.stop)]
+        low, high = (torch.stack(each).to(found) for each in zip(*edges, strict=True))
+        beyond = (low - found).maximum(found - high).clamp(min=0)
+        return torch.where(high > low, beyond / (high - low), 0.0).sum(-1)
+
     def select(self, chosen: Tensor) -> None:
         """Keep or repeat candidates: (B, C') indices into the present ones of the same environment."""
         batch, present = self.columns["tokens"].shape[:2]
@@ -288,7 +298,12 @@ def _is_expected(model: TokenModel, field: str) -> bool:
     own = [each for each in model.layout.fields if each.name == field]
     if field != "difference" and not set(own) & set(model.layout.outcomes):
         return False
-    if not own or field in model.layout.categories:
+    return bool(own) and has_token_each(model, field)
+
+
+def has_token_each(model: TokenModel, field: str) -> bool:
+    """Whether each number of a field has a token of its own, and these are in order."""
+    if field in model.layout.categories:
         return False
     ordered = model.ordered[model.places(field)]
-    return len(ordered) == own[0].size and all(ordered)
+    return len(ordered) == model.layout.field(field).size and all(ordered)

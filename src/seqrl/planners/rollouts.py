@@ -16,7 +16,7 @@ from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.planners._actor_proposals import ActorProposals
-from seqrl.planners._beams import Beams
+from seqrl.planners._beams import Beams, has_token_each
 from seqrl.planners._checks import SHOWN, check_imagined, check_shown
 from seqrl.registry import register_planner
 from seqrl.scores import Score
@@ -53,12 +53,18 @@ class RolloutsPlanner(Planner):
             actions, 0 or more.
         actor_margin: how much more than the policy's own plan another must promise to be carried out instead, in units
             of the score, 0 or more, so that what a model errs on draws no good policy away from what it does.
+        outside_cost: what a candidate loses for the states that it imagines outside of the range of the data, in units
+            of the score: so much for each, times the share of the range's width by which it lies outside, summed over
+            dimensions; 0 or more. There the model reads the tokens of the border and goes on as if it were there, with
+            the rewards of the border, and a critic extrapolates. Only sums of differences lead there; the observations
+            of other models are decoded tokens, which lie within the range.
         follow: who acts after the first transition, in all candidates: the `model`, or the critic's policy (`actor`).
         critic: of the same run; None where it has none.
 
     Reference: random shooting as in Nagabandi et al. 2018, https://arxiv.org/abs/1708.02596, section IV-C, with a model
     of the data's own actions as the sampler; lost candidates are replaced as in a particle filter. Rollouts of a policy
-    as in Tesauro and Galperin 1996, "On-line policy improvement using Monte-Carlo search".
+    as in Tesauro and Galperin 1996, "On-line policy improvement using Monte-Carlo search". A cost of leaving the data
+    as in Kidambi et al. 2020, https://arxiv.org/abs/2005.05951, section 4, here one that grows with the distance.
     """
 
     shows = SHOWN
@@ -77,6 +83,7 @@ class RolloutsPlanner(Planner):
         actor_share: Annotated[float, Interval(ge=0, le=1)] = 0.0,
         actor_noise: Annotated[float, Ge(0)] = 0.2,
         actor_margin: Annotated[float, Ge(0)] = 0.0,
+        outside_cost: Annotated[float, Ge(0)] = 0.0,
         follow: Literal["model", "actor"] = "model",
         critic: Critic | None = None,
     ) -> None:
@@ -87,6 +94,7 @@ class RolloutsPlanner(Planner):
         self.filters = {"action": (k_act, cdf_act), **dict.fromkeys(("observation", "difference"), (k_obs, None))}
         self.cache = cache
         self.actor_share, self.actor_margin, self.follow = actor_share, actor_margin, follow
+        self.outside_cost = outside_cost
         self.proposals: ActorProposals | None = None
         self.policy: ActorProposals | None = None
         if critic is not None:
@@ -110,11 +118,17 @@ class RolloutsPlanner(Planner):
                     f"planner.{option} lets a critic's policy act in imagined futures, and the run has no critic; "
                     "leave it out, or train with critic=iql"
                 )
+        if self.outside_cost and layout.has("difference") and not has_token_each(model, "observation"):
+            raise ConfigError(
+                f"planner.outside_cost={self.outside_cost:g} needs a tokenizer with one token, in order, for each "
+                "number of an observation, which tells the range of the data; leave it out"
+            )
         check_shown(score, layout)
         check_session(model, cache=self.cache, context=self.context)
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         first = model.fields.index("action")
+        costly = self.outside_cost > 0 and model.layout.has("difference")
         session = decoding.start(model, history, cache=self.cache, context=self.context)
         beams = Beams(session, model, history, distributions=score.wants_distributions)
         beams.repeat(self.candidates)
@@ -128,6 +142,8 @@ class RolloutsPlanner(Planner):
                 proposed = who.propose(model, states, noise, depth=depth, copies=self.candidates)
             for name in model.fields[first:]:
                 self._decode(beams, name, noise, depth, proposed if name == "action" else None)
+            if costly:
+                beams.record("outside", beams.find_outside())
             if depth + 1 < self.horizon or score.wants_next_observation:
                 beams.advance()
                 for name in model.layout.known:
@@ -138,8 +154,10 @@ class RolloutsPlanner(Planner):
                     beams.select(_replace(lost))
         value = score(beams.trace(score))
         ranked = value
+        if costly:
+            ranked = ranked - self.outside_cost * beams.columns["outside"].sum(-1)
         if "own" in beams.columns:  # where it was not lost
-            ranked = value + self.actor_margin * beams.columns["own"][..., 0]
+            ranked = ranked + self.actor_margin * beams.columns["own"][..., 0]
         best = ranked.argmax(1)
         return beams.plan_of(best, value.gather(1, best[:, None])[:, 0], self.horizon)
 

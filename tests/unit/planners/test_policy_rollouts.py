@@ -13,6 +13,7 @@ from seqrl.acting.policy import Policy
 from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
+from seqrl.models.token import TokenModel
 from seqrl.planners.rollouts import RolloutsPlanner
 from seqrl.scores import Trace
 from seqrl.testing import samples
@@ -93,6 +94,67 @@ def test_another_plan_must_promise_more_than_the_policys_own(margin: float) -> N
     wanted = torch.where(least < own - margin, least, own)
     assert plan.actions[:, 0, 0].tolist() == pytest.approx(wanted.tolist())
     assert plan.value.tolist() == pytest.approx((-wanted).tolist())
+
+
+class Onward(Recording):
+    wants_next_observation = True
+
+
+def choose(model: TokenModel, score: Onward, outside_cost: float) -> tuple[Tensor, Tensor, Trace]:
+    """(B, S) scalars of the first transition of the plan that is taken, its (B,) value, and the trace."""
+    history = observed(model)
+    planner = RolloutsPlanner(candidates=32, horizon=3, k_obs=None, outside_cost=outside_cost)
+    planner.check(model, score)
+    plan = planner.plan(model, history, score, Noise.of(5, torch.arange(ROWS), time=0))
+    assert plan.tokens is not None
+    return plan.tokens, plan.value, score.traces[0]
+
+
+def distances_outside(trace: Trace) -> Tensor:
+    """(B, C) in widths of the range that the observations of the samples have, over dimensions and transitions."""
+    assert trace.observations is not None
+    assert trace.next_observation is not None
+    data = torch.from_numpy(samples.store().observations).double()
+    low, high = data.amin(0), data.amax(0)
+    found = torch.zeros(trace.log_probs.shape[:2], dtype=torch.float64)
+    for depth in range(3):
+        states = trace.observations[:, :, depth + 1] if depth < 2 else trace.next_observation
+        for dim in range(samples.OBSERVATION_SIZE):
+            below, above = low[dim] - states[..., dim], states[..., dim] - high[dim]
+            found += (below.clamp(min=0) + above.clamp(min=0)) / (high[dim] - low[dim])
+    return found
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.3, 5.0])
+def test_leaving_the_data_costs_so_much_for_each_width(cost: float) -> None:
+    """The score is minus the first number of the action; ties are broken by the order of the candidates."""
+    model, score = samples.model(samples.layout(differences=True)), Onward(prefer_small_first_actions)
+    tokens, value, trace = choose(model, score, cost)
+    outside, promised = distances_outside(trace), prefer_small_first_actions(trace)
+    assert (outside > 0).float().mean() > 0.2
+    best = (promised - cost * outside).argmax(1)
+    every = torch.arange(ROWS)
+    assert value.tolist() == pytest.approx(promised[every, best].tolist())
+    assert trace.actions is not None
+    taken = model.tokenizer.decode(tokens)[:, :, model.layout.field("action").slice]
+    assert torch.equal(taken, trace.actions[every, best])
+    if cost == 5.0:
+        assert not torch.equal(best, promised.argmax(1))
+
+
+def test_models_of_whole_states_imagine_nothing_outside() -> None:
+    model = samples.model(samples.layout())
+    plans = [choose(model, Onward(prefer_small_first_actions), cost) for cost in (0.0, 100.0)]
+    assert torch.equal(plans[0][0], plans[1][0])
+    assert distances_outside(plans[0][2]).max() == 0.0
+
+
+def test_a_tokenizer_that_tells_no_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose tokens are in no order."""
+    model = samples.model(samples.layout(differences=True))
+    monkeypatch.setattr(TokenModel, "ordered", (False,) * model.tokens_per_step)
+    with pytest.raises(ConfigError, match=r"planner\.outside_cost=2 needs a tokenizer with one token, in order"):
+        RolloutsPlanner(outside_cost=2.0).check(model, Recording())
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
