@@ -15,7 +15,7 @@ from seqrl.paths import find_path
 if TYPE_CHECKING:
     from seqrl.evaluation.ladder import Ladder, LadderSettings, Rung
 
-_AS_GIVEN = ("seed", "use", "search", "tail_mass", "actor_noise", "short")
+_AS_GIVEN = ("seed", "use", "search", "tail_mass", "actor_noise", "outside_cost", "short")
 
 
 @tell_errors()
@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STD",
         help="learnt candidates are the critic's policy with so much noise (default: the model's own)",
     )
+    parser.add_argument(
+        "--outside-cost",
+        type=float,
+        default=0.0,
+        metavar="COST",
+        help="of rollouts that leave the range of the data, as planner.outside_cost (0)",
+    )
     parser.add_argument("--plan-every", type=int, default=1, metavar="N", help="steps between two plans (1)")
     parser.add_argument(
         "--value-transitions",
@@ -93,6 +100,10 @@ def _settings(options: argparse.Namespace) -> LadderSettings:
         raise ConfigError(f"--seed {options.seed} is no seed; give 0 or more")
     if options.actor_noise is not None and options.actor_noise < 0:
         raise ConfigError(f"--actor-noise {options.actor_noise:g} is below 0; give a standard deviation of 0 or more")
+    if not 0 <= options.outside_cost < float("inf"):
+        raise ConfigError(f"--outside-cost {options.outside_cost:g} is no cost; give a number of 0 or more")
+    if options.outside_cost and options.search != "rollouts":
+        raise ConfigError("--outside-cost is one of rollouts, and the search is a beam; add --search rollouts")
     if options.tail_mass is not None and not 0 <= options.tail_mass < 1:
         raise ConfigError(f"--tail-mass {options.tail_mass:g} is outside [0, 1); give a probability below 1")
     return LadderSettings(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
 from seqrl.checkpoints.loaded import Loaded
@@ -24,6 +26,8 @@ from seqrl.evaluation.swapped_search import Candidates, Parts, SwappedSearch
 from seqrl.evaluation.training_data import load_training_data
 from seqrl.evaluation.transition_errors import TransitionErrors, find_deviations, measure_errors
 from seqrl.models import Model
+from seqrl.models.token import TokenModel
+from seqrl.planners._beams import distance_outside
 from seqrl.registry import CONDITION, SCORE
 from seqrl.worlds.environments import maze_of
 
@@ -98,6 +102,13 @@ def build_search(
     parts: Parts, model: Model, settings: LadderSettings, policy: Candidates | None = None
 ) -> SwappedSearch:
     """A search that is made of some parts, and perhaps of a policy that it follows."""
+    find_cost = None
+    if settings.outside_cost and model.layout.has("difference"):  # else it imagines no such states
+        assert isinstance(model, TokenModel)
+
+        def find_cost(states: Tensor) -> Tensor:
+            return settings.outside_cost * distance_outside(model, states)
+
     return SwappedSearch(
         parts,
         discount=model.layout.step_discount,
@@ -105,6 +116,7 @@ def build_search(
         n_expand=settings.n_expand,
         horizon=settings.horizon,
         policy=policy,
+        find_cost=find_cost,
     )
 
 
@@ -146,6 +158,7 @@ def _own_search(critic: Critic | None, settings: LadderSettings) -> Decoding:
             "follow": "actor",
             "k_obs": 1,
             "cdf_act": settings.tail_mass,
+            "outside_cost": settings.outside_cost,
         }
         return {"name": "rollouts", "candidates": count, "horizon": settings.horizon, **given}, score
     proposals = {} if settings.actor_noise is None else {"actor_share": 1.0, "actor_noise": settings.actor_noise}

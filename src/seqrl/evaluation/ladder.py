@@ -155,6 +155,7 @@ class LadderSettings:
             n_expand` candidates for the first transition, then the policy.
         actor_noise: the learnt candidates are actions of the critic's policy with so much noise, as
             `planner.actor_noise` of a search with `planner.actor_share=1`; None for the model's own.
+        outside_cost: of states outside of the range of the data, as `planner.outside_cost`; 0 costs nothing.
         plan_every: environment steps between two plans; more than one transition holds are left to searches alone.
         value_transitions: how far the true value is followed where it is a policy's.
         short: leave out what the verdict does not need.
@@ -171,6 +172,7 @@ class LadderSettings:
     tail_mass: float | None = None
     search: Literal["beam", "rollouts"] = "beam"
     actor_noise: float | None = None
+    outside_cost: float = 0.0
     plan_every: int = 1
     value_transitions: int = 25
     short: bool = False

@@ -7,6 +7,7 @@ in the difference between its first rung and the run's own search.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,7 @@ class SwappedSearch(Planner):
         beam_width, n_expand, horizon: as in `planner=beam`.
         policy: who acts after the first transition; then nothing is ranked before the end, `beam_width * n_expand`
             candidates go all the way, and the first of them begins with the policy's action as well. None for a beam.
+        find_cost: (..., O) states that plans come to, to (...) what each takes off a plan; None where nothing does.
     """
 
     serves = Model
@@ -110,8 +112,10 @@ class SwappedSearch(Planner):
         n_expand: int,
         horizon: int,
         policy: Candidates | None = None,
+        find_cost: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.parts = parts
+        self.find_cost = find_cost
         self.policy = policy
         self.discount = discount
         self.beam_width = beam_width
@@ -176,6 +180,7 @@ class SwappedSearch(Planner):
         return {
             "states": states,
             "earned": states.new_zeros(len(states), 1),
+            "costs": states.new_zeros(len(states), 1),
             "over": torch.zeros(len(states), 1, dtype=torch.bool, device=states.device),
             "actions": states.new_zeros(len(states), 1, 0, action_size),
         }
@@ -187,11 +192,15 @@ class SwappedSearch(Planner):
         columns = {name: column.repeat_interleave(copies, 1) for name, column in columns.items()}
         actions, outcome, rating = self._extend(columns["states"], noise, depth)
         gone, power = columns["over"], self.discount**depth
-        promised = columns["earned"] + (power * rating).masked_fill(gone, 0.0)
+        costs = columns["costs"]
+        if self.find_cost is not None:
+            costs = costs + self.find_cost(outcome.observations).to(costs).masked_fill(gone | outcome.over, 0.0)
+        promised = columns["earned"] + (power * rating).masked_fill(gone, 0.0) - costs
         gained = power * (outcome.rewards + self.parts.valuation.reward_shift)
         columns = {
             "states": outcome.observations,
             "earned": columns["earned"] + gained.masked_fill(gone, 0.0),
+            "costs": costs,
             "over": gone | outcome.over,
             "actions": torch.cat([columns["actions"], actions[:, :, None]], 2),
         }

@@ -43,7 +43,7 @@ class TransitionErrors:
         """The same in words."""
         chosen = "" if self.mean_of_choices is None else f", by {self.mean_of_choices:.3g} where the search chose"
         return (
-            f"Of {self.transitions} first transitions that it imagines, half err by less than {self.median:.3g} "
+            f"Of {self.transitions} first transitions that the model imagines, half err by less than {self.median:.3g} "
             f"deviations of the data, one in a hundred by more than {self.percentile_99:.3g}; they err by "
             f"{self.mean:.3g} in the mean{chosen}, and no change at all would err by {self.mean_of_no_change:.3g}."
         )

@@ -67,14 +67,8 @@ class Beams:
         return model.tokenizer.decode(pad(begun, (0, steps - begun.shape[-1])))[..., observation.slice]
 
     def find_outside(self) -> Tensor:
-        """(B, C) how far the newest observation lies outside of the range of the data, in widths of that range, summed
-        over dimensions; those that the data never change do not count. Needs a token for each number of it."""
-        model, found = self.model, self.find_observations()
-        places = model.places("observation")
-        edges = [model.tokenizer.outer_edges(place) for place in range(places.start, places.stop)]
-        low, high = (torch.stack(each).to(found) for each in zip(*edges, strict=True))
-        beyond = (low - found).maximum(found - high).clamp(min=0)
-        return torch.where(high > low, beyond / (high - low), 0.0).sum(-1)
+        """(B, C) `distance_outside` of the newest observation of every plan."""
+        return distance_outside(self.model, self.find_observations())
 
     def select(self, chosen: Tensor) -> None:
         """Keep or repeat candidates: (B, C') indices into the present ones of the same environment."""
@@ -299,6 +293,16 @@ def _is_expected(model: TokenModel, field: str) -> bool:
     if field != "difference" and not set(own) & set(model.layout.outcomes):
         return False
     return bool(own) and has_token_each(model, field)
+
+
+def distance_outside(model: TokenModel, observations: Tensor) -> Tensor:
+    """(...) how far (..., O) observations lie outside of the range of the data, in widths of that range, summed over
+    dimensions; those that the data never change do not count. Needs `has_token_each` of observations."""
+    places = model.places("observation")
+    edges = [model.tokenizer.outer_edges(place) for place in range(places.start, places.stop)]
+    low, high = (torch.stack(each).to(observations) for each in zip(*edges, strict=True))
+    beyond = (low - observations).maximum(observations - high).clamp(min=0)
+    return torch.where(high > low, beyond / (high - low), 0.0).sum(-1)
 
 
 def has_token_each(model: TokenModel, field: str) -> bool:

@@ -305,6 +305,44 @@ def test_first_actions_are_rated_as_the_search_itself_would_with_one_look() -> N
     assert rated.shape == (2, 8)
 
 
+@pytest.mark.parametrize("follows", [False, True])
+def test_every_state_that_a_plan_comes_to_takes_its_cost_off(*, follows: bool) -> None:
+    model = line_model()
+    true = SimulatorDynamics(simulator_of(LINE), model.layout)
+    anything = UniformCandidates(np.array([-1.0]), np.array([1.0]))
+    rows, noise = torch.tensor([[0.7], [-0.6]]), Noise.of(0, torch.arange(2), 0)
+
+    def rate(horizon: int, find_cost: Any) -> Tensor:
+        search = build_search(
+            Parts(true, Distance(-5.0), anything),
+            model,
+            replace(SETTINGS, horizon=horizon),
+            anything if follows else None,
+        )
+        search.find_cost = find_cost
+        return search.rate_first_actions(rows, 1, noise)
+
+    free = rate(3, None)
+    torch.testing.assert_close(rate(3, lambda states: torch.full(states.shape[:-1], 0.5)), free - 3 * 0.5)
+    torch.testing.assert_close(rate(1, lambda states: states.abs()[..., 0]), rate(1, None) * 6 / 5)
+
+
+def test_a_cost_of_leaving_the_data_is_that_of_the_planner() -> None:
+    """In widths of the range of the data, [-2, 2]; models of whole states imagine no such state."""
+    layout = Layout.from_config({"fields": {**FIELDS, "difference": {}}, "discount": 0.9}, 1, 1)
+    backbone = {"name": "gpt", "num_layers": 1, "num_heads": 1, "dim": 4}
+    model = TokenModel(layout, {"name": "uniform", "num_bins": 5}, backbone, context=4)
+    model.tokenizer.fit(torch.tensor([[-2.0] * 5, [2.0] * 5]))
+    anything = UniformCandidates(np.array([-1.0]), np.array([1.0]))
+    parts = Parts(SimulatorDynamics(simulator_of(LINE), layout), Distance(-5.0), anything)
+    settings = replace(SETTINGS, outside_cost=8.0)
+    search = build_search(parts, model, settings)
+    assert search.find_cost is not None
+    assert search.find_cost(torch.tensor([[[-3.0], [0.0], [2.5]]])).tolist() == [[2.0, 0.0, 1.0]]
+    assert build_search(parts, line_model(), settings).find_cost is None
+    assert build_search(parts, model, SETTINGS).find_cost is None
+
+
 def test_states_are_spread_over_the_steps_that_an_episode_had() -> None:
     observations = np.arange(2 * 101).reshape(2, 101, 1)
     long, short = pick_states(observations, np.array([100, 5]), stride=2)
