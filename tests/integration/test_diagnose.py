@@ -44,6 +44,8 @@ def test_a_maze_is_diagnosed(
     assert (ranking["states"], ranking["candidates"]) == (4, 4)  # two steps of two episodes
     assert -1 <= ranking["correlation"] <= 1
     assert ranking["kept"] <= ranking["best"] + 1e-9
+    assert diagnose.run([str(run), *SHORT, "--search", "rollouts", "--outside-cost", "10"]) == 2
+    assert "--outside-cost 10 is of rollouts of a critic's policy" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow
@@ -51,13 +53,20 @@ def test_rollouts_near_the_policy_are_diagnosed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    chunk = ["layout=tt_difference", "layout.stride=2", "layout.chunk=2", "layout.termination_penalty=null"]
+    chunk = [
+        "layout=tt_difference",
+        "tokenizer=uniform",
+        "layout.stride=2",
+        "layout.chunk=2",
+        "layout.termination_penalty=null",
+    ]
     run = run_of(tmp_path, "critic=iql", "critic_training.max_steps=3", *chunk)
     words = ["--search", "rollouts", "--actor-noise", "0.3", "--plan-every", "4", "--outside-cost", "10", "--short"]
     assert diagnose.run([str(run), *SHORT, *words, "--start-cell", "3,1"]) == 0
     found = json.loads((run / "diagnosis.json").read_text())
     assert (found["settings"]["actor_noise"], found["settings"]["plan_every"]) == (0.3, 4)
     assert found["settings"]["outside_cost"] == 10.0
+    assert f"Of {found['errors']['transitions']} first transitions" in " ".join(capsys.readouterr().out.split())
     assert 0 < found["errors"]["median"] <= found["errors"]["percentile_99"] <= found["errors"]["largest"]
     assert len(found["rungs"]) == 9
     assert diagnose.run([str(run), *SHORT, "--plan-every", "5"]) == 2
@@ -86,7 +95,7 @@ def test_a_locomotion_set_is_diagnosed(in_folder_with_data: Path) -> None:
         (["nowhere", "--plan-every", "0"], "--plan-every 0 is too small"),
         (["nowhere", "--actor-noise", "-0.5"], "--actor-noise -0.5 is below 0"),
         (["nowhere", "--outside-cost", "-1", "--search", "rollouts"], "--outside-cost -1 is no cost"),
-        (["nowhere", "--outside-cost", "10"], "--outside-cost is one of rollouts, and the search is a beam"),
+        (["nowhere", "--outside-cost", "10"], "--outside-cost 10 counts in rollouts alone"),
         (["nowhere", "--seed", "-1"], "--seed -1 is no seed"),
         (["nowhere", "--start-cell", "3"], "is no cell; give a row and a column"),
         (["nowhere", "--start-cell", "3,x"], "is no cell; give a row and a column"),

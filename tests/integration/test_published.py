@@ -286,7 +286,9 @@ def plan_by_hand(
 
 
 def assert_same_logits(weights: Weights, sizes: Sizes, tokens: Tensor, expected: Tensor) -> None:
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+    """In double precision to the last digits; single precision rounds otherwise on other processors (by 1.6e-5 with
+    AVX-512)."""
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
         model = module_of({k: v.to(dtype) for k, v in weights.items()}, sizes).model.eval()
         with torch.no_grad():
             found = model(tokens)

@@ -103,7 +103,10 @@ def _settings(options: argparse.Namespace) -> LadderSettings:
     if not 0 <= options.outside_cost < float("inf"):
         raise ConfigError(f"--outside-cost {options.outside_cost:g} is no cost; give a number of 0 or more")
     if options.outside_cost and options.search != "rollouts":
-        raise ConfigError("--outside-cost is one of rollouts, and the search is a beam; add --search rollouts")
+        raise ConfigError(
+            f"--outside-cost {options.outside_cost:g} counts in rollouts alone, and the search is a beam; add --search "
+            "rollouts, or leave it out"
+        )
     if options.tail_mass is not None and not 0 <= options.tail_mass < 1:
         raise ConfigError(f"--tail-mass {options.tail_mass:g} is outside [0, 1); give a probability below 1")
     return LadderSettings(

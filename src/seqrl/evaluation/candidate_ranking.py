@@ -20,7 +20,7 @@ class Ranking:
     """How a search's candidates are ordered in the states that it met; means over states, intervals over episodes.
 
     What a candidate is worth is the discounted return that the search with simulated dynamics promises, by the same
-    value. A gain is what it is worth more than the mean candidate of its state.
+    value, without any cost of leaving the data. A gain is what it is worth more than the mean candidate of its state.
 
     Attributes:
         states, candidates: how many, in all and in each state.

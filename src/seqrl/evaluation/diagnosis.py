@@ -22,12 +22,13 @@ from seqrl.evaluation.ladder import ALL_SWAPS, LEARNT, SHORT_SWAPS, Ladder, Ladd
 from seqrl.evaluation.protocol import run_episodes
 from seqrl.evaluation.rollout import Episodes
 from seqrl.evaluation.search_choices import Choices, gather_choices
+from seqrl.evaluation.search_parts import ModelDynamics
 from seqrl.evaluation.swapped_search import Candidates, Parts, SwappedSearch
 from seqrl.evaluation.training_data import load_training_data
 from seqrl.evaluation.transition_errors import TransitionErrors, find_deviations, measure_errors
 from seqrl.models import Model
 from seqrl.models.token import TokenModel
-from seqrl.planners._beams import distance_outside
+from seqrl.planners._outside import distance_outside
 from seqrl.registry import CONDITION, SCORE
 from seqrl.worlds.environments import maze_of
 
@@ -103,7 +104,7 @@ def build_search(
 ) -> SwappedSearch:
     """A search that is made of some parts, and perhaps of a policy that it follows."""
     find_cost = None
-    if settings.outside_cost and model.layout.has("difference"):  # else it imagines no such states
+    if settings.outside_cost and isinstance(parts.dynamics, ModelDynamics):  # a simulator is right everywhere
         assert isinstance(model, TokenModel)
 
         def find_cost(states: Tensor) -> Tensor:

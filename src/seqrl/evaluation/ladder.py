@@ -155,7 +155,8 @@ class LadderSettings:
             n_expand` candidates for the first transition, then the policy.
         actor_noise: the learnt candidates are actions of the critic's policy with so much noise, as
             `planner.actor_noise` of a search with `planner.actor_share=1`; None for the model's own.
-        outside_cost: of states outside of the range of the data, as `planner.outside_cost`; 0 costs nothing.
+        outside_cost: of states that the model imagines outside of the range of the data, as `planner.outside_cost`; 0
+            costs nothing, nor does anything with the simulator's dynamics.
         plan_every: environment steps between two plans; more than one transition holds are left to searches alone.
         value_transitions: how far the true value is followed where it is a policy's.
         short: leave out what the verdict does not need.
@@ -192,7 +193,7 @@ class Ladder:
         beside: the run's own search and the policy of its critic, or its likeliest action.
         verdict: what follows.
         ranking: how the model orders the first actions of the search with all parts learnt.
-        errors: of what it imagines those actions to lead to; None where all of them end the episode.
+        errors: of what it imagines those actions to lead to; None where there is no observation to compare.
     """
 
     checkpoint: str

@@ -27,6 +27,7 @@ from seqrl.evaluation.search_parts import (
 from seqrl.evaluation.simulators import simulator_of
 from seqrl.evaluation.swapped_search import Candidates, Dynamics, Parts, Valuation
 from seqrl.models.token import TokenModel
+from seqrl.planners._outside import can_tell_outside
 from seqrl.worlds.environments import is_maze, maze_of
 
 _FAST = 0.95  # quantile of the data's speeds that a true value drives at
@@ -67,6 +68,12 @@ def gather_choices(
         raise ConfigError("seqrl diagnose knows no extras; give a checkpoint of layout=tt as it is")
     if layout.stride > 1 and "action" in layout.categories:
         raise ConfigError("seqrl diagnose holds actions for a stride, which discrete ones need not mean; use stride 1")
+    if settings.outside_cost and (critic is None or not layout.has("difference") or not can_tell_outside(model)):
+        raise ConfigError(
+            f"--outside-cost {settings.outside_cost:g} is of rollouts of a critic's policy that a model of differences "
+            "takes out of the range of the data, and this run cannot have any; leave it out, or train with critic=iql "
+            "layout=tt_difference tokenizer=uniform"
+        )
     dynamics: dict[str, Dynamics] = {
         "model": ModelDynamics(model),
         "simulator": SimulatorDynamics(simulator_of(env_id), layout),

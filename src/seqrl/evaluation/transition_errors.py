@@ -19,14 +19,14 @@ class TransitionErrors:
     """Errors of the observation after the first transition, over all candidates in all states that were looked at.
 
     An error is the root mean square over the dimensions of an observation, each in the deviations that the data have
-    in it. Candidates with which the episode truly ends are left out.
+    in it. Candidates with which the episode truly ends, or is imagined to, are left out: they have no observation.
 
     Attributes:
         transitions: how many there are.
         median, percentile_99, largest: of the errors.
         mean: of the errors.
         mean_of_choices: of those of the candidates that the model promises most of, one in each state; None where all
-            of these end the episode. A search that takes what its model errs on has more here than in the mean.
+            of these are left out. A search that takes what its model errs on has more here than in the mean.
         mean_of_no_change: of the errors that the present observation has as a prediction of the next.
     """
 
@@ -41,7 +41,11 @@ class TransitionErrors:
     @property
     def sentence(self) -> str:
         """The same in words."""
-        chosen = "" if self.mean_of_choices is None else f", by {self.mean_of_choices:.3g} where the search chose"
+        chosen = (
+            ""
+            if self.mean_of_choices is None
+            else f", by {self.mean_of_choices:.3g} for those that it promises most of"
+        )
         return (
             f"Of {self.transitions} first transitions that the model imagines, half err by less than {self.median:.3g} "
             f"deviations of the data, one in a hundred by more than {self.percentile_99:.3g}; they err by "
@@ -60,7 +64,7 @@ def measure_errors(
     seed: int,
 ) -> TransitionErrors | None:
     """Compare what a search imagines to follow its first actions with what the simulator says; None where all of them
-    end the episode.
+    are left out.
 
     Args:
         learnt, true: the same but for their dynamics.
@@ -74,7 +78,7 @@ def measure_errors(
     choice = learnt.rate_first_actions(rows, action_size, noise).argmax(1).cpu().numpy()
     imagined, real = (search.try_first_actions(rows, noise) for search in (learnt, true))
     following = real.observations.double().cpu().numpy()
-    counted = ~real.over.cpu().numpy()
+    counted = ~(real.over | imagined.over.to(real.over)).cpu().numpy()
     errors, without = (
         np.sqrt((((guess - following) / deviations) ** 2).mean(-1))
         for guess in (imagined.observations.double().cpu().numpy(), rows[:, None].double().numpy())

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from seqrl.decoding.evidence import find_goal_evidence
 from seqrl.decoding.session import Session
 from seqrl.models.token import TokenModel
+from seqrl.planners._outside import distance_outside, has_token_each
 from seqrl.planners._percentiles import find_percentile, find_published_percentile
 from seqrl.scores import Distribution, Score, Trace
 from seqrl.types import Plan, TokenHistory
@@ -67,8 +68,12 @@ class Beams:
         return model.tokenizer.decode(pad(begun, (0, steps - begun.shape[-1])))[..., observation.slice]
 
     def find_outside(self) -> Tensor:
-        """(B, C) `distance_outside` of the newest observation of every plan."""
-        return distance_outside(self.model, self.find_observations())
+        """(B, C) `distance_outside` of the observation that the last whole transition of every plan leads to; 0 where a
+        difference of the plan said that the episode is over."""
+        model, tokens, steps = self.model, self.columns["tokens"], self.model.tokens_per_step
+        transitions = tokens[..., : tokens.shape[-1] // steps * steps].unflatten(-1, (-1, steps))
+        over = (transitions[..., model.places("difference")] == model.termination_token).flatten(-2).any(-1)
+        return distance_outside(model, self.find_observations()).masked_fill(over, 0.0)
 
     def select(self, chosen: Tensor) -> None:
         """Keep or repeat candidates: (B, C') indices into the present ones of the same environment."""
@@ -293,21 +298,3 @@ def _is_expected(model: TokenModel, field: str) -> bool:
     if field != "difference" and not set(own) & set(model.layout.outcomes):
         return False
     return bool(own) and has_token_each(model, field)
-
-
-def distance_outside(model: TokenModel, observations: Tensor) -> Tensor:
-    """(...) how far (..., O) observations lie outside of the range of the data, in widths of that range, summed over
-    dimensions; those that the data never change do not count. Needs `has_token_each` of observations."""
-    places = model.places("observation")
-    edges = [model.tokenizer.outer_edges(place) for place in range(places.start, places.stop)]
-    low, high = (torch.stack(each).to(observations) for each in zip(*edges, strict=True))
-    beyond = (low - observations).maximum(observations - high).clamp(min=0)
-    return torch.where(high > low, beyond / (high - low), 0.0).sum(-1)
-
-
-def has_token_each(model: TokenModel, field: str) -> bool:
-    """Whether each number of a field has a token of its own, and these are in order."""
-    if field in model.layout.categories:
-        return False
-    ordered = model.ordered[model.places(field)]
-    return len(ordered) == model.layout.field(field).size and all(ordered)

@@ -16,9 +16,10 @@ from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
 from seqrl.planners._actor_proposals import ActorProposals
-from seqrl.planners._beams import Beams, has_token_each
+from seqrl.planners._beams import Beams
 from seqrl.planners._checks import SHOWN, check_imagined, check_shown
-from seqrl.registry import register_planner
+from seqrl.planners._outside import can_tell_outside
+from seqrl.registry import TOKENIZER, register_planner
 from seqrl.scores import Score
 from seqrl.types import Plan, TokenHistory
 
@@ -55,9 +56,9 @@ class RolloutsPlanner(Planner):
             of the score, 0 or more, so that what a model errs on draws no good policy away from what it does.
         outside_cost: what a candidate loses for the states that it imagines outside of the range of the data, in units
             of the score: so much for each, times the share of the range's width by which it lies outside, summed over
-            dimensions; 0 or more. There the model reads the tokens of the border and goes on as if it were there, with
-            the rewards of the border, and a critic extrapolates. Only sums of differences lead there; the observations
-            of other models are decoded tokens, which lie within the range.
+            dimensions; 0 or more. Past an imagined end nothing costs. Out there the model reads the tokens of the
+            border and goes on as if it were there, with the rewards of the border, and a critic extrapolates. Only sums
+            of differences lead there; the observations of other models are decoded tokens, which lie within the range.
         follow: who acts after the first transition, in all candidates: the `model`, or the critic's policy (`actor`).
         critic: of the same run; None where it has none.
 
@@ -118,10 +119,11 @@ class RolloutsPlanner(Planner):
                     f"planner.{option} lets a critic's policy act in imagined futures, and the run has no critic; "
                     "leave it out, or train with critic=iql"
                 )
-        if self.outside_cost and layout.has("difference") and not has_token_each(model, "observation"):
+        if self.outside_cost and layout.has("difference") and not can_tell_outside(model):
             raise ConfigError(
-                f"planner.outside_cost={self.outside_cost:g} needs a tokenizer with one token, in order, for each "
-                "number of an observation, which tells the range of the data; leave it out"
+                f"planner.outside_cost={self.outside_cost:g} needs a tokenizer that tells the range of the data, and "
+                f"the checkpoint's is {TOKENIZER.name_of(model.tokenizer)}; set it to 0, or train with "
+                "tokenizer=uniform (or tokenizer.decode_to=midpoints, of quantile)"
             )
         check_shown(score, layout)
         check_session(model, cache=self.cache, context=self.context)

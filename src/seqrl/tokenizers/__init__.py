@@ -52,10 +52,12 @@ class Tokenizer(Codec):
     Attributes:
         tokens_per_step: K.
         vocab_size: V; token ids are 0 to V - 1, and the model adds V as the termination token.
+        tells_range: whether `outer_edges` are the smallest and the largest value that it was fitted to.
     """
 
     tokens_per_step: int
     vocab_size: int
+    tells_range: bool = False
 
     def fields_of(self, layout: Layout) -> tuple[str, ...]:
         """(K,) which field each token belongs to; one token per scalar here."""

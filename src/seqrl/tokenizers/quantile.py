@@ -58,6 +58,7 @@ class QuantileTokenizer(Tokenizer):
         super().__init__()
         self._uniform = _find_scalars(layout, uniform_fields)
         self._edges, self._decode_to = edges, decode_to
+        self.tells_range = decode_to is not None
         self.fits_all = edges == "published"
         self.tokens_per_step = size
         self.vocab_size = num_bins

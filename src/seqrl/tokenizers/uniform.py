@@ -30,6 +30,7 @@ class UniformTokenizer(Tokenizer):
     high: Tensor
     last: Tensor
     vocab_size: int
+    tells_range = True
 
     def __init__(
         self,

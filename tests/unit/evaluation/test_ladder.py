@@ -14,10 +14,11 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from seqrl.critics.iql import IqlCritic
 from seqrl.data.episodes import EpisodeStore
 from seqrl.decoding.noise import Noise
 from seqrl.evaluation.candidate_ranking import MOST_STATES, Ranking, pick_states, rank_candidates
-from seqrl.evaluation.diagnosis import build_search, climb_swapped
+from seqrl.evaluation.diagnosis import _own_search, build_search, climb_swapped
 from seqrl.evaluation.ladder import (
     ALL_SWAPS,
     LEARNT,
@@ -28,7 +29,7 @@ from seqrl.evaluation.ladder import (
     Swap,
     judge_rungs,
 )
-from seqrl.evaluation.search_parts import SimulatorDynamics, UniformCandidates
+from seqrl.evaluation.search_parts import ModelDynamics, SimulatorDynamics, UniformCandidates
 from seqrl.evaluation.simulators import simulator_of
 from seqrl.evaluation.swapped_search import Candidates, Dynamics, Outcome, Parts, SwappedSearch, Valuation
 from seqrl.evaluation.transition_errors import TransitionErrors, find_deviations, measure_errors
@@ -73,6 +74,14 @@ class Mirrored(Dynamics):
 
     def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
         return self.true.advance(observations, -actions)
+
+
+class Ending(Dynamics):
+    """Counts transitions; the second one ends the episode. There are no rewards."""
+
+    def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
+        following = observations + 1
+        return Outcome(torch.zeros(len(following)), following, following[:, 0] > 1.5)
 
 
 class Distance(Valuation):
@@ -214,10 +223,10 @@ class Leading(Told):
 
 
 def test_errors_of_transitions_are_counted_in_deviations_without_those_that_end() -> None:
-    """Two states, two candidates; one of them ends the episode. Errors by hand: sqrt((0.5^2 + 0) / 2), 0, and of the
-    second state sqrt((3^2 + 4^2) / 2), its choice."""
+    """Two states, two candidates; two of the four end the episode, one of them in imagination. Errors by hand:
+    sqrt((0.5^2 + 0) / 2), and of the second state sqrt((3^2 + 4^2) / 2), its choice; that of the first is left out."""
     here = [np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]])]
-    stays, ends = [[False, False], [False, False]], [[False, False], [False, True]]
+    stays, ends = [[False, True], [False, False]], [[False, False], [False, True]]
     reached = [[[1.0, 0.0], [0.0, 0.0]], [[6.0, 2.0], [9.0, 9.0]]]
     really = [[[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]
     promised = [[0.0, 1.0], [2.0, 1.0]]
@@ -226,15 +235,15 @@ def test_errors_of_transitions_are_counted_in_deviations_without_those_that_end(
     )
     small, large = 0.125**0.5, 12.5**0.5
     assert found == TransitionErrors(
-        3,
-        pytest.approx(small),
-        pytest.approx(small + 0.98 * (large - small)),
+        2,
+        pytest.approx((small + large) / 2),
+        pytest.approx(small + 0.99 * (large - small)),
         pytest.approx(large),
-        pytest.approx((small + large) / 3),
-        pytest.approx(large / 2),
-        pytest.approx(0.125**0.5 / 3),
+        pytest.approx((small + large) / 2),
+        pytest.approx(large),
+        pytest.approx(0.125**0.5 / 2),
     )
-    assert "Of 3 first transitions" in found.sentence
+    assert "Of 2 first transitions" in found.sentence
     every = [[True, True], [True, True]]
     assert (
         measure_errors(Leading(promised, reached, stays), Leading(promised, really, every), here, np.ones(2), 1, seed=0)
@@ -327,20 +336,31 @@ def test_every_state_that_a_plan_comes_to_takes_its_cost_off(*, follows: bool) -
     torch.testing.assert_close(rate(1, lambda states: states.abs()[..., 0]), rate(1, None) * 6 / 5)
 
 
+def test_what_follows_an_end_takes_nothing_off() -> None:
+    model = line_model()
+    anything = UniformCandidates(np.array([-1.0]), np.array([1.0]))
+    search = build_search(Parts(Ending(), Distance(0.0), anything), model, replace(SETTINGS, horizon=4))
+    search.find_cost = lambda states: torch.ones(states.shape[:-1])
+    rated = search.rate_first_actions(torch.zeros(1, 1), 1, Noise.of(0, torch.arange(1), 0))
+    assert rated.tolist() == [[-1.0] * 8], "the second transition ends the episode"
+
+
 def test_a_cost_of_leaving_the_data_is_that_of_the_planner() -> None:
-    """In widths of the range of the data, [-2, 2]; models of whole states imagine no such state."""
+    """In widths of the range of the data, [-2, 2]."""
     layout = Layout.from_config({"fields": {**FIELDS, "difference": {}}, "discount": 0.9}, 1, 1)
     backbone = {"name": "gpt", "num_layers": 1, "num_heads": 1, "dim": 4}
     model = TokenModel(layout, {"name": "uniform", "num_bins": 5}, backbone, context=4)
     model.tokenizer.fit(torch.tensor([[-2.0] * 5, [2.0] * 5]))
     anything = UniformCandidates(np.array([-1.0]), np.array([1.0]))
-    parts = Parts(SimulatorDynamics(simulator_of(LINE), layout), Distance(-5.0), anything)
-    settings = replace(SETTINGS, outside_cost=8.0)
+    parts = Parts(ModelDynamics(model), Distance(-5.0), anything)
+    settings = replace(SETTINGS, outside_cost=8.0, search="rollouts", actor_noise=0.3)
     search = build_search(parts, model, settings)
     assert search.find_cost is not None
     assert search.find_cost(torch.tensor([[[-3.0], [0.0], [2.5]]])).tolist() == [[2.0, 0.0, 1.0]]
-    assert build_search(parts, line_model(), settings).find_cost is None
     assert build_search(parts, model, SETTINGS).find_cost is None
+    true = replace(parts, dynamics=SimulatorDynamics(simulator_of(LINE), layout))
+    assert build_search(true, model, settings).find_cost is None, "a simulator is right everywhere"
+    assert _own_search(IqlCritic(1, 1, 0.9), settings)[0]["outside_cost"] == 8.0
 
 
 def test_states_are_spread_over_the_steps_that_an_episode_had() -> None:

@@ -14,6 +14,7 @@ from seqrl.decoding.noise import Noise
 from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
+from seqrl.planners._outside import distance_outside
 from seqrl.planners.rollouts import RolloutsPlanner
 from seqrl.scores import Trace
 from seqrl.testing import samples
@@ -100,20 +101,30 @@ class Onward(Recording):
     wants_next_observation = True
 
 
-def choose(model: TokenModel, score: Onward, outside_cost: float) -> tuple[Tensor, Tensor, Trace]:
-    """(B, S) scalars of the first transition of the plan that is taken, its (B,) value, and the trace."""
+class Losing(Onward):
+    """Gives plans up whose first action is large."""
+
+    def find_lost(self, trace: Trace) -> Tensor:
+        assert trace.actions is not None
+        return trace.actions[..., 0, 0] > 0.2
+
+
+def choose(model: TokenModel, score: Onward, outside_cost: float, **options: Any) -> tuple[Tensor, Tensor, Trace]:
+    """(B, h, K) tokens of the plan that is taken, its (B,) value, and the trace of the whole plans."""
     history = observed(model)
-    planner = RolloutsPlanner(candidates=32, horizon=3, k_obs=None, outside_cost=outside_cost)
+    planner = RolloutsPlanner(candidates=32, horizon=3, k_obs=None, outside_cost=outside_cost, **options)
     planner.check(model, score)
     plan = planner.plan(model, history, score, Noise.of(5, torch.arange(ROWS), time=0))
     assert plan.tokens is not None
-    return plan.tokens, plan.value, score.traces[0]
+    return plan.tokens, plan.value, score.traces[-1]
 
 
 def distances_outside(trace: Trace) -> Tensor:
-    """(B, C) in widths of the range that the observations of the samples have, over dimensions and transitions."""
+    """(B, C) in widths of the range that the observations of the samples have, over dimensions and transitions; those
+    that end the episode, or come later, do not count."""
     assert trace.observations is not None
     assert trace.next_observation is not None
+    assert trace.over is not None
     data = torch.from_numpy(samples.store().observations).double()
     low, high = data.amin(0), data.amax(0)
     found = torch.zeros(trace.log_probs.shape[:2], dtype=torch.float64)
@@ -121,24 +132,33 @@ def distances_outside(trace: Trace) -> Tensor:
         states = trace.observations[:, :, depth + 1] if depth < 2 else trace.next_observation
         for dim in range(samples.OBSERVATION_SIZE):
             below, above = low[dim] - states[..., dim], states[..., dim] - high[dim]
-            found += (below.clamp(min=0) + above.clamp(min=0)) / (high[dim] - low[dim])
+            beyond = (below.clamp(min=0) + above.clamp(min=0)) / (high[dim] - low[dim])
+            found += torch.where(trace.over[..., depth + 1], 0.0, beyond)
     return found
 
 
+@pytest.mark.parametrize(("kind", "margin"), [(Onward, None), (Losing, None), (Onward, 0.0), (Onward, 0.3)])
 @pytest.mark.parametrize("cost", [0.0, 0.3, 5.0])
-def test_leaving_the_data_costs_so_much_for_each_width(cost: float) -> None:
-    """The score is minus the first number of the action; ties are broken by the order of the candidates."""
-    model, score = samples.model(samples.layout(differences=True)), Onward(prefer_small_first_actions)
-    tokens, value, trace = choose(model, score, cost)
+def test_leaving_the_data_costs_so_much_for_each_width(cost: float, margin: float | None, kind: type[Onward]) -> None:
+    """The score is minus the first number of the action; the margin is of the policy's own plan, None where the model
+    proposes. Where plans are lost, others are put in their places."""
+    model, score = samples.model(samples.layout(differences=True)), kind(prefer_small_first_actions)
+    critic, noisy = Follower().double(), {"actor_share": 1.0, "actor_noise": 0.3}
+    options = {} if margin is None else {"actor_margin": margin, "critic": critic, **noisy}
+    tokens, value, trace = choose(model, score, cost, **options)
     outside, promised = distances_outside(trace), prefer_small_first_actions(trace)
+    assert trace.over is not None
     assert (outside > 0).float().mean() > 0.2
-    best = (promised - cost * outside).argmax(1)
+    assert trace.over[..., 1:].float().mean() > 0.2, "plans end, and what follows must not cost"
+    ranked = promised - cost * outside
+    ranked[:, 0] += margin or 0.0
+    best = ranked.argmax(1)
     every = torch.arange(ROWS)
     assert value.tolist() == pytest.approx(promised[every, best].tolist())
     assert trace.actions is not None
     taken = model.tokenizer.decode(tokens)[:, :, model.layout.field("action").slice]
     assert torch.equal(taken, trace.actions[every, best])
-    if cost == 5.0:
+    if cost == 5.0 and margin is None:
         assert not torch.equal(best, promised.argmax(1))
 
 
@@ -149,12 +169,38 @@ def test_models_of_whole_states_imagine_nothing_outside() -> None:
     assert distances_outside(plans[0][2]).max() == 0.0
 
 
-def test_a_tokenizer_that_tells_no_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One whose tokens are in no order."""
+def test_a_dimension_that_never_changes_has_no_outside() -> None:
     model = samples.model(samples.layout(differences=True))
-    monkeypatch.setattr(TokenModel, "ordered", (False,) * model.tokens_per_step)
-    with pytest.raises(ConfigError, match=r"planner\.outside_cost=2 needs a tokenizer with one token, in order"):
-        RolloutsPlanner(outside_cost=2.0).check(model, Recording())
+    values = torch.zeros(2, model.layout.size)
+    values[1, 1:] = 2.0
+    model.tokenizer.fit(values)
+    states = torch.zeros(3, samples.OBSERVATION_SIZE)
+    states[0, 0], states[1, 1], states[2, 1] = 7.0, 3.0, -1.0
+    assert distance_outside(model, states).tolist() == [0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "refused"),
+    [
+        ({"name": "uniform"}, False),
+        ({"name": "quantile", "decode_to": "midpoints"}, False),
+        ({"name": "quantile"}, True),
+        ({"name": "kmeans"}, True),
+    ],
+)
+def test_a_tokenizer_that_tells_no_range_is_refused(tokenizer: dict[str, Any], *, refused: bool) -> None:
+    """The outer bins of quantiles decode to means, so that the data themselves lie beyond them."""
+    backbone = {"name": "gpt", "num_layers": 1, "num_heads": 1, "dim": 4}
+    model = TokenModel(samples.layout(differences=True), tokenizer, backbone, context=4)
+    planner = RolloutsPlanner(outside_cost=2.0)
+    if not refused:
+        data = torch.randn(500, model.layout.size, generator=torch.Generator().manual_seed(0))
+        model.tokenizer.fit(data)
+        assert distance_outside(model, data[:, : samples.OBSERVATION_SIZE]).max() < 1e-6
+        planner.check(model, Recording())
+        return
+    with pytest.raises(ConfigError, match=rf"outside_cost=2 needs .* the checkpoint's is {tokenizer['name']}; set it"):
+        planner.check(model, Recording())
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
