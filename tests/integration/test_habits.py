@@ -80,6 +80,19 @@ def test_what_no_component_has_stays_for_the_refusal() -> None:
     assert leave_out_foreign(config, ["experiment=maze2d_large"]) == config, "nobody chose another component"
 
 
+@pytest.mark.parametrize("word", ["critic=null", "~critic"])
+def test_the_critic_of_an_experiment_can_be_left_out(checked: Checked, word: str) -> None:
+    status, out, err = checked("experiment=maze2d_sparse_rollouts", "evaluation=none", word)
+    assert (status, err) == (0, "")
+    assert "critic of experiment=maze2d_sparse_rollouts is left out, with its settings: expectile, temperature" in out
+
+
+def test_settings_of_a_critic_that_are_typed_want_a_critic(checked: Checked) -> None:
+    status, _, err = checked("experiment=maze2d_sparse_rollouts", "critic=null", "critic.expectile=0.9")
+    assert status == 2
+    assert "critic needs a name" in err
+
+
 def test_a_default_context_is_at_most_the_window(checked: Checked) -> None:
     data = ["data=d4rl", "data.path=hopper-tiny.hdf5", "window.length=2"]
     assert checked(*data)[0] == 0

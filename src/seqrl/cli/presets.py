@@ -18,8 +18,9 @@ _PRESETS = ("experiment", "method", "debug", "strategy")  # groups whose files s
 def leave_out_foreign(config: Mapping[str, Any], words: Sequence[str], *, quiet: bool = False) -> dict[str, Any]:
     """The configuration without options that a file set for another component than the one that a word chooses.
 
-    `experiment=maze2d_large data=d4rl`: `data.maze` is of the experiment, and D4RL's data have none. That is said.
-    What is typed stays, and is refused if nothing has it, as is an option that no component of the slot has.
+    `experiment=maze2d_large data=d4rl`: `data.maze` is of the experiment, and D4RL's data have none. `critic=null`
+    takes away the critic of an experiment, with what its file set of it. Both are said. What is typed stays, and is
+    refused if nothing has it, as is an option that no component of the slot has.
 
     Args:
         config: composed, of a run or an evaluation.
@@ -28,6 +29,7 @@ def leave_out_foreign(config: Mapping[str, Any], words: Sequence[str], *, quiet:
     """
     parsed = OverridesParser.create().parse_overrides(list(words))
     typed = {each.key_or_group for each in parsed}
+    emptied = {each.key_or_group for each in parsed if each.is_delete() or each.value() is None}
     files = " or ".join(str(each.input_line) for each in parsed if each.key_or_group in _PRESETS)
     if not files:
         return dict(config)
@@ -35,6 +37,11 @@ def leave_out_foreign(config: Mapping[str, Any], words: Sequence[str], *, quiet:
     for registry in registries():
         part = found.get(registry.slot)
         if registry.slot not in typed or not isinstance(part, Mapping):
+            continue
+        kept = any(f"{registry.slot}.{key}" in typed for key in part)
+        if registry.slot in emptied and "name" not in part and not kept:
+            found[registry.slot] = None
+            told.append(f"{registry.slot} of {files} is left out, with its settings: {', '.join(part)}")
             continue
         foreign = [key for key in _foreign(registry, part) if f"{registry.slot}.{key}" not in typed]
         found[registry.slot] = {key: value for key, value in part.items() if key not in foreign}

@@ -110,14 +110,14 @@ class RolloutsPlanner(Planner):
                 "planner=sample, or train with layout=tt"
             )
         check_imagined(layout, "rollouts", further=True)
-        for option, wanted, found in (
-            (f"actor_share={self.actor_share:g}", self.actor_share > 0, self.proposals),
-            (f"follow={self.follow}", self.follow == "actor", self.policy),
+        for option, instead, wanted, found in (
+            (f"actor_share={self.actor_share:g}", "actor_share=0", self.actor_share > 0, self.proposals),
+            (f"follow={self.follow}", "follow=model", self.follow == "actor", self.policy),
         ):
             if wanted and found is None:
                 raise ConfigError(
                     f"planner.{option} lets a critic's policy act in imagined futures, and the run has no critic; "
-                    "leave it out, or train with critic=iql"
+                    f"train with critic=iql, or use planner.{instead}"
                 )
         if self.outside_cost and layout.has("difference") and not can_tell_outside(model):
             raise ConfigError(

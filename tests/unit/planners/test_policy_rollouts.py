@@ -217,5 +217,5 @@ def test_nothing_changes_without_a_policy() -> None:
 @pytest.mark.parametrize("option", [{"actor_share": 0.1}, {"follow": "actor"}, {"actor_share": 1.0, "follow": "actor"}])
 def test_a_policy_that_is_not_there_is_refused(option: dict[str, Any]) -> None:
     planner = {"name": "rollouts", **option}
-    with pytest.raises(ConfigError, match=r"planner\.(actor_share|follow)=\S+ lets a critic's policy .*critic=iql"):
+    with pytest.raises(ConfigError, match=r"planner\.(\w+)=\S+ lets a critic's policy .*critic=iql, or use .*\.\1="):
         Policy(samples.model(samples.layout()), planner=planner, score={"name": "reward"})
