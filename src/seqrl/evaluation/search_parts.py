@@ -37,16 +37,9 @@ def _start(model: TokenModel, observations: Tensor, actions: Tensor | None = Non
     """A session behind (R, O) observations and, where they are given, (R, A) actions, without any past."""
     session = decoding.start(model, _look(model, observations))
     if actions is not None:
-        for token in _encode_actions(model, actions).T:
+        for token in model.encode_actions(actions).T:
             session.append(token)
     return session
-
-
-def _encode_actions(model: TokenModel, actions: Tensor) -> Tensor:
-    """(R, k) tokens of (R, A) actions."""
-    scalars = actions.new_zeros(len(actions), model.layout.size)
-    scalars[:, model.layout.field("action").slice] = actions
-    return model.tokenizer.encode(scalars)[:, model.places("action")]
 
 
 class ModelCandidates(Candidates):
@@ -128,7 +121,7 @@ class ModelDynamics(Dynamics):
     def advance(self, observations: Tensor, actions: Tensor) -> Outcome:
         model, history = self.model, _look(self.model, observations)
         beams = Beams(decoding.start(model, history), model, history)
-        given = _encode_actions(model, actions)[:, None]
+        given = model.encode_actions(actions)[:, None]
         everybody = torch.ones(1, dtype=torch.bool, device=observations.device)
 
         def likeliest(place: int) -> Tensor:

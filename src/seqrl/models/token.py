@@ -85,6 +85,15 @@ class TokenModel(AutoregressiveModel):
         """Which tokens of a transition tell how the observation changes; empty without that field."""
         return [*range(self.tokens_per_step)[self.places("difference")]] if self.layout.has("difference") else []
 
+    def encode_actions(self, actions: Tensor, observations: Tensor | None = None) -> Tensor:
+        """(..., k) tokens of (..., A) actions in the data's units, taken in (..., O) observations; those are zeros if
+        not given."""
+        scalars = actions.new_zeros(*actions.shape[:-1], self.layout.size)
+        if observations is not None:
+            scalars[..., self.layout.field("observation").slice] = observations
+        scalars[..., self.layout.field("action").slice] = actions
+        return self.tokenizer.encode(scalars)[..., self.places("action")]
+
     def history(
         self, past: Tensor, present: Tensor, conditioning: Conditioning | None = None, *, time: int = 0
     ) -> TokenHistory:

@@ -52,10 +52,7 @@ class ActorProposals:
         low, high = self.critic.action_low, self.critic.action_high
         spread = self.noise * (high - low) / 2 * (~self.exact(candidates, copies)).to(low)[:, None]
         normal = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)).to(actions)
-        scalars = states.new_zeros(*states.shape[:2], layout.size)
-        scalars[..., layout.field("observation").slice] = states
-        scalars[..., layout.field("action").slice] = (actions + spread * normal).clamp(low, high).to(states)
-        tokens = model.tokenizer.encode(scalars)[..., model.places("action")]
+        tokens = model.encode_actions((actions + spread * normal).clamp(low, high).to(states), states)
         return self.chosen(candidates).to(tokens.device), tokens
 
     def exact(self, candidates: int, copies: int) -> Tensor:

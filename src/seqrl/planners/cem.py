@@ -152,9 +152,7 @@ class CemPlanner(Planner):
         beams = Beams(session, model, history, distributions=score.wants_distributions)
         beams.repeat(self.candidates)
         everybody = torch.ones(self.candidates, dtype=torch.bool, device=history.tokens.device)
-        scalars = actions.new_zeros(*actions.shape[:3], model.layout.size)
-        scalars[..., model.layout.field("action").slice] = actions
-        given = model.tokenizer.encode(scalars)[..., model.places("action")]
+        given = model.encode_actions(actions)
 
         def likeliest(place: int) -> Tensor:
             return beams.logits.argmax(-1)

@@ -11,6 +11,7 @@ from seqrl.errors import ConfigError
 from seqrl.layout import Layout
 from seqrl.models.token import TokenModel
 from seqrl.registry import BACKBONE
+from seqrl.testing import samples
 from seqrl.types import TokenBatch
 
 OBS, ACT, V, T = 3, 2, 7, 5
@@ -272,3 +273,17 @@ def test_the_model_overfits_one_batch() -> None:
         optimizer.step()
     logits = model(batch.tokens).detach().flatten(0, 1)
     assert float(F.cross_entropy(logits, batch.tokens.flatten(1)[:, 1:].flatten())) < 0.05
+
+
+@pytest.mark.parametrize("in_states", [False, True])
+def test_actions_are_read_back_from_their_tokens(in_states: bool) -> None:
+    model = samples.model(samples.layout())
+    generator = torch.Generator().manual_seed(0)
+    actions = torch.rand(2, 4, samples.ACTION_SIZE, generator=generator) * 2 - 1
+    states = torch.randn(2, 4, samples.OBSERVATION_SIZE, generator=generator) if in_states else None
+    tokens = model.encode_actions(actions, states)
+    whole = torch.zeros(2, 4, model.tokens_per_step, dtype=torch.int64)
+    whole[..., model.places("action")] = tokens
+    read = model.tokenizer.decode(whole)[..., model.layout.field("action").slice]
+    low, high = model.tokenizer.action_range(model.layout)  # centres of the outer of 8 bins
+    assert ((read - actions.clamp(low, high)).abs() <= (high - low) / 7 / 2 + 1e-5).all()
