@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("run_b", metavar="RUN_B")
     parser.add_argument("--row", metavar="NAME", help="results row of A, as in results.md (reward, goal, ...)")
     parser.add_argument("--row-b", metavar="NAME", help="results row of B; that of A by default")
-    parser.add_argument("--metric", metavar="NAME", help="return, score or success; success where there are goals")
+    parser.add_argument("--metric", metavar="NAME", help="return, score, success or clear; with goals success")
     parser.add_argument(
         "--fail-if-worse",
         type=float,
