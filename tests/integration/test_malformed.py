@@ -339,6 +339,7 @@ def test_a_file_that_sets_other_groups_says_so_in_its_first_line(
             "sets 'checkpoint', which is the run's",
         ),
         ("", ["backbone=null"], "backbone=null chooses no option; give the name of one"),
+        ("", ["seed=3", "backbone=null"], "backbone=null chooses no option; give the name of one"),
         ("", ["tokenizer.num_bins=ü"], "put it in quotes"),
     ],
 )

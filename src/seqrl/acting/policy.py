@@ -162,6 +162,8 @@ class Policy:
             ConfigError: a shape, or an observation of an active environment that is not finite.
         """
         rows, size = self._seen.rows, self.model.layout.field("observation").size
+        if not rows:
+            raise ConfigError(f"the policy was not reset; call reset({len(observations)}) before the first act")
         if observations.shape != (rows, size):
             raise ConfigError(
                 f"observations have shape {observations.shape}; the policy was reset for ({rows}, {size})"

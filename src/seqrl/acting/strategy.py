@@ -127,6 +127,10 @@ class Strategy:
         told = goals if self.condition.wants_goals else None
         return Conditioning(self.condition.prefix(model, told, rows), self.condition.guidance, target)
 
+    def steps_held(self, plan_every: int, layout: Layout) -> int:
+        """How many actions of a plan are carried out: a baseline's plan may end sooner than those beside it."""
+        return min(plan_every, self.planner.horizon * layout.chunk)
+
     def _check_plan_every(self, plan_every: int, layout: Layout) -> None:
         planner = self.planner
         longest = planner.horizon * layout.chunk

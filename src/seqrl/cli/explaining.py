@@ -28,7 +28,9 @@ _EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "
 
 def explain_oddity(error: Exception, arguments: Iterable[str]) -> ConfigError:
     """What is wrong where Hydra fails while it composes: groups that were given no names, or defaults that are none."""
-    given = [a for a in arguments if re.fullmatch(r"[+~]*[a-z_/]+=(null|-?[0-9.]+|true|false|\{.*\}|\[.*\])", a)]
+    no_name = re.compile(r"[+~]*([a-z_/]+)=(null|-?[0-9.]+|true|false|\{.*\}|\[.*\])")
+    found = [(match[1], a) for a in arguments if (match := no_name.fullmatch(a))]
+    given = [a for key, a in found if (config_dir() / key).is_dir()] or [a for _, a in found]
     if str(error).startswith("Invalid defaults list"):
         return ConfigError(f"{error}; give a list of group: name")
     what = f"{given[0]} chooses no option" if given else f"a group was set to what is no name ({error})"

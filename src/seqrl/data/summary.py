@@ -32,6 +32,8 @@ class DataSummary:
         env_id: Gymnasium id of the environment it was recorded in, or None.
         num_transitions, num_episodes: sizes; 0 where nothing is known of the data.
         behaviour_return_mean, behaviour_return_max: undiscounted return of an episode in the data, or None.
+        behaviour_episodes: how many these are of: those that the data hold to their end, or all where none is; None in
+            summaries of before it was told.
         behaviour_score: the mean between 0 (random) and 100 (expert), or None.
         behaviour_outcomes: of each extra of one number its sum over an episode of the data, on average; without those
             that some episodes do not tell; None in summaries of before they were told.
@@ -51,6 +53,7 @@ class DataSummary:
     fingerprint: str | None = None
     minari_id: str | None = None
     behaviour_outcomes: dict[str, float] | None = None
+    behaviour_episodes: int | None = None
 
     @classmethod
     def from_saved(cls, config: Mapping[str, Any]) -> DataSummary:

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from seqrl.config import EvaluationConfig
-from seqrl.errors import DataError, explain_unread, is_damage
+from seqrl.errors import ConfigError, DataError, explain_unread, is_damage
 from seqrl.evaluation.plan_results import PlanQuality
 from seqrl.evaluation.rows import ROW_FORMAT, ResultsRow
 from seqrl.files import fingerprint, read_json, reason_of, write_file, write_text
 from seqrl.formats.npz import read_npz
 from seqrl.paths import find_path
 from seqrl.runs.code import hash_plugins
+from seqrl.runs.finding import is_run
 
 ROW, EPISODES, PLAN_QUALITY = "results.json", "episodes.npz", "diagnostics.json"
+EVALUATIONS = "evaluations"  # folder of a run
 OUTCOME = "outcome_"  # before the names of outcomes, among the results of an evaluation
 
 
@@ -164,9 +166,15 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
     Args:
         config: its `output` stands for the folder where it is given.
         checkpoint_digest: hash of the content of the model's and the critic's checkpoint.
+
+    Raises:
+        ConfigError: its `output` is the folder of a run, or of all of a run's evaluations.
     """
     if config.output:
-        return find_path(config.output)
+        place = find_path(config.output)
+        if is_run(place) or (place.name == EVALUATIONS and is_run(place.parent)):
+            raise ConfigError(f"output={config.output!r} is a folder of a run, whose files lie there; give another")
+        return place
     kept = {k: v for k, v in config.to_dict().items() if k not in ("checkpoint", "output", "progress_bar")}
     for later in (
         "diagnostics",
@@ -191,7 +199,7 @@ def place_evaluation(config: EvaluationConfig, checkpoint_digest: str, run: Path
         kept["code"] = code
     digest = fingerprint([kept, checkpoint_digest, ROW_FORMAT])
     name = re.sub(r"[^\w.-]+", "_", label_of(config)).encode()[:200].decode(errors="ignore")  # a folder's has 255 bytes
-    return run / "evaluations" / f"{name}-{digest[:8]}"
+    return run / EVALUATIONS / f"{name}-{digest[:8]}"
 
 
 def label_of(config: EvaluationConfig) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from seqrl.acting.policy import Policy
 from seqrl.acting.strategy import Strategy
 from seqrl.checkpoints.loaded import Loaded
-from seqrl.checkpoints.loading import load, load_critic
+from seqrl.checkpoints.loading import critic_file, load, load_critic
 from seqrl.config import EvaluationConfig
 from seqrl.critics import Critic
 from seqrl.data.episodes import EpisodeStore
@@ -26,6 +26,7 @@ from seqrl.evaluation.search_parts import ModelDynamics
 from seqrl.evaluation.swapped_search import Candidates, Parts, SwappedSearch
 from seqrl.evaluation.training_data import load_training_data
 from seqrl.evaluation.transition_errors import TransitionErrors, find_deviations, measure_errors
+from seqrl.evaluation.unfinished import tell_unfinished
 from seqrl.models import Model
 from seqrl.models.token import TokenModel
 from seqrl.planners._outside import distance_outside
@@ -52,6 +53,7 @@ def diagnose_checkpoint(
         DataError: the data of the run are not there any more.
     """
     loaded, critic = load(checkpoint), load_critic(checkpoint)
+    tell_unfinished(loaded, checkpoint, critic_file(checkpoint))
     env_id = loaded.dataset.env_id
     if env_id is None:
         raise ConfigError("the data of this checkpoint name no environment, so that there is no true simulator")

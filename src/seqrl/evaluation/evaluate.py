@@ -42,14 +42,13 @@ from seqrl.evaluation.run_table import update_run_table
 from seqrl.evaluation.summarize import summarize
 from seqrl.evaluation.tables import print_table
 from seqrl.evaluation.training_data import load_training_data
+from seqrl.evaluation.unfinished import tell_unfinished
 from seqrl.evaluation.video import VIDEO, film_episodes
 from seqrl.files import fingerprint, fingerprint_files
 from seqrl.models import Model
 from seqrl.models.building import build_model
 from seqrl.runs.code import hash_plugins
 from seqrl.runs.finding import is_run
-from seqrl.runs.folder import read_status
-from seqrl.runs.stages import MODEL
 from seqrl.worlds.environments import maze_of
 
 
@@ -69,10 +68,8 @@ def evaluate_all(
     if not configs:
         return []
     loaded = checkpoints.load(checkpoint)
-    wanted = loaded.max_steps
-    if wanted is not None and loaded.step < wanted and not _is_finished(checkpoint, folder):
-        say(f"{checkpoint} is of step {loaded.step} of {wanted}: these are results of a model in the midst of training")
     critic_file = checkpoints.critic_file(checkpoint)
+    tell_unfinished(loaded, checkpoint, critic_file)
     critic, trained = None, {"critic": None}
     if critic_file is not None:
         critic, trained = checkpoints.load_critic(critic_file), checkpoints.critic_settings(critic_file)
@@ -105,13 +102,6 @@ def evaluate_all(
     return done
 
 
-def _is_finished(checkpoint: Path, run: Path) -> bool:
-    """Whether a checkpoint is the last of a training that ended before `max_steps` because a callback said so."""
-    return checkpoint == run / MODEL.name / "last.ckpt" and (
-        (entry := read_status(run).get(MODEL.name)) is not None and entry.state == "done"
-    )
-
-
 def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Critic | None = None) -> Evaluation:
     """Run one evaluation, or read it back if the same one was finished before.
 
@@ -135,7 +125,8 @@ def evaluate(config: EvaluationConfig, loaded: Loaded, folder: Path, critic: Cri
     log = PlanLog() if config.diagnostics or config.plans else None
     store = None if config.near is None else load_training_data(loaded, "near goals are drawn from the data")
     outcome = run_episodes(config, policy, env_id, watch=log, store=store)
-    row = summarize(config, loaded, env_id, outcome)
+    held = policy.strategy.steps_held(config.plan_every, policy.model.layout)
+    row = summarize(config, loaded, env_id, outcome, steps_held=held)
     evaluation = Evaluation(folder, row, outcome.results, outcome.episodes.plans)
     forget_evaluation(folder)  # `output` may be that of another one
     if config.video:

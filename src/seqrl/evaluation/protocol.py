@@ -64,6 +64,10 @@ def check_protocol(config: EvaluationConfig, strategy: Strategy, layout: Layout,
     if config.map_landmarks and not strategy.condition.wants_landmarks:
         raise ConfigError("map_landmarks=true is a control of strategy=landmarks; add it, or leave map_landmarks out")
     given = [name for name in ("goals", "tasks", "near") if getattr(config, name) is not None]
+    if config.start_cells is not None and config.goals is None:
+        raise ConfigError(
+            "start_cells are of episodes toward goals=[[x,y]], and none is given; add goals, or leave start_cells out"
+        )
     if not given:
         if config.regions is not None:
             raise ConfigError("regions judge episodes toward goals, and none is given; add goals=[[x,y]]")

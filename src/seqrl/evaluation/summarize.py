@@ -22,12 +22,15 @@ from seqrl.runs.old_names import training_digest
 from seqrl.worlds.environments import is_maze, maze_of
 
 
-def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: EpisodeResults) -> ResultsRow:
+def summarize(
+    config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: EpisodeResults, *, steps_held: int
+) -> ResultsRow:
     """Summarize the episodes of one evaluation; rates and scores are in percent, times in steps or milliseconds.
 
     Args:
         loaded: the model that acted.
         env_id: of the environment that it acted in.
+        steps_held: environment steps between two plans.
     """
     model, returns, dataset = loaded.model, outcome.results["returns"], loaded.dataset
     outcomes = {
@@ -46,7 +49,7 @@ def summarize(config: EvaluationConfig, loaded: Loaded, env_id: str, outcome: Ep
         model=model.made_of,
         discrete_actions="action" in model.layout.categories,
         cache=config.planner.get("cache") if isinstance(model, AutoregressiveModel) else None,
-        plan_every=config.plan_every,
+        plan_every=steps_held,
         time_budget_ms=config.planner.get("time_budget_ms"),
         horizon_mean=outcome.episodes.horizon_mean,
         num_episodes=int(returns.size),

@@ -144,7 +144,8 @@ def _columns(rows: Sequence[ResultsRow], dataset: DataSummary) -> tuple[list[str
         behaviour.append("" if dataset.behaviour_score is None else f"{dataset.behaviour_score:.1f}")
     known = dataset.behaviour_outcomes or {}
     behaviour += [f"{known[name]:.4g}" if name in known else "" for name in outcomes]
-    return header, [*body, [*behaviour, str(dataset.num_episodes), ""]]
+    counted = dataset.num_episodes if dataset.behaviour_episodes is None else dataset.behaviour_episodes
+    return header, [*body, [*behaviour, str(counted), ""]]
 
 
 def _named_goals(rows: Sequence[ResultsRow]) -> list[str]:
@@ -191,4 +192,4 @@ def _interval(bounds: Sequence[float] | None) -> str:
 
 
 def _markdown(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -7,9 +7,23 @@ from torch import Tensor
 
 from seqrl.critics import Critic
 from seqrl.decoding.noise import Noise
+from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 
 _ROUNDED = 1e-9  # of a share, so that tenths of a number of candidates are whole
+
+
+def check_share(share: float, candidates: int) -> None:
+    """Refuse a share of the candidates that is above none and less than one of them.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if share and share * candidates + _ROUNDED < 1:
+        raise ConfigError(
+            f"planner.actor_share={share:g} of {candidates} candidates is less than one; use 0, or at least "
+            f"{1 / candidates:.3g}"
+        )
 
 
 class ActorProposals:

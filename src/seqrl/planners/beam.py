@@ -16,7 +16,7 @@ from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
-from seqrl.planners._actor_proposals import ActorProposals
+from seqrl.planners._actor_proposals import ActorProposals, check_share
 from seqrl.planners._beams import Beams
 from seqrl.planners._checks import SHOWN, check_imagined, check_shown
 from seqrl.registry import register_planner
@@ -135,6 +135,7 @@ class BeamPlanner(Planner):
                 f"planner.actor_share={self.actor_share:g} lets a critic's policy propose actions, and the run has no "
                 "critic; use planner.actor_share=0, or train with critic=iql"
             )
+        check_share(self.actor_share, self.beam_width * self.n_expand)
         check_shown(score, layout)
         check_session(model, cache=self.cache, context=self._context_of(model))
 

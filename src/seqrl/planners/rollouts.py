@@ -15,7 +15,7 @@ from seqrl.decoding.session import CacheMode, check_session
 from seqrl.errors import ConfigError
 from seqrl.models.token import TokenModel
 from seqrl.planners import Planner
-from seqrl.planners._actor_proposals import ActorProposals
+from seqrl.planners._actor_proposals import ActorProposals, check_share
 from seqrl.planners._beams import Beams
 from seqrl.planners._checks import SHOWN, check_imagined, check_shown
 from seqrl.planners._outside import can_tell_outside
@@ -119,7 +119,14 @@ class RolloutsPlanner(Planner):
                     f"planner.{option} lets a critic's policy act in imagined futures, and the run has no critic; "
                     f"train with critic=iql, or use planner.{instead}"
                 )
-        if self.outside_cost and layout.has("difference") and not can_tell_outside(model):
+        check_share(self.actor_share, self.candidates)
+        if self.outside_cost and not layout.has("difference"):
+            raise ConfigError(
+                f"planner.outside_cost={self.outside_cost:g} is of imagined states outside of the data's range, and a "
+                "model of whole observations imagines none there; use planner.outside_cost=0, or train with "
+                "layout=tt_difference"
+            )
+        if self.outside_cost and not can_tell_outside(model):
             raise ConfigError(
                 f"planner.outside_cost={self.outside_cost:g} needs a tokenizer that tells the range of the data, and "
                 f"the checkpoint's is {TOKENIZER.name_of(model.tokenizer)}; set it to 0, or train with "
@@ -130,7 +137,7 @@ class RolloutsPlanner(Planner):
 
     def plan(self, model: TokenModel, history: TokenHistory, score: Score, noise: Noise) -> Plan:
         first = model.fields.index("action")
-        costly = self.outside_cost > 0 and model.layout.has("difference")
+        costly = self.outside_cost > 0
         session = decoding.start(model, history, cache=self.cache, context=self.context)
         beams = Beams(session, model, history, distributions=score.wants_distributions)
         beams.repeat(self.candidates)

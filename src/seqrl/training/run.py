@@ -94,6 +94,7 @@ def summarize_data(store: EpisodeStore, extras: Sequence[str] = ()) -> DataSumma
         num_episodes=store.num_episodes,
         behaviour_return_mean=float(returns.mean()),
         behaviour_return_max=float(returns.max()),
+        behaviour_episodes=len(returns),
         behaviour_score=score,
         standard_deviations=store.standard_deviations(),
         fingerprint=store.fingerprint(extras),

@@ -262,6 +262,11 @@ def test_strategies_that_the_layout_cannot_carry_are_refused(
         Policy(without, planner=BEAM, score={"name": "reward"})
 
 
+def test_a_policy_that_was_not_reset_says_so(model: TokenModel) -> None:
+    with pytest.raises(ConfigError, match=r"the policy was not reset; call reset\(2\) before the first act"):
+        Policy(model, planner=SAMPLE).act(np.zeros((2, 3)))
+
+
 @pytest.mark.parametrize("shape", [(2, 2), (3, 3), (3,), (2, 1, 3)])
 def test_observations_of_another_shape_are_refused(model: TokenModel, shape: tuple[int, ...]) -> None:
     policy = Policy(model, planner=SAMPLE)

@@ -43,6 +43,11 @@ def strategy(planner: Planner) -> Strategy:
     return Strategy(planner, parts.condition, parts.score)
 
 
+def test_no_more_actions_of_a_plan_are_carried_out_than_it_has() -> None:
+    layout = samples.layout()
+    assert [strategy(_Stay()).steps_held(each, layout) for each in (1, 4, 1000)] == [1, 4, 4]
+
+
 def test_a_policy_takes_a_strategy_or_what_one_is_built_of() -> None:
     model = samples.model(samples.layout())
     built = Strategy.build(model.layout, planner={**SAMPLE, "temperature": 0.5}, score={"name": "reward"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from seqrl.config import EvaluationConfig
-from seqrl.errors import DataError
+from seqrl.errors import ConfigError, DataError
 from seqrl.evaluation.archive import (
     Evaluation,
     ImaginedPath,
@@ -170,3 +171,13 @@ def test_a_kill_leaves_no_row_with_the_episodes_of_another(evaluation: Evaluatio
     with pytest.raises(KeyboardInterrupt):
         write_evaluation(replace(evaluation, results=results))
     assert not is_finished(evaluation.folder)
+
+
+@pytest.mark.parametrize(("output", "refused"), [("run", True), ("run/evaluations", True), ("run/mine", False)])
+def test_no_evaluation_is_written_over_a_run(tmp_path: Path, output: str, refused: bool) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0")
+    parts = {"planner": {"name": "sample"}, "condition": {"name": "none"}, "score": {"name": "likelihood"}}
+    config = EvaluationConfig.from_dict({**parts, "output": str(tmp_path / output)})
+    with pytest.raises(ConfigError, match="is a folder of a run") if refused else nullcontext():
+        assert place_evaluation(config, "0f", tmp_path / "run") == tmp_path / output

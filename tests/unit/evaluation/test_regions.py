@@ -32,6 +32,13 @@ def model() -> TokenModel:
     return made
 
 
+@pytest.mark.parametrize("episodes", [{"goals": None}, {"goals": None, "tasks": [[[1, 1], [11, 11]]]}])
+def test_starts_without_goals_are_refused(episodes: dict[str, Any]) -> None:
+    asked = config(condition={"name": "none"}, **episodes)
+    with pytest.raises(ConfigError, match=r"start_cells are of episodes toward goals=\[\[x,y\]\], and none is given"):
+        run_episodes(asked, Policy(model(), planner={"name": "sample"}), ENV_ID)
+
+
 def config(**settings: Any) -> EvaluationConfig:
     parts = {"planner": {"name": "sample"}, "condition": {"name": "goal"}, "score": {"name": "likelihood"}}
     base = {"goals": [[1.0, 1.65], [10.0, 10.0]], "start_cells": [[1, 1]], "num_episodes": 8, "min_cells": 0}

@@ -335,6 +335,19 @@ def test_the_behaviour_is_marked_where_rows_are_cut(tmp_path: Path, make_row: Ma
         assert ("are whole" in (tmp_path / "results.md").read_text()) == bool(mark)
 
 
+@pytest.mark.parametrize(("told", "shown"), [(None, "56"), (12, "12")])
+def test_the_behaviour_counts_the_episodes_that_its_mean_is_of(
+    tmp_path: Path, make_row: MakeRow, told: int | None, shown: str
+) -> None:
+    header, *_, behaviour = table(tmp_path, [make_row()], behaviour_episodes=told)
+    assert behaviour[header.index("n")] == shown
+
+
+def test_a_label_may_hold_what_divides_cells(tmp_path: Path, make_row: MakeRow) -> None:
+    write_tables(tmp_path, [make_row(strategy="a | b")], [], DATASET)
+    assert "| a \\| b |" in (tmp_path / "results.md").read_text()
+
+
 def test_the_behaviour_has_the_outcomes_of_its_rows(tmp_path: Path, make_row: MakeRow) -> None:
     told = {"cost": 2.5, "goal_reached": 0.75, "unasked": 3.0}
     rows = [make_row(outcomes={"cost": 12.0, "goal_reached": 1.0, "new": 1.0})]

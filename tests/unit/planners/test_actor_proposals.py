@@ -99,6 +99,20 @@ def test_nothing_changes_without_a_share() -> None:
     assert torch.equal(plain.tokens, without.tokens)
 
 
+@pytest.mark.parametrize(
+    "planner",
+    [{"name": "beam", "beam_width": 4, "n_expand": 2, "context": None}, {"name": "rollouts", "candidates": 8}],
+)
+def test_a_share_of_less_than_one_candidate_is_refused(planner: dict[str, Any]) -> None:
+    parts = {"score": {"name": "reward"}, "critic": samples.critic()}
+    model = samples.model(samples.layout())
+    Policy(model, planner={**planner, "actor_share": 0.125}, **parts)
+    with pytest.raises(
+        ConfigError, match=r"actor_share=0\.12 of 8 candidates is less than one; use 0, or at least 0\.125"
+    ):
+        Policy(model, planner={**planner, "actor_share": 0.12}, **parts)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_a_share_without_a_critic_is_refused(share: float) -> None:
     planner = {"name": "beam", "context": None, "actor_share": share}

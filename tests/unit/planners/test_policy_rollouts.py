@@ -162,11 +162,15 @@ def test_leaving_the_data_costs_so_much_for_each_width(cost: float, margin: floa
         assert not torch.equal(best, promised.argmax(1))
 
 
-def test_models_of_whole_states_imagine_nothing_outside() -> None:
+def test_models_of_whole_states_imagine_nothing_outside_and_refuse_a_cost_of_it() -> None:
     model = samples.model(samples.layout())
-    plans = [choose(model, Onward(prefer_small_first_actions), cost) for cost in (0.0, 100.0)]
-    assert torch.equal(plans[0][0], plans[1][0])
-    assert distances_outside(plans[0][2]).max() == 0.0
+    _, _, trace = choose(model, Onward(prefer_small_first_actions), 0.0)
+    assert distances_outside(trace).max() == 0.0
+    planner = {"name": "rollouts", "outside_cost": 10}
+    with pytest.raises(
+        ConfigError, match=r"planner\.outside_cost=10 .*use planner\.outside_cost=0, or train with layout"
+    ):
+        Policy(model, planner=planner, score={"name": "reward"})
 
 
 def test_a_dimension_that_never_changes_has_no_outside() -> None:

@@ -18,6 +18,7 @@ from seqrl.cli.application import plain
 from seqrl.config import RunConfig
 from seqrl.data.episodes import EpisodeStore
 from seqrl.errors import CheckpointError, ConfigError, DivergedError, Stopped
+from seqrl.evaluation.unfinished import tell_unfinished
 from seqrl.layout import Layout
 from seqrl.paths import config_dir
 from seqrl.runs.folder import RunFolder
@@ -123,6 +124,24 @@ def test_a_resumed_critic_equals_an_uninterrupted_one_bit_for_bit(
     losses = [[row for row in each if ",critic/train/q_loss," in row] for each in rows]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 12
+
+
+def test_an_evaluation_is_told_of_a_critic_that_is_half_trained(
+    config: dict[str, Any],
+    tmp_path: Path,
+    interrupted_at: Callable[[int], AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with interrupted_at(7), pytest.raises(Stopped):
+        train(config, RunFolder(tmp_path))
+    for told in ("critic/last.ckpt is of step 7 of 12: these are results of a critic in the midst of training", ""):
+        capsys.readouterr()
+        last = tmp_path / "model" / "last.ckpt"
+        tell_unfinished(load(last), last, critic_file(last))
+        out = " ".join(capsys.readouterr().out.split())
+        assert out.endswith(told)
+        assert ("midst" in out) == bool(told)
+        train(config, RunFolder(tmp_path))
 
 
 def test_the_critic_is_found_beside_its_model_and_holds_plain_values(config: dict[str, Any], tmp_path: Path) -> None:
